@@ -1,0 +1,286 @@
+//! What a compiled graph is filed under.
+//!
+//! | Noun | Meaning |
+//! | --- | --- |
+//! | [`KeyFields`] | the ordered list of everything that changes what the compiler produces |
+//! | [`CacheKey`] | SHA-256 over those fields |
+//! | [`ClearField`] | a field as a person reads it in `manifest.json` |
+//!
+//! ```text
+//! hashed:   schema (u32)   then, for every field in order:
+//!           tag (u8: 1 text, 2 bytes) | name length (u64) | name | value length (u64) | value
+//!           all integers little-endian
+//! ```
+//!
+//! Every part carries its length, so no two different lists of fields hash the same bytes: not when
+//! a byte moves from one value to the next, nor when a text becomes bytes.
+//!
+//! What this module deliberately does not do: it does not say which fields belong in a key. That is
+//! the caller's knowledge; paths, times, host names and weights are not among them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::{Digest, ParseDigestError};
+
+/// Number of the hashed layout above; a change of the layout makes every key a new one.
+const SCHEMA: u32 = 1;
+/// Longest text that the manifest repeats in full, in bytes.
+const MAX_CLEAR_TEXT_BYTES: usize = 1024;
+
+const TAG_TEXT: u8 = 1;
+const TAG_BYTES: u8 = 2;
+
+/// The name of one compiled graph: SHA-256 over its [`KeyFields`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CacheKey(Digest);
+
+impl CacheKey {
+    /// A key that was computed before.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Digest::from_bytes(bytes))
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey({self})")
+    }
+}
+
+impl FromStr for CacheKey {
+    type Err = ParseDigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// Everything that changes what the compiler produces, in order.
+///
+/// ```
+/// use cairn_graph_cache::KeyFields;
+///
+/// let fields = KeyFields::new()
+///     .text("backend", "cpu")
+///     .bytes("graph", b"canonical bytes of the graph");
+/// let other = KeyFields::new()
+///     .text("backend", "null")
+///     .bytes("graph", b"canonical bytes of the graph");
+/// assert_ne!(fields.key(), other.key());
+/// assert_eq!(fields.key().to_string().len(), 64);
+/// ```
+#[derive(Clone)]
+pub struct KeyFields {
+    hasher: Sha256,
+    clear: Vec<ClearField>,
+}
+
+impl KeyFields {
+    /// No fields yet.
+    pub fn new() -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(SCHEMA.to_le_bytes());
+        Self {
+            hasher,
+            clear: Vec::new(),
+        }
+    }
+
+    /// Adds a field that a person can read, such as a version or an option.
+    pub fn text(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        let value = value.as_ref();
+        let clear = if value.len() <= MAX_CLEAR_TEXT_BYTES {
+            ClearValue::Text {
+                text: value.to_owned(),
+            }
+        } else {
+            ClearValue::digest_of(value.as_bytes())
+        };
+        self.add(TAG_TEXT, name, value.as_bytes(), clear);
+        self
+    }
+
+    /// Adds a field of any bytes, such as the canonical form of the graph.
+    pub fn bytes(mut self, name: &str, value: &[u8]) -> Self {
+        self.add(TAG_BYTES, name, value, ClearValue::digest_of(value));
+        self
+    }
+
+    /// The key of these fields.
+    pub fn key(&self) -> CacheKey {
+        CacheKey::from_bytes(self.hasher.clone().finalize().into())
+    }
+
+    /// The fields as a person reads them, in order.
+    pub fn clear(&self) -> &[ClearField] {
+        &self.clear
+    }
+
+    fn add(&mut self, tag: u8, name: &str, value: &[u8], clear: ClearValue) {
+        self.hasher.update([tag]);
+        for part in [name.as_bytes(), value] {
+            self.hasher.update((part.len() as u64).to_le_bytes());
+            self.hasher.update(part);
+        }
+        self.clear.push(ClearField {
+            name: name.to_owned(),
+            value: clear,
+        });
+    }
+}
+
+impl Default for KeyFields {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for KeyFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFields")
+            .field("key", &self.key())
+            .field("clear", &self.clear)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One field of a key as it is written in `manifest.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearField {
+    /// The field's name.
+    pub name: String,
+    /// Its value, or what identifies it.
+    #[serde(flatten)]
+    pub value: ClearValue,
+}
+
+/// The value of a [`ClearField`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ClearValue {
+    /// A short text, in full.
+    Text {
+        /// The value.
+        text: String,
+    },
+    /// Bytes, or a text too long to repeat.
+    Digest {
+        /// Digest of the value.
+        sha256: Digest,
+        /// Its length.
+        bytes: u64,
+    },
+}
+
+impl ClearValue {
+    fn digest_of(value: &[u8]) -> Self {
+        Self::Digest {
+            sha256: Digest::of(value),
+            bytes: value.len() as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A field as the tests write it; the tag says text or bytes.
+    type TestField = (bool, String, String);
+
+    fn key_of(fields: &[TestField]) -> CacheKey {
+        fields
+            .iter()
+            .fold(KeyFields::new(), |keys, (is_text, name, value)| {
+                if *is_text {
+                    keys.text(name, value)
+                } else {
+                    keys.bytes(name, value.as_bytes())
+                }
+            })
+            .key()
+    }
+
+    fn fields() -> impl Strategy<Value = Vec<TestField>> {
+        // A tiny alphabet makes near collisions likely.
+        prop::collection::vec((any::<bool>(), "[ab]{0,3}", "[ab]{0,4}"), 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_equal_exactly_when_fields_are(a in fields(), b in fields()) {
+            prop_assert_eq!(key_of(&a) == key_of(&b), a == b);
+        }
+
+        #[test]
+        fn a_change_of_any_one_field_changes_the_key(
+            fields in fields(), at in any::<prop::sample::Index>(), how in 0..4,
+        ) {
+            prop_assume!(!fields.is_empty());
+            let mut changed = fields.clone();
+            let field = &mut changed[at.index(fields.len())];
+            match how {
+                0 => field.0 = !field.0,
+                1 => field.1.push('c'),
+                2 => field.2.push('c'),
+                _ => changed.push((true, String::new(), String::new())),
+            }
+            prop_assert_ne!(key_of(&fields), key_of(&changed));
+        }
+
+        #[test]
+        fn moving_bytes_between_neighbours_changes_the_key(
+            left in "[ab]{1,6}", right in "[ab]{0,6}", split in any::<prop::sample::Index>(),
+        ) {
+            let (kept, moved) = left.split_at(split.index(left.len()));
+            let plain = KeyFields::new().text("x", &left).text("y", &right).key();
+            let shifted = KeyFields::new().text("x", kept).text("y", format!("{moved}{right}")).key();
+            prop_assert_ne!(plain, shifted);
+            let into_name = KeyFields::new().text("x", kept).text(&format!("{moved}y"), &right).key();
+            prop_assert_ne!(plain, into_name);
+        }
+    }
+
+    #[test]
+    fn the_hashed_layout_is_the_one_that_is_drawn() {
+        let mut bytes = vec![1, 0, 0, 0];
+        bytes.extend([
+            1, 1, 0, 0, 0, 0, 0, 0, 0, b'n', 2, 0, 0, 0, 0, 0, 0, 0, b'v', b'w',
+        ]);
+        bytes.extend([2, 1, 0, 0, 0, 0, 0, 0, 0, b'm', 0, 0, 0, 0, 0, 0, 0, 0]);
+        let key = KeyFields::new().text("n", "vw").bytes("m", b"").key();
+        assert_eq!(key.as_bytes(), Digest::of(&bytes).as_bytes());
+    }
+
+    #[test]
+    fn long_values_are_shown_as_digest_and_length() {
+        let fields = KeyFields::new()
+            .text("short", "s")
+            .text("long", "l".repeat(MAX_CLEAR_TEXT_BYTES + 1))
+            .bytes("graph", b"g");
+        let shown = serde_json::to_value(fields.clear()).unwrap();
+        assert_eq!(shown[0]["text"], "s");
+        assert_eq!(shown[1]["bytes"], 1025);
+        assert_eq!(shown[2]["sha256"], Digest::of(b"g").to_string());
+        let back: Vec<ClearField> = serde_json::from_value(shown).unwrap();
+        assert_eq!(back, fields.clear());
+    }
+}

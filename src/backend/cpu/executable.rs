@@ -1,0 +1,333 @@
+//! Runs a plan: checks the step once, then calls kernel after kernel.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+
+use super::kernels::{AttentionArgs, CacheShape, Kernels, Matrix, Query, RopeArgs, WeightRows};
+use super::memory::{CpuMemory, PlacedWeight};
+use super::plan::{Attention, Bound, Call, Plan, Size, Source, Step as PlanStep, View};
+use super::{NAME, reference};
+use crate::backend::{BackendError, Executable, Memory, Step};
+
+/// A plan with its kernels and working memory.
+pub(super) struct CpuExecutable {
+    plan: Plan,
+    kernels: Box<dyn Kernels>,
+    pool: Arc<ThreadPool>,
+    /// By slot; grows to the largest step seen.
+    slots: Vec<Vec<f32>>,
+    /// The queries of the running step.
+    queries: Vec<Query>,
+}
+
+impl fmt::Debug for CpuExecutable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuExecutable").field("steps", &self.plan.steps.len()).finish()
+    }
+}
+
+impl CpuExecutable {
+    pub(super) fn new(plan: Plan, kernels: Box<dyn Kernels>, pool: Arc<ThreadPool>) -> Self {
+        let slots = vec![Vec::new(); plan.slots.len()];
+        Self { plan, kernels, pool, slots, queries: Vec::new() }
+    }
+}
+
+impl Executable for CpuExecutable {
+    fn run(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        output: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let memory = memory.as_any_mut().downcast_mut::<CpuMemory>().ok_or_else(|| {
+            BackendError::BadInput(format!("the memory is not of the {NAME} backend"))
+        })?;
+        check(&self.plan, memory, step)?;
+        for (slot, values) in self.plan.slots.iter().zip(&mut self.slots) {
+            let needed = slot.rows.resolve(step.symbols) * slot.columns;
+            if values.len() < needed {
+                values.resize(needed, 0.0);
+            }
+        }
+        let mut run = Run {
+            plan: &self.plan,
+            kernels: self.kernels.as_ref(),
+            slots: &mut self.slots,
+            queries: &mut self.queries,
+            memory,
+            step,
+        };
+        self.pool.install(|| self.plan.steps.iter().try_for_each(|step| run.call(step)))?;
+
+        let view = &self.plan.output;
+        let rows = view.rows.resolve(step.symbols);
+        output.clear();
+        output.reserve(rows * view.columns);
+        let result = matrix(view, step.symbols, &self.slots, &memory.weights, &self.plan);
+        for row in 0..rows {
+            output.extend_from_slice(result.row(row));
+        }
+        Ok(())
+    }
+}
+
+/// Everything that kernels rely on, so that no input can make one panic.
+fn check(plan: &Plan, memory: &CpuMemory, step: &Step<'_>) -> Result<(), BackendError> {
+    let fail = |message: String| Err(BackendError::BadInput(message));
+    if step.symbols.len() != plan.symbols.len() || step.inputs.len() != plan.inputs.len() {
+        return fail(format!(
+            "expected {} symbols and {} inputs, got {} and {}",
+            plan.symbols.len(),
+            plan.inputs.len(),
+            step.symbols.len(),
+            step.inputs.len()
+        ));
+    }
+    for (idx, (&value, &(min, max))) in step.symbols.iter().zip(&plan.symbols).enumerate() {
+        if !(min..=max).contains(&value) {
+            return fail(format!("symbol {idx} must be {min} to {max}, got {value}"));
+        }
+    }
+    let resolve = |bound: &Bound| -> Vec<usize> {
+        bound.shape.iter().map(|size| size.resolve(step.symbols)).collect()
+    };
+    for (idx, (bound, input)) in plan.inputs.iter().zip(step.inputs).enumerate() {
+        let shape = resolve(bound);
+        if shape.iter().product::<usize>() != input.len() {
+            return fail(format!("input {idx} must be of shape {shape:?}, got {} numbers", input.len()));
+        }
+    }
+    if memory.weights.len() != plan.weights.len() || memory.states.len() != plan.states.len() {
+        return fail(format!(
+            "expected {} weights and {} states, got {} and {}",
+            plan.weights.len(),
+            plan.states.len(),
+            memory.weights.len(),
+            memory.states.len()
+        ));
+    }
+    for (idx, (bound, weight)) in plan.weights.iter().zip(&memory.weights).enumerate() {
+        let shape = resolve(bound);
+        if bound.dtype.0 != weight.dtype && bound.shape.len() > 1 || shape != weight.shape {
+            return fail(format!(
+                "weight {idx} must be {} {shape:?}, got {} {:?}",
+                bound.dtype.0, weight.dtype, weight.shape
+            ));
+        }
+    }
+    for (idx, (bound, state)) in plan.states.iter().zip(&memory.states).enumerate() {
+        let shape = resolve(bound);
+        if shape != state.shape {
+            return fail(format!("state {idx} must be of shape {shape:?}, got {:?}", state.shape));
+        }
+    }
+    Ok(())
+}
+
+/// The matrix that a view names.
+fn matrix<'a>(
+    view: &View,
+    symbols: &[u64],
+    slots: &'a [Vec<f32>],
+    weights: &'a [PlacedWeight],
+    plan: &'a Plan,
+) -> Matrix<'a> {
+    let data: &[f32] = match view.source {
+        Source::Slot(idx) => &slots[idx],
+        Source::Weight(idx) => &weights[idx].vector,
+        Source::Constant(idx) => &plan.constants[idx],
+    };
+    Matrix {
+        data: &data[view.offset.min(data.len())..],
+        rows: view.rows.resolve(symbols),
+        columns: view.columns,
+        stride: view.stride,
+    }
+}
+
+/// One run of a plan.
+struct Run<'a> {
+    plan: &'a Plan,
+    kernels: &'a dyn Kernels,
+    slots: &'a mut [Vec<f32>],
+    queries: &'a mut Vec<Query>,
+    memory: &'a mut CpuMemory,
+    step: &'a Step<'a>,
+}
+
+impl Run<'_> {
+    fn call(&mut self, step: &PlanStep) -> Result<(), BackendError> {
+        if let Call::KvWrite { x, state, slots } = &step.call {
+            return self.kv_write(x, *state, self.step.inputs[*slots]);
+        }
+        if let Call::Attention(attention) = &step.call {
+            self.prepare_queries(attention)?;
+        }
+        // A target's slot is taken out while its kernel runs: no operand lies in it.
+        let mut taken: Vec<(usize, Vec<f32>)> = step
+            .targets
+            .iter()
+            .map(|target| (target.slot, std::mem::take(&mut self.slots[target.slot])))
+            .collect();
+        let mut targets: Vec<&mut [f32]> = step
+            .targets
+            .iter()
+            .zip(&mut taken)
+            .map(|(target, (_, values))| {
+                let len = target.rows.resolve(self.step.symbols) * target.columns;
+                &mut values[..len]
+            })
+            .collect();
+        let result = self.kernel(&step.call, &mut targets);
+        for (slot, values) in taken {
+            self.slots[slot] = values;
+        }
+        result
+    }
+
+    fn matrix(&self, view: &View) -> Matrix<'_> {
+        matrix(view, self.step.symbols, self.slots, &self.memory.weights, self.plan)
+    }
+
+    fn weight(&self, idx: usize) -> WeightRows<'_> {
+        let weight = &self.memory.weights[idx];
+        WeightRows {
+            dtype: weight.dtype,
+            rows: weight.shape[0],
+            columns: weight.shape[1],
+            parts: &weight.parts,
+        }
+    }
+
+    fn kernel(&self, call: &Call, targets: &mut [&mut [f32]]) -> Result<(), BackendError> {
+        let kernels = self.kernels;
+        match (call, targets) {
+            (Call::Gather { table, ids }, [target]) => {
+                kernels.gather(self.weight(*table), self.step.inputs[*ids], target);
+            }
+            (Call::GatherRows { x, ids }, [target]) => {
+                reference::gather_rows(self.matrix(x), self.step.inputs[*ids], target);
+            }
+            (Call::Linear { x, weight }, [target]) => {
+                kernels.linear(self.matrix(x), self.weight(*weight), target);
+            }
+            (Call::Binary { function, a, b }, [target]) => {
+                kernels.binary(*function, self.matrix(a), self.matrix(b), target);
+            }
+            (Call::Silu { x }, [target]) => kernels.silu(self.matrix(x), target),
+            (Call::RmsNorm { x, weight, eps }, [target]) => {
+                kernels.rms_norm(self.matrix(x), self.matrix(weight).row(0), *eps, target);
+            }
+            (Call::AddRmsNorm { x, residual, weight, eps }, [sum, normed]) => {
+                let (x, residual) = (self.matrix(x), self.matrix(residual));
+                kernels.binary(super::plan::Binary::Add, x, residual, sum);
+                let sum = Matrix { data: sum, rows: x.rows, columns: x.columns, stride: x.columns };
+                kernels.rms_norm(sum, self.matrix(weight).row(0), *eps, normed);
+            }
+            (Call::Rope { x, cos, sin, head_dim, style }, [target]) => {
+                let args = RopeArgs {
+                    x: self.matrix(x),
+                    cos: self.matrix(cos),
+                    sin: self.matrix(sin),
+                    head_dim: *head_dim,
+                    style: *style,
+                };
+                kernels.rope(args, target);
+            }
+            (Call::Attention(attention), [target]) => {
+                kernels.attention(self.attention(attention), target);
+            }
+            (Call::Round { x, dtype }, [target]) => {
+                reference::round(self.matrix(x), dtype.0, target);
+            }
+            (Call::Copy { x }, [target]) => reference::copy(self.matrix(x), target),
+            (other, targets) => {
+                let message = format!("a plan with {} targets for {other:?}", targets.len());
+                return Err(BackendError::Execution(message));
+            }
+        }
+        Ok(())
+    }
+
+    fn cache_shape(&self, state: usize) -> CacheShape {
+        let shape = &self.memory.states[state].shape;
+        CacheShape { block_size: shape[1], num_heads: shape[2], head_dim: shape[3] }
+    }
+
+    fn attention<'b>(&'b self, attention: &Attention) -> AttentionArgs<'b> {
+        AttentionArgs {
+            q: self.matrix(&attention.q),
+            k: &self.memory.states[attention.k_state].values,
+            v: &self.memory.states[attention.v_state].values,
+            cache: self.cache_shape(attention.k_state),
+            queries: self.queries,
+            block_tables: self.step.inputs[attention.block_tables],
+            scale: attention.scale,
+        }
+    }
+
+    /// Copies rows into the cache; a slot outside it is an error, a negative one is padding.
+    fn kv_write(&mut self, x: &View, state: usize, slots: &[i32]) -> Result<(), BackendError> {
+        let x = matrix(x, self.step.symbols, self.slots, &self.memory.weights, self.plan);
+        let state = &mut self.memory.states[state];
+        for (row, &slot) in slots.iter().enumerate() {
+            let Ok(slot) = usize::try_from(slot) else { continue };
+            let at = slot.saturating_mul(x.columns);
+            let Some(place) = state.values.get_mut(at..at.saturating_add(x.columns)) else {
+                let slots = state.shape[0] * state.shape[1];
+                let message = format!("slot {slot} is outside the KV cache of {slots} slots");
+                return Err(BackendError::BadInput(message));
+            };
+            place.copy_from_slice(x.row(row));
+        }
+        Ok(())
+    }
+
+    /// For each token, which positions it sees, from the ends and lengths of the sequences.
+    fn prepare_queries(&mut self, attention: &Attention) -> Result<(), BackendError> {
+        let fail = |message: String| Err(BackendError::BadInput(message));
+        let inputs = self.step.inputs;
+        let (tables, ends) = (inputs[attention.block_tables], inputs[attention.query_ends]);
+        let lens = inputs[attention.seq_lens];
+        let shape = &self.memory.states[attention.k_state].shape;
+        let (num_blocks, block_size) = (shape[0], shape[1]);
+        let width = tables.len() / lens.len().max(1);
+        let num_tokens = self.rows(attention.q.rows);
+
+        self.queries.clear();
+        self.queries.resize(num_tokens, Query::default());
+        let mut first = 0;
+        for (sequence, (&end, &len)) in ends.iter().zip(lens).enumerate() {
+            let (Ok(end), Ok(len)) = (usize::try_from(end), usize::try_from(len)) else {
+                return fail(format!("sequence {sequence}: negative end {end} or length {len}"));
+            };
+            let Some(count) = end.checked_sub(first).filter(|_| end <= num_tokens) else {
+                return fail(format!("sequence {sequence}: query end {end} after {first} of {num_tokens}"));
+            };
+            if count > len && count > 0 || len > width * block_size {
+                return fail(format!(
+                    "sequence {sequence}: {count} queries and length {len} with {width} blocks of {block_size}"
+                ));
+            }
+            let table = sequence * width;
+            let used = &tables[table..table + len.div_ceil(block_size)];
+            if let Some(block) = used.iter().find(|&&block| usize::try_from(block).map_or(true, |b| b >= num_blocks)) {
+                return fail(format!("sequence {sequence}: block {block} of {num_blocks}"));
+            }
+            for (idx, query) in self.queries[first..end].iter_mut().enumerate() {
+                let own = len - count + idx;
+                let window = attention.window.map_or(usize::MAX, |window| window as usize);
+                *query = Query { start: (own + 1).saturating_sub(window), end: own + 1, table };
+            }
+            first = end;
+        }
+        Ok(())
+    }
+
+    fn rows(&self, size: Size) -> usize {
+        size.resolve(self.step.symbols)
+    }
+}

@@ -1,0 +1,109 @@
+//! Weights and states on the host.
+
+use std::any::Any;
+
+use crate::backend::{BackendError, Memory, StateSpec, Weight};
+use crate::ir::DType;
+use crate::weights::Bytes;
+
+/// One placed weight.
+#[derive(Debug)]
+pub(super) struct PlacedWeight {
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    /// As in `WeightRows`: the tensors' bytes where the checkpoint has them, not copied.
+    pub(super) parts: Vec<(usize, Bytes)>,
+    /// The values of a vector, f32; empty for a matrix.
+    pub(super) vector: Vec<f32>,
+}
+
+/// One state, f32.
+#[derive(Debug)]
+pub(super) struct PlacedState {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f32>,
+}
+
+/// What lives on the host between steps.
+#[derive(Debug)]
+pub(super) struct CpuMemory {
+    pub(super) weights: Vec<PlacedWeight>,
+    pub(super) states: Vec<PlacedState>,
+}
+
+impl CpuMemory {
+    pub(super) fn new(weights: Vec<Weight>, states: &[StateSpec]) -> Result<Self, BackendError> {
+        let weights = weights.into_iter().map(place_weight).collect::<Result<_, _>>()?;
+        let states = states.iter().map(place_state).collect::<Result<_, _>>()?;
+        Ok(Self { weights, states })
+    }
+}
+
+impl Memory for CpuMemory {
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        let vectors = self.weights.iter().map(|weight| weight.vector.len());
+        let states = self.states.iter().map(|state| state.values.len());
+        vectors.chain(states).sum::<usize>() as u64 * size_of::<f32>() as u64
+    }
+}
+
+fn place_weight(weight: Weight) -> Result<PlacedWeight, BackendError> {
+    let Some(first) = weight.parts.first() else {
+        return Err(BackendError::BadInput("a weight without a tensor".to_owned()));
+    };
+    let (dtype, inner) = (first.dtype, first.shape.get(1..).unwrap_or_default().to_vec());
+    let mut rows = 0;
+    let mut parts = Vec::with_capacity(weight.parts.len());
+    for tensor in &weight.parts {
+        if tensor.dtype != dtype || tensor.shape.get(1..).unwrap_or_default() != inner {
+            return Err(BackendError::BadInput(format!(
+                "the parts of a weight must be alike: `{}` is {dtype} {:?}, `{}` is {} {:?}",
+                first.name, first.shape, tensor.name, tensor.dtype, tensor.shape
+            )));
+        }
+        if dtype.tensor_bytes(&tensor.shape) != Some(tensor.bytes.len()) {
+            return Err(BackendError::BadInput(format!(
+                "`{}` has {} bytes, which is not what {dtype} {:?} takes",
+                tensor.name,
+                tensor.bytes.len(),
+                tensor.shape
+            )));
+        }
+        rows += tensor.shape.first().copied().unwrap_or(1);
+        parts.push((rows, tensor.bytes.clone()));
+    }
+    let vector = if first.shape.len() <= 1 {
+        weight.parts.iter().flat_map(crate::weights::Tensor::to_f32_vec).collect()
+    } else {
+        Vec::new()
+    };
+    let mut shape = vec![rows];
+    shape.extend(inner);
+    Ok(PlacedWeight { dtype, shape, parts, vector })
+}
+
+fn place_state(spec: &StateSpec) -> Result<PlacedState, BackendError> {
+    if spec.dtype != DType::F32 {
+        return Err(BackendError::Unsupported {
+            backend: super::NAME,
+            what: format!("{} states", spec.dtype),
+        });
+    }
+    let out_of_memory = || BackendError::OutOfMemory {
+        what: format!("a state of shape {:?}", spec.shape),
+        needed: spec.shape.iter().fold(4_u64, |bytes, &dim| bytes.saturating_mul(dim as u64)),
+    };
+    let elements = spec
+        .shape
+        .iter()
+        .try_fold(1_usize, |elements, &dim| elements.checked_mul(dim))
+        .ok_or_else(out_of_memory)?;
+    // Asks first, because `vec!` ends the process when there is not enough; then takes pages that
+    // the system zeroes when they are first touched, so that an unused cache costs nothing.
+    Vec::<f32>::new().try_reserve_exact(elements).map_err(|_| out_of_memory())?;
+    Ok(PlacedState { shape: spec.shape.clone(), values: vec![0.0; elements] })
+}

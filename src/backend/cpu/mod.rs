@@ -1,0 +1,135 @@
+//! The host's processor as a backend.
+//!
+//! ```text
+//! compile: graph --lower--> Plan (kernels, views, memory plan) --artifact--> JSON bytes
+//! load:    bytes --artifact, checked--> Plan --> CpuExecutable
+//! run:     for each step of the plan: kernel(views of slots, weights, states) -> slot
+//! ```
+//!
+//! | Noun | Meaning |
+//! | --- | --- |
+//! | [`Plan`](plan::Plan) | the compiled graph: steps in order, each with its kernel and operands |
+//! | slot | a region of working memory that several values share, one after the other |
+//! | view | rows of a slot: an offset and a stride, so slices and reshapes cost nothing |
+//! | [`KernelSet`] | the readable reference kernels, or the fast ones that are tested against them |
+//!
+//! Activations and the KV cache are f32, whatever the weights' type: a result depends on the
+//! weights' values only. Each row of a result is computed in the same order of operations however
+//! many rows there are and however they are split over threads, so a sequence's logits do not
+//! depend on what else is in the batch.
+
+mod artifact;
+mod executable;
+mod fast;
+mod kernels;
+mod lower;
+mod memory;
+mod memory_plan;
+mod plan;
+mod reference;
+
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+
+use super::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Weight};
+use crate::ir::{Graph, Verified};
+use executable::CpuExecutable;
+use kernels::Kernels;
+use memory::CpuMemory;
+
+/// Name of this backend, in flags, errors and keys.
+pub const NAME: &str = "cpu";
+
+/// Raised when the same graph compiles to another plan, or a plan to another result.
+const LOWERING_VERSION: u32 = 1;
+
+/// Which kernels run the plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelSet {
+    /// Readable, single-threaded: the oracle of the fast ones.
+    Reference,
+    /// Vectorised for the processor found at start, on all threads of the pool.
+    #[default]
+    Fast,
+}
+
+/// The CPU backend: a thread pool and a set of kernels.
+#[derive(Debug)]
+pub struct CpuBackend {
+    pool: Arc<ThreadPool>,
+    kernels: KernelSet,
+    static_shapes: bool,
+}
+
+impl CpuBackend {
+    /// A backend of that many threads; `None`: one per core.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn new(threads: Option<usize>, kernels: KernelSet) -> Result<Self, BackendError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.unwrap_or(0))
+            .thread_name(|idx| format!("cairn-cpu-{idx}"))
+            .build()
+            .map_err(|error| BackendError::Execution(format!("starting threads: {error}")))?;
+        Ok(Self { pool: Arc::new(pool), kernels, static_shapes: false })
+    }
+
+    /// Pretends to need one graph per size, as devices with static shapes do: for testing buckets
+    /// and padding without such a device.
+    pub fn with_static_shapes(mut self, static_shapes: bool) -> Self {
+        self.static_shapes = static_shapes;
+        self
+    }
+
+    /// Number of threads.
+    pub fn num_threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { dynamic_shapes: !self.static_shapes }
+    }
+
+    fn fingerprint(&self) -> Vec<(&'static str, String)> {
+        let kernels = match self.kernels {
+            KernelSet::Reference => "reference",
+            KernelSet::Fast => "fast",
+        };
+        vec![
+            ("target", std::env::consts::ARCH.to_owned()),
+            ("kernels", kernels.to_owned()),
+            ("lowering", LOWERING_VERSION.to_string()),
+        ]
+    }
+
+    fn compile(&self, graph: &Verified<Graph>) -> Result<Vec<u8>, BackendError> {
+        let plan = lower::lower(graph, self.kernels)?;
+        artifact::to_bytes(&plan)
+    }
+
+    fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
+        let plan = artifact::from_bytes(artifact)?;
+        let kernels: Box<dyn Kernels> = match plan.kernels {
+            KernelSet::Reference => Box::new(reference::Reference),
+            KernelSet::Fast => Box::new(fast::Fast::detect()),
+        };
+        Ok(Box::new(CpuExecutable::new(plan, kernels, Arc::clone(&self.pool))))
+    }
+
+    fn place(
+        &self,
+        weights: Vec<Weight>,
+        states: &[StateSpec],
+    ) -> Result<Box<dyn Memory>, BackendError> {
+        Ok(Box::new(CpuMemory::new(weights, states)?))
+    }
+}

@@ -1,0 +1,417 @@
+//! From a configuration to a running engine: the one path of `serve`, `generate`, `bench` and
+//! `warmup`.
+//!
+//! ```text
+//! open model -> tokenizer -> plan memory -> graphs (build, prepare) -> executables (cache | compile)
+//!            -> place weights and KV cache -> start the engine
+//! ```
+//!
+//! `warmup` stops after the executables; so what it compiled is exactly what the others look for.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use cairn_graph_cache::{GraphCache, Origin};
+
+use super::failure::Hint as _;
+use super::progress::{Amount, Progress, Silent};
+use super::values::display_bytes;
+use crate::backend::compile::{Compiler, Prepared};
+use crate::backend::{Backend, Executable, StateSpec, Weight, null::NullBackend};
+use crate::build_info;
+use crate::config::{BackendKind, DTypeChoice, EngineConfig};
+use crate::engine::{self, Bucket, EngineHandle, EngineOptions, LoadedModel};
+use crate::ir::Graph;
+use crate::model::{Model, WeightPolicy};
+use crate::text::{ChatTemplate, GgufVocab, Tokenizer};
+use crate::weights::{GgufMetadata, Optional as _};
+
+/// Bytes of the KV cache when nothing says how many. Pages that no token was written to take no
+/// memory.
+const DEFAULT_KV_CACHE_BYTES: u64 = 1 << 30;
+
+/// A loaded model and its running engine.
+#[derive(Debug)]
+pub struct Booted {
+    /// The running engine.
+    pub engine: EngineHandle,
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The model's chat template, if it has one.
+    pub chat_template: Option<ChatTemplate>,
+    /// What booting did.
+    pub report: BootReport,
+}
+
+/// What booting did.
+#[derive(Clone, Debug, Default)]
+pub struct BootReport {
+    /// The model's name: its folder's, or its file's without the extension.
+    pub model_name: String,
+    /// The model's architecture, as in `config.json`.
+    pub architecture: String,
+    /// Graphs that were compiled.
+    pub graphs_compiled: usize,
+    /// Graphs that were found in the cache.
+    pub graphs_from_cache: usize,
+    /// Phases in order, with the time each took.
+    pub phases: Vec<(&'static str, Duration)>,
+    /// Bytes of the weights as they are computed with.
+    pub weights_bytes: u64,
+    /// Bytes of the KV cache.
+    pub kv_cache_bytes: u64,
+    /// Longest sequence, prompt and output together.
+    pub max_model_len: usize,
+}
+
+/// What became of the graphs that a deployment needs.
+#[derive(Clone, Debug)]
+pub struct WarmupReport {
+    /// Every graph, smallest first.
+    pub graphs: Vec<WarmupGraph>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct WarmupGraph {
+    /// Name of its bucket.
+    pub bucket: String,
+    /// Its cache key, hexadecimal.
+    pub key: String,
+    /// Where it came from.
+    pub state: GraphState,
+    /// Time to compile or load it.
+    pub time: Duration,
+}
+
+/// Where a graph came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GraphState {
+    /// It was there.
+    FromCache,
+    /// It was compiled now.
+    Compiled,
+    /// It is not there, and nothing was compiled.
+    Missing,
+}
+
+/// [`boot`] without progress: for tests and programs that embed an engine.
+///
+/// # Errors
+/// As [`boot`].
+pub fn start(config: &EngineConfig) -> anyhow::Result<Booted> {
+    boot(config, &Silent)
+}
+
+/// Loads the model, compiles its graphs or takes them from the cache, and starts the engine.
+pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Result<Booted> {
+    let mut ledger = Ledger::default();
+    let task = progress.begin("loading the model", Amount::Unknown);
+    let model = open_model(config)?;
+    ledger.phase("model");
+    let (tokenizer, chat_template) = open_text(&config.model, &model)?;
+    ledger.phase("tokenizer");
+    let plan = Plan::new(config, &model)?;
+    let prepared = plan.prepare()?;
+    ledger.phase("graphs");
+    drop(task);
+
+    let task = progress.begin("loading graphs", Amount::Items(prepared.len() as u64));
+    let mut report = BootReport {
+        model_name: model_name(&config.model),
+        architecture: model.config().architecture.to_string(),
+        kv_cache_bytes: plan.kv_cache_bytes(),
+        max_model_len: plan.options.max_model_len,
+        ..BootReport::default()
+    };
+    let mut executables: Vec<(Bucket, Box<dyn Executable>)> = Vec::new();
+    for (idx, (bucket, prepared)) in prepared.iter().enumerate() {
+        let compiled = plan
+            .compiler
+            .executable(prepared)
+            .with_context(|| format!("compiling graph `{}`", prepared.name))?;
+        match compiled.origin {
+            Origin::Cache => report.graphs_from_cache += 1,
+            Origin::Compiled => report.graphs_compiled += 1,
+        }
+        executables.push((bucket.clone(), compiled.executable));
+        task.advance_to(idx as u64 + 1);
+    }
+    drop(task);
+    ledger.phase("executables");
+
+    let task = progress.begin("placing the weights", Amount::Unknown);
+    let first = &prepared.first().context("no graph to run")?.1.graph;
+    let weights = model.tensors(first, plan.options.max_model_len).context("reading weights")?;
+    report.weights_bytes = weights.iter().flatten().map(|tensor| tensor.bytes.len() as u64).sum();
+    let weights = weights.into_iter().map(|parts| Weight { parts }).collect();
+    let memory = plan.backend.place(weights, &plan.states).context("placing weights and KV cache")?;
+    drop(task);
+    ledger.phase("memory");
+
+    let loaded = LoadedModel {
+        executables,
+        memory,
+        vocab_size: model.config().vocab_size,
+        eos_token_ids: model.config().eos_token_ids.clone(),
+    };
+    let engine = engine::start(loaded, tokenizer.clone(), plan.options)?;
+    engine.count_graphs(report.graphs_compiled as u64, report.graphs_from_cache as u64);
+    ledger.phase("engine");
+    report.phases = ledger.phases;
+    Ok(Booted { engine, tokenizer, chat_template, report })
+}
+
+/// Compiles what [`boot`] would need, or with `verify_only` looks whether it is there.
+pub(crate) fn warmup(
+    config: &EngineConfig,
+    verify_only: bool,
+    progress: &dyn Progress,
+) -> anyhow::Result<WarmupReport> {
+    let task = progress.begin("loading the model", Amount::Unknown);
+    let model = open_model(config)?;
+    // A deployment whose tokenizer is broken does not start: better now than there.
+    open_text(&config.model, &model)?;
+    let plan = Plan::new(config, &model)?;
+    let prepared = plan.prepare()?;
+    drop(task);
+
+    let task = progress.begin("compiling graphs", Amount::Items(prepared.len() as u64));
+    let mut graphs = Vec::new();
+    for (idx, (_, prepared)) in prepared.iter().enumerate() {
+        let started = Instant::now();
+        let state = if verify_only {
+            match plan.compiler.is_cached(prepared) {
+                true => GraphState::FromCache,
+                false => GraphState::Missing,
+            }
+        } else {
+            let compiled = plan.compiler.executable(prepared);
+            let compiled =
+                compiled.with_context(|| format!("compiling graph `{}`", prepared.name))?;
+            match compiled.origin {
+                Origin::Cache => GraphState::FromCache,
+                Origin::Compiled => GraphState::Compiled,
+            }
+        };
+        graphs.push(WarmupGraph {
+            bucket: prepared.name.clone(),
+            key: prepared.fields.key().to_string(),
+            state,
+            time: started.elapsed(),
+        });
+        task.advance_to(idx as u64 + 1);
+    }
+    Ok(WarmupReport { graphs })
+}
+
+/// The text form of the largest graph, as the backend gets it.
+pub(crate) fn graph_text(config: &EngineConfig) -> anyhow::Result<String> {
+    let model = open_model(config)?;
+    let prepared = Plan::new(config, &model)?.prepare()?;
+    let (_, largest) = prepared.last().context("no graph to run")?;
+    Ok(largest.graph.to_string())
+}
+
+/// Names and durations of the phases so far.
+struct Ledger {
+    phases: Vec<(&'static str, Duration)>,
+    last: Instant,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { phases: Vec::new(), last: Instant::now() }
+    }
+}
+
+impl Ledger {
+    /// The phase of that name ends now.
+    fn phase(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.phases.push((name, now - self.last));
+        self.last = now;
+    }
+}
+
+fn open_model(config: &EngineConfig) -> anyhow::Result<Model> {
+    let policy = match config.dtype {
+        DTypeChoice::Auto => WeightPolicy::AsStored,
+        DTypeChoice::F32 => WeightPolicy::F32,
+        DTypeChoice::BF16 => WeightPolicy::BF16,
+    };
+    Model::open(&config.model, policy)
+        .with_context(|| format!("loading model `{}`", config.model.display()))
+}
+
+fn model_name(path: &Path) -> String {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Tokenizer and chat template: from the folder, or from inside the GGUF file.
+fn open_text(path: &Path, model: &Model) -> anyhow::Result<(Tokenizer, Option<ChatTemplate>)> {
+    let Some(metadata) = model.checkpoint().gguf() else {
+        let tokenizer = Tokenizer::from_folder(path).context("loading the tokenizer")?;
+        let template = ChatTemplate::from_folder(path).context("loading the chat template")?;
+        return Ok((tokenizer, template));
+    };
+    let vocab = gguf_vocab(metadata).context("reading the tokenizer's metadata")?;
+    let tokenizer = Tokenizer::from_gguf(vocab).context("loading the tokenizer")?;
+    let template = metadata.string("tokenizer.chat_template").optional()?;
+    let text = |token: Option<(&str, u32)>| token.map(|(text, _)| text.to_owned());
+    let (bos, eos) = (text(tokenizer.bos_token()), text(tokenizer.eos_token()));
+    let template = template
+        .map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref()))
+        .transpose()
+        .context("loading the chat template")?;
+    Ok((tokenizer, template))
+}
+
+fn gguf_vocab(metadata: &GgufMetadata) -> anyhow::Result<GgufVocab> {
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let id = |name: &str| -> anyhow::Result<Option<u32>> {
+        let id = metadata.u64(&key(name)).optional()?;
+        id.map(|id| u32::try_from(id).with_context(|| format!("`{}` is {id}", key(name)))).transpose()
+    };
+    let flag = |name: &str| metadata.bool(&key(name)).optional();
+    Ok(GgufVocab {
+        model: metadata.string(&key("model"))?,
+        pre: metadata.string(&key("pre")).optional()?,
+        tokens: metadata.strings(&key("tokens"))?,
+        scores: metadata.f32s(&key("scores")).optional()?,
+        token_types: metadata.i32s(&key("token_type")).optional()?,
+        merges: metadata.strings(&key("merges")).optional()?,
+        bos_token_id: id("bos_token_id")?,
+        eos_token_id: id("eos_token_id")?,
+        unknown_token_id: id("unknown_token_id")?,
+        padding_token_id: id("padding_token_id")?,
+        add_bos_token: flag("add_bos_token")?,
+        add_eos_token: flag("add_eos_token")?,
+        add_space_prefix: flag("add_space_prefix")?,
+    })
+}
+
+fn open_backend(config: &EngineConfig) -> anyhow::Result<Arc<dyn Backend>> {
+    match config.backend {
+        #[cfg(feature = "cpu")]
+        BackendKind::Cpu => {
+            use crate::backend::cpu::{CpuBackend, KernelSet};
+            let backend = CpuBackend::new(config.threads, KernelSet::Fast)?;
+            Ok(Arc::new(backend.with_static_shapes(config.static_shapes)))
+        }
+        #[cfg(not(feature = "cpu"))]
+        BackendKind::Cpu => bail!("this build has no cpu backend: it was built without that feature"),
+        BackendKind::Null => Ok(Arc::new(NullBackend { dynamic_shapes: !config.static_shapes })),
+        BackendKind::Ascend => Err(anyhow::anyhow!("the ascend backend cannot run models yet"))
+            .hint("use `--backend cpu`; README says what exists"),
+    }
+}
+
+/// Everything decided before anything is compiled.
+struct Plan {
+    backend: Arc<dyn Backend>,
+    compiler: Compiler,
+    graph: Graph,
+    options: EngineOptions,
+    states: Vec<StateSpec>,
+}
+
+impl Plan {
+    fn new(config: &EngineConfig, model: &Model) -> anyhow::Result<Self> {
+        let backend = open_backend(config)?;
+        let graph = model.graph(config.block_size).context("building the graph")?;
+        let options = engine_options(config, model, &graph)?;
+        let states = states(&graph, &options)?;
+        let producer = format!("cairn {} ({})", build_info::VERSION, build_info::GIT_REVISION);
+        let cache = match &config.graph_cache {
+            Some(path) => GraphCache::open(path, producer),
+            None => GraphCache::in_memory(producer),
+        };
+        let compiler = Compiler::new(Arc::clone(&backend), cache);
+        Ok(Self { backend, compiler, graph, options, states })
+    }
+
+    /// One graph per bucket, ready for its key to be looked up.
+    fn prepare(&self) -> anyhow::Result<Vec<(Bucket, Prepared)>> {
+        let is_dynamic = self.backend.capabilities().dynamic_shapes;
+        engine::plan(is_dynamic, &self.options)
+            .into_iter()
+            .map(|bucket| {
+                let bound = bucket.bindings(&self.options);
+                let name = bucket.to_string();
+                let prepared = self.compiler.prepare(&self.graph, &bound, &name)?;
+                Ok((bucket, prepared))
+            })
+            .collect()
+    }
+
+    fn kv_cache_bytes(&self) -> u64 {
+        let bytes = |state: &StateSpec| state.dtype.tensor_bytes(&state.shape).unwrap_or(0) as u64;
+        self.states.iter().map(bytes).sum()
+    }
+}
+
+/// The states of a graph with their sizes.
+fn states(graph: &Graph, options: &EngineOptions) -> anyhow::Result<Vec<StateSpec>> {
+    let values = Bucket::DYNAMIC.symbol_values(options).map(|value| value.unwrap_or(0));
+    graph
+        .states()
+        .map(|id| {
+            let ty = graph.ty(id);
+            let shape = ty.shape.resolve(&values).context("a state of unknown size")?;
+            Ok(StateSpec { dtype: ty.dtype, shape })
+        })
+        .collect()
+}
+
+/// How long sequences may be and how many KV blocks there are.
+fn engine_options(
+    config: &EngineConfig,
+    model: &Model,
+    graph: &Graph,
+) -> anyhow::Result<EngineOptions> {
+    let limit = model.config().max_position_embeddings;
+    if let Some(len) = config.max_model_len
+        && len > limit
+    {
+        return Err(anyhow::anyhow!("`--max-model-len` is {len}, but the model's context is {limit}"))
+            .hint("positions beyond what a model was trained on give nonsense");
+    }
+    let one_block = EngineOptions {
+        max_model_len: 1,
+        max_num_seqs: config.max_num_seqs,
+        max_num_batched_tokens: config.max_num_batched_tokens,
+        block_size: config.block_size,
+        num_blocks: 1,
+        max_num_queued_reqs: config.max_num_queued_reqs,
+    };
+    let block_bytes: u64 = states(graph, &one_block)?
+        .iter()
+        .map(|state| state.dtype.tensor_bytes(&state.shape).unwrap_or(usize::MAX) as u64)
+        .fold(0, u64::saturating_add);
+    let block_bytes = block_bytes.max(1);
+    let blocks_of = |len: usize| len.div_ceil(config.block_size) as u64;
+
+    // What was asked for is a promise; what is only a default gives way to the budget.
+    let budget = config.kv_cache_bytes.unwrap_or_else(|| {
+        let wanted = config.max_model_len.map_or(0, blocks_of).saturating_mul(block_bytes);
+        DEFAULT_KV_CACHE_BYTES.max(wanted)
+    });
+    let affordable = budget / block_bytes;
+    if affordable == 0 {
+        bail!(
+            "the KV cache may take {}, but one block of {} tokens takes {}",
+            display_bytes(budget),
+            config.block_size,
+            display_bytes(block_bytes)
+        );
+    }
+    let affordable_tokens = usize::try_from(affordable).unwrap_or(usize::MAX).saturating_mul(config.block_size);
+    let max_model_len = config.max_model_len.unwrap_or_else(|| limit.min(affordable_tokens));
+    let useful = blocks_of(max_model_len).saturating_mul(config.max_num_seqs as u64);
+    let num_blocks = affordable.min(useful).min(i32::MAX as u64 / config.block_size as u64);
+    Ok(EngineOptions { max_model_len, num_blocks: num_blocks as usize, ..one_block })
+}

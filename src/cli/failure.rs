@@ -1,0 +1,198 @@
+//! How a command ends: exit codes, and errors told to a person.
+//!
+//! ```text
+//! error: cannot listen on 127.0.0.1:8000: Address already in use (os error 98)
+//! hint: stop the program that listens there, or choose another port with `--port` (0: any free one)
+//! ```
+//!
+//! | Noun | Meaning |
+//! | --- | --- |
+//! | [`Outcome`] | how a command ended that did not fail |
+//! | [`Usage`] | an error in what was typed that only shows once all of it is known |
+//! | [`Hint`] | adds the way out to an error, wherever in its chain |
+//!
+//! What this module deliberately does not do: it does not guess hints from messages. Who makes an
+//! error knows the way out, or there is none.
+
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
+
+use super::models::ModelError;
+use super::output::{self, StdoutClosed};
+use crate::config;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+/// 128 + SIGINT, as shells count.
+const INTERRUPTED: u8 = 130;
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All was done.
+    Done,
+    /// Ctrl-C ended it early, in good order.
+    Interrupted,
+}
+
+impl Outcome {
+    /// What the process ends with.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Interrupted => INTERRUPTED,
+        }
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(outcome.code())
+    }
+}
+
+/// What was typed cannot be: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// An error with the way out of it. Takes the place of the error in its chain.
+#[derive(Debug)]
+struct Hinted {
+    error: anyhow::Error,
+    hint: String,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for Hinted {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Adds a hint to an error.
+pub(crate) trait Hint<T> {
+    /// Adds the way out, in the imperative, code in backticks, no full stop.
+    fn hint(self, hint: impl fmt::Display) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Hint<T> for Result<T, E> {
+    fn hint(self, hint: impl fmt::Display) -> anyhow::Result<T> {
+        self.map_err(|error| {
+            anyhow::Error::new(Hinted { error: error.into(), hint: hint.to_string() })
+        })
+    }
+}
+
+/// Tells a person what failed, with its chain of causes and the hint that we know.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    // `cairn ... | head`: who reads has enough, and that is no failure.
+    if error.chain().any(<dyn Error>::is::<StdoutClosed>) {
+        return ExitCode::SUCCESS;
+    }
+    output::say(format_args!("error: {}", chain(error)));
+    if let Some(hint) = hint(error) {
+        output::say(format_args!("hint: {hint}"));
+    }
+    let is_usage = error.chain().any(<dyn Error>::is::<Usage>);
+    ExitCode::from(if is_usage { USAGE } else { FAILED })
+}
+
+/// The messages of the chain, outermost first. A message that the one before it ends with is not
+/// repeated: some errors write their cause into their own message and also name it as their source.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let message = cause.to_string();
+        if text.is_empty() {
+            text = message;
+        } else if !text.ends_with(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+    }
+    text
+}
+
+/// The first hint of the chain.
+pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(hint_of)
+}
+
+fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
+    let hinted = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
+    hinted.or_else(|| error.downcast_ref::<ModelError>()?.hint())
+}
+
+/// Prints what the parser has to say: help and version are asked for, all else is wrong usage.
+pub(crate) fn report_usage(command: &Command, error: &clap::Error) -> ExitCode {
+    // A closed stdout or stderr leaves nobody to tell.
+    let _ = error.print();
+    if let Some(variable) = variable_at_fault(command, error) {
+        output::say(format_args!(
+            "hint: the value comes from the environment variable `{variable}`"
+        ));
+    }
+    let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    ExitCode::from(if is_asked_for { 0 } else { USAGE })
+}
+
+/// The variable that a wrong value came from. The parser names the flag only, which puzzles who
+/// typed no such flag.
+fn variable_at_fault(command: &Command, error: &clap::Error) -> Option<String> {
+    let text_of = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (flag, value) = (text_of(ContextKind::InvalidArg)?, text_of(ContextKind::InvalidValue)?);
+    // Only a built command knows what its flags look like in messages.
+    let mut command = command.clone();
+    command.build();
+    let variable = variable_of(&command, flag)?;
+    let is_from_there = config::variable(&variable).is_some_and(|found| found == value);
+    is_from_there.then(|| variable.to_string_lossy().into_owned())
+}
+
+/// The variable of a flag, which is given as messages show it, in a command or one below it.
+fn variable_of(command: &Command, flag: &str) -> Option<OsString> {
+    let mut arguments = command.get_arguments();
+    let argument = arguments.find(|argument| argument.to_string() == flag);
+    let own = argument.and_then(Arg::get_env).map(OsStr::to_owned);
+    own.or_else(|| command.get_subcommands().find_map(|command| variable_of(command, flag)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_hint_leaves_the_chain_of_causes_as_it_was() {
+        let result: Result<(), _> = Err(io::Error::other("inner")).context("middle");
+        let error = result.hint("do this").context("outer").unwrap_err();
+        assert_eq!(chain(&error), "outer: middle: inner");
+        assert_eq!(hint(&error), Some("do this".to_owned()));
+    }
+
+    #[test]
+    fn a_cause_that_is_part_of_a_message_is_not_repeated() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("reading the header: {0}")]
+        struct Talkative(#[source] io::Error);
+        let error = anyhow::Error::new(Talkative(io::Error::other("it is cut")));
+        assert_eq!(chain(&error.context("loading")), "loading: reading the header: it is cut");
+    }
+}

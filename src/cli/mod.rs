@@ -1,0 +1,214 @@
+//! The command line: one file per command, and what the commands share.
+//!
+//! ```text
+//! argv, CAIRN_... --clap--> Args --one function--> EngineConfig --boot--> engine --> command's output
+//!                           (what was typed)       (what it means)
+//! ```
+//!
+//! | File | Holds |
+//! | --- | --- |
+//! | `generate` `serve` `warmup` `bench` `pull` `inspect` | a command each: its flags and what it does |
+//! | `model_args` | the flags that every command with a model shares |
+//! | `boot` | from a configuration to a running engine |
+//! | [`models`] | MODEL to a path; known models, fetched and verified |
+//! | `values` | flag values: ranges, sizes with units |
+//! | `output` | the only code that writes to stdout and stderr |
+//! | `progress` | spinners and bars |
+//! | `failure` | exit codes, `error:` and `hint:` lines |
+//!
+//! Data goes to stdout, talk to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 130 interrupted.
+//!
+//! What this module deliberately does not do: it computes nothing of its own. What a library user
+//! would want lies in the other modules.
+
+mod bench;
+pub mod boot;
+mod failure;
+mod generate;
+mod inspect;
+mod logging;
+mod model_args;
+pub mod models;
+mod output;
+mod print_config;
+mod progress;
+mod pull;
+mod serve;
+mod values;
+mod warmup;
+
+use std::ffi::OsStr;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::build_info;
+use crate::config::{self, Environment};
+use failure::Outcome;
+use progress::Progress;
+
+/// Widest line of help, also on wider terminals.
+const HELP_WIDTH: usize = 100;
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn generate --prompt \"Why is the sky blue?\"    answer with the small default model
+  cairn serve model.gguf --port 8080                serve a model to OpenAI clients
+  cairn warmup model.gguf                           compile now what serve will need
+
+MODEL is a folder with safetensors and config.json, a .gguf file, or the name of a known model
+(`cairn pull --list`). Without one, the small default model is used, fetched at its first use.
+
+Data goes to stdout, everything else to stderr.
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 130 interrupted.
+
+Environment, besides the variables named with each flag (flags win):
+  CAIRN_CACHE_DIR  folder of fetched models and compiled graphs
+                   [default: $XDG_CACHE_HOME/cairn, else ~/.cache/cairn]
+  CAIRN_OFFLINE    1: never fetch anything
+  NO_COLOR         1: no colours in logs";
+
+/// LLM inference that restarts in seconds.
+///
+/// Runs a language model as a compiled graph and keeps compiled graphs in a cache that can be
+/// trusted, so that the next start compiles nothing.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cairn",
+    version = build_info::VERSION,
+    long_version = build_info::LONG_VERSION,
+    max_term_width = HELP_WIDTH,
+    after_help = EXAMPLES,
+    subcommand_required = true,
+    arg_required_else_help = true,
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: CliCommand,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct GlobalArgs {
+    /// What to log to stderr: error, warn, info, debug, trace, or directives as in
+    /// `info,cairn::engine=trace` [default: info for serve, else warn].
+    #[arg(long, value_name = "LEVEL", global = true, env = "CAIRN_LOG_LEVEL")]
+    #[arg(value_parser = logging::parse_level)]
+    log_level: Option<String>,
+
+    /// How a line of the log looks.
+    #[arg(long, value_name = "FORMAT", global = true, env = "CAIRN_LOG_FORMAT")]
+    #[arg(value_enum, default_value_t)]
+    log_format: logging::Format,
+
+    /// Show no progress bars, not even on a terminal.
+    #[arg(long, global = true, env = "CAIRN_NO_PROGRESS", value_parser = values::switch())]
+    no_progress: bool,
+
+    /// Print every setting of the command and where it came from, and exit.
+    #[arg(long, global = true)]
+    print_config: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum CliCommand {
+    Generate(generate::GenerateArgs),
+    Serve(serve::ServeArgs),
+    Warmup(warmup::WarmupArgs),
+    Bench(bench::BenchArgs),
+    Pull(pull::PullArgs),
+    Inspect(inspect::InspectArgs),
+}
+
+/// What every command is given besides its own flags.
+#[derive(Debug)]
+struct Context {
+    environment: Environment,
+    progress: Box<dyn Progress>,
+}
+
+/// The whole program: parses the command line, runs the command, reports how it ended.
+pub fn main() -> ExitCode {
+    let command = with_careful_variables(Cli::command());
+    let (cli, matches) = match parse(&command) {
+        Ok(parsed) => parsed,
+        Err(error) => return failure::report_usage(&command, &error),
+    };
+    match run(&cli, command, &matches) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn parse(command: &Command) -> Result<(Cli, ArgMatches), clap::Error> {
+    let matches = command.clone().try_get_matches()?;
+    let cli =
+        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))?;
+    Ok((cli, matches))
+}
+
+fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outcome> {
+    let environment = Environment::of_process();
+    if cli.global.print_config {
+        print_config::print(command, matches, &environment)?;
+        return Ok(Outcome::Done);
+    }
+    let default_level = match cli.command {
+        CliCommand::Serve(_) => "info",
+        _ => "warn",
+    };
+    let level = cli.global.log_level.as_deref().unwrap_or(default_level);
+    logging::init(level, cli.global.log_format, &environment);
+
+    let progress = progress::for_stderr(cli.global.no_progress);
+    let context = Context { environment, progress };
+    match &cli.command {
+        CliCommand::Generate(args) => generate::run(args, &context),
+        CliCommand::Serve(args) => serve::run(args, &context),
+        CliCommand::Warmup(args) => warmup::run(args, &context),
+        CliCommand::Bench(args) => bench::run(args, &context),
+        CliCommand::Pull(args) => pull::run(args, &context),
+        CliCommand::Inspect(args) => inspect::run(args, &context),
+    }
+}
+
+/// Makes variables behave: one that is set to nothing counts as not set, and help names variables
+/// without showing their values.
+fn with_careful_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| config::variable(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| {
+            if arg.get_env().is_some_and(is_empty) { arg.env(None) } else { arg }
+                .hide_env_values(true)
+        })
+        .mut_subcommands(with_careful_variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_variable_belongs_to_one_meaning_and_is_ours() {
+        fn visit(command: &Command, owners: &mut std::collections::HashMap<String, String>) {
+            for arg in command.get_arguments() {
+                let Some(name) = arg.get_env() else { continue };
+                let name = name.to_string_lossy().into_owned();
+                assert!(name.starts_with("CAIRN_"), "{name}");
+                let id = arg.get_id().to_string();
+                let owner = owners.entry(name.clone()).or_insert_with(|| id.clone());
+                assert_eq!(*owner, id, "{name} is read by two different flags");
+            }
+            command.get_subcommands().for_each(|command| visit(command, owners));
+        }
+        visit(&Cli::command(), &mut std::collections::HashMap::new());
+    }
+}

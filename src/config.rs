@@ -1,0 +1,270 @@
+//! What was asked for, after defaults, environment and flags: the only module that reads the
+//! environment.
+//!
+//! | Noun | Meaning |
+//! | --- | --- |
+//! | [`EngineConfig`] | everything that loading a model and starting an engine depends on |
+//! | [`Environment`] | the variables that belong to no flag, read once at the start |
+//!
+//! ```text
+//! flag > its variable (CAIRN_...) > default          command-line parsing, one variable per flag
+//! CAIRN_CACHE_DIR > XDG_CACHE_HOME/cairn > ~/.cache/cairn                        cache_root here
+//! ```
+//!
+//! A variable that is set to nothing counts as not set, everywhere. Reading goes through a lookup
+//! function, so tests pass their own environment and never change that of the process.
+//!
+//! What this module deliberately does not do: it opens no file, and it does not decide whether a
+//! model can run with what was asked; loading the model does.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+/// Most sequences in one step, where nothing was asked for.
+pub const DEFAULT_MAX_NUM_SEQS: usize = 32;
+/// Most tokens in one step, where nothing was asked for.
+pub const DEFAULT_MAX_NUM_BATCHED_TOKENS: usize = 512;
+/// Tokens in one KV block, where nothing was asked for.
+pub const DEFAULT_BLOCK_SIZE: usize = 16;
+/// Most requests that wait, where nothing was asked for.
+pub const DEFAULT_MAX_NUM_QUEUED_REQS: usize = 256;
+
+/// Which device runs the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BackendKind {
+    /// The host's processor.
+    #[default]
+    Cpu,
+    /// Accepts everything and returns zeros: measures all but the device.
+    Null,
+    /// Huawei Ascend through CANN.
+    Ascend,
+}
+
+impl BackendKind {
+    /// The name that `--backend` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Null => "null",
+            Self::Ascend => "ascend",
+        }
+    }
+}
+
+/// The type that weights are held in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DTypeChoice {
+    /// As the checkpoint has them.
+    #[default]
+    Auto,
+    /// Everything converted to f32.
+    #[value(alias = "float32")]
+    F32,
+    /// Everything converted to bf16.
+    #[value(name = "bf16", alias = "bfloat16")]
+    BF16,
+}
+
+impl DTypeChoice {
+    /// The name that `--dtype` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::BF16 => "bf16",
+        }
+    }
+}
+
+/// Everything that loading a model and starting an engine depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// A folder with safetensors and `config.json`, or a `.gguf` file.
+    pub model: PathBuf,
+    /// Which device runs it.
+    pub backend: BackendKind,
+    /// The type that weights are held in.
+    pub dtype: DTypeChoice,
+    /// Threads of the CPU backend; `None`: one per core.
+    pub threads: Option<usize>,
+    /// Where compiled graphs are kept; `None`: nowhere.
+    pub graph_cache: Option<PathBuf>,
+    /// Longest sequence, prompt and output together; `None`: the model's own limit, or as much of
+    /// it as a default budget for the KV cache holds.
+    pub max_model_len: Option<usize>,
+    /// Most sequences in one step.
+    pub max_num_seqs: usize,
+    /// Most tokens in one step.
+    pub max_num_batched_tokens: usize,
+    /// Tokens in one KV block.
+    pub block_size: usize,
+    /// Bytes of the KV cache; `None`: enough for `max_num_seqs` sequences, within a default budget.
+    pub kv_cache_bytes: Option<u64>,
+    /// Most requests that wait; one more is refused.
+    pub max_num_queued_reqs: usize,
+    /// Compile one graph per size instead of one for all, even where the backend needs only one.
+    pub static_shapes: bool,
+}
+
+impl EngineConfig {
+    /// The configuration of a model with every setting at its default, and no graph cache.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            backend: BackendKind::default(),
+            dtype: DTypeChoice::default(),
+            threads: None,
+            graph_cache: None,
+            max_model_len: None,
+            max_num_seqs: DEFAULT_MAX_NUM_SEQS,
+            max_num_batched_tokens: DEFAULT_MAX_NUM_BATCHED_TOKENS,
+            block_size: DEFAULT_BLOCK_SIZE,
+            kv_cache_bytes: None,
+            max_num_queued_reqs: DEFAULT_MAX_NUM_QUEUED_REQS,
+            static_shapes: false,
+        }
+    }
+}
+
+/// The variables that belong to no flag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// The folder that everything we keep lies in, by the order above; `None`: no place.
+    pub cache_root: Option<PathBuf>,
+    /// `CAIRN_OFFLINE`: never fetch anything.
+    pub offline: bool,
+    /// `NO_COLOR`: write no colours.
+    pub no_color: bool,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        Self::from_lookup(|name| std::env::var_os(name), std::env::home_dir())
+    }
+
+    /// An environment in which `lookup` gives the value of a variable, and `home` is the user's
+    /// home folder.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Self {
+        let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        Self {
+            offline: lookup("CAIRN_OFFLINE").is_some_and(|value| is_yes(&value)),
+            no_color: lookup("NO_COLOR").is_some(),
+            cache_root: cache_root(lookup, home),
+        }
+    }
+
+    /// Where compiled graphs are kept unless `--cache-dir` says otherwise.
+    pub fn graphs_dir(&self) -> Option<PathBuf> {
+        Some(self.cache_root.as_ref()?.join("graphs"))
+    }
+
+    /// Where fetched models are kept.
+    pub fn models_dir(&self) -> Option<PathBuf> {
+        Some(self.cache_root.as_ref()?.join("models"))
+    }
+}
+
+/// A variable of this process as it is. For the command line, which knows the names of its flags'
+/// variables; all else comes through [`Environment`] or through the flag that owns it.
+pub fn variable(name: &OsStr) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// `CAIRN_CACHE_DIR`, else `cairn` in `XDG_CACHE_HOME`, else `.cache/cairn` in the home folder.
+///
+/// The XDG Base Directory Specification says that a relative `XDG_CACHE_HOME` is invalid and to be
+/// ignored. A relative `CAIRN_CACHE_DIR` is taken from the current folder, like a flag's value.
+fn cache_root(lookup: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let own = lookup("CAIRN_CACHE_DIR").map(PathBuf::from);
+    let xdg = || lookup("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || home.filter(|path| path.is_absolute()).map(|path| path.join(".cache"));
+    own.or_else(|| Some(xdg().or_else(home)?.join("cairn")))
+}
+
+/// Whether a switch is on: anything but `0`, `false`, `no` and `off`.
+fn is_yes(value: &OsStr) -> bool {
+    let value = value.to_string_lossy().to_ascii_lowercase();
+    !matches!(value.as_str(), "0" | "false" | "no" | "off" | "n" | "f")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)], home: Option<&str>) -> Environment {
+        let lookup = |name: &str| {
+            let found = variables.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        Environment::from_lookup(lookup, home.map(PathBuf::from))
+    }
+
+    fn root(variables: &[(&str, &str)], home: Option<&str>) -> Option<PathBuf> {
+        environment(variables, home).cache_root
+    }
+
+    #[test]
+    fn the_cache_lies_where_the_first_of_three_places_says() {
+        let own = ("CAIRN_CACHE_DIR", "/own");
+        let xdg = ("XDG_CACHE_HOME", "/xdg");
+        assert_eq!(root(&[own, xdg], Some("/home/ada")), Some("/own".into()));
+        assert_eq!(root(&[xdg], Some("/home/ada")), Some("/xdg/cairn".into()));
+        assert_eq!(root(&[], Some("/home/ada")), Some("/home/ada/.cache/cairn".into()));
+        assert_eq!(root(&[], None), None);
+    }
+
+    #[test]
+    fn empty_and_relative_places_are_passed_over() {
+        let variables = [("CAIRN_CACHE_DIR", ""), ("XDG_CACHE_HOME", "somewhere")];
+        assert_eq!(root(&variables, Some("/home/ada")), Some("/home/ada/.cache/cairn".into()));
+        assert_eq!(root(&variables, Some("")), None);
+        assert_eq!(root(&[("CAIRN_CACHE_DIR", "here")], None), Some("here".into()));
+    }
+
+    #[test]
+    fn models_and_graphs_are_neighbours() {
+        let environment = environment(&[("CAIRN_CACHE_DIR", "/own")], None);
+        assert_eq!(environment.models_dir(), Some("/own/models".into()));
+        assert_eq!(environment.graphs_dir(), Some("/own/graphs".into()));
+    }
+
+    #[test]
+    fn offline_is_a_switch() {
+        for (value, expected) in [
+            ("1", true),
+            ("true", true),
+            ("yes", true),
+            ("0", false),
+            ("False", false),
+            ("", false),
+        ] {
+            let environment = environment(&[("CAIRN_OFFLINE", value)], None);
+            assert_eq!(environment.offline, expected, "CAIRN_OFFLINE={value}");
+        }
+        assert!(!environment(&[], None).offline);
+    }
+
+    #[test]
+    fn no_color_counts_only_when_it_says_something() {
+        assert!(environment(&[("NO_COLOR", "0")], None).no_color);
+        assert!(!environment(&[("NO_COLOR", "")], None).no_color);
+    }
+
+    #[test]
+    fn the_names_are_those_that_the_flags_take() {
+        for kind in BackendKind::value_variants() {
+            let value = kind.to_possible_value().expect("not skipped");
+            assert_eq!(value.get_name(), kind.name());
+        }
+        for choice in DTypeChoice::value_variants() {
+            let value = choice.to_possible_value().expect("not skipped");
+            assert_eq!(value.get_name(), choice.name());
+        }
+        assert_eq!(DTypeChoice::from_str("bfloat16", false), Ok(DTypeChoice::BF16));
+        assert_eq!(DTypeChoice::from_str("float32", false), Ok(DTypeChoice::F32));
+    }
+}

@@ -1,0 +1,288 @@
+//! The door to the engine: starting it, submitting requests, and ending it.
+//!
+//! ```text
+//! start --> serving --begin_drain--> draining --shutdown--> stopped
+//!              |  submit: taken         | submit: Draining     submit: Stopped
+//!              '------------------------'--- a panic of the engine thread --> stopped, not healthy
+//! ```
+//!
+//! Requests are checked on the caller's thread, and there the parts that need time are built (stop
+//! strings, detokenizer). What is unfinished is bounded by `max_num_seqs + max_num_queued_reqs`;
+//! that count is taken before a request is sent and bounds the command channel too.
+//!
+//! What this module deliberately does not do: it does not touch the engine's state; it only sends.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crate::backend::{Executable, Memory};
+use crate::text::Tokenizer;
+
+use super::buckets::Bucket;
+use super::core::{Command, Core};
+use super::options::{EngineError, EngineOptions, in_range};
+use super::output::Outbox;
+use super::request::{Request, RequestId, ResponseStream, SubmitError};
+use super::runner::Runner;
+use super::sampling_params::InvalidParam;
+use super::sequence::{Sequence, SequenceParts};
+use super::shared::{Phase, Shared, Slot};
+use super::stats::EngineStats;
+
+/// A model on its device, ready to run.
+pub struct LoadedModel {
+    /// One graph for each bucket that [`plan`](super::plan) names.
+    pub executables: Vec<(Bucket, Box<dyn Executable>)>,
+    /// Its weights and its KV cache.
+    pub memory: Box<dyn Memory>,
+    /// Columns of the logits that stand for tokens; those beyond the tokenizer's vocabulary are
+    /// padding and never sampled.
+    pub vocab_size: usize,
+    /// Tokens that end a text.
+    pub eos_token_ids: Vec<u32>,
+}
+
+impl fmt::Debug for LoadedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let buckets: Vec<_> = self.executables.iter().map(|(bucket, _)| bucket).collect();
+        f.debug_struct("LoadedModel")
+            .field("buckets", &buckets)
+            .field("vocab_size", &self.vocab_size)
+            .field("eos_token_ids", &self.eos_token_ids)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts the engine thread.
+///
+/// # Errors
+/// When an option is out of range, when the KV cache cannot hold one sequence of full length, or
+/// when the largest step fits into no executable.
+pub fn start(
+    model: LoadedModel,
+    tokenizer: Tokenizer,
+    options: EngineOptions,
+) -> Result<EngineHandle, EngineError> {
+    options.validate()?;
+    let vocab_size = model.vocab_size.min(tokenizer.vocab_size());
+    in_range("vocab_size", vocab_size, 1, i32::MAX as usize)?;
+    let runner = Runner::new(model.executables, model.memory, vocab_size, &options)?;
+    let (commands, receiver) = channel();
+    let shared = Arc::new(Shared::default());
+    shared
+        .counters
+        .num_kv_blocks
+        .store(options.num_blocks as u64, Ordering::Relaxed);
+    let thread = {
+        let (shared, options) = (Arc::clone(&shared), options.clone());
+        thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || {
+                let run = || Core::new(runner, &options, receiver, shared).run();
+                // The unwinding drops the core, and that tells every reader and every handle.
+                if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                    tracing::error!("the engine thread panicked: every request has failed");
+                }
+            })
+            .map_err(EngineError::Thread)?
+    };
+    Ok(EngineHandle {
+        inner: Arc::new(Inner {
+            commands,
+            shared,
+            tokenizer,
+            vocab_size,
+            eos_token_ids: model.eos_token_ids,
+            options,
+            next_id: AtomicU64::new(0),
+            thread: Mutex::new(Some(thread)),
+        }),
+    })
+}
+
+/// A handle of a running engine. Clones are handles of the same engine; when the last one is
+/// dropped, the engine finishes what it has and ends.
+#[derive(Clone)]
+pub struct EngineHandle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+    tokenizer: Tokenizer,
+    vocab_size: usize,
+    eos_token_ids: Vec<u32>,
+    options: EngineOptions,
+    next_id: AtomicU64,
+    /// `None` once joined.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EngineHandle {
+    /// Hands a request to the engine. Never waits; the output comes by the returned stream, whose
+    /// drop cancels the request.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] and [`SubmitError::PromptTooLong`] for a request that can never be
+    /// served, [`SubmitError::Overloaded`] for one that may be later, and
+    /// [`SubmitError::Draining`] or [`SubmitError::Stopped`] when the engine is ending.
+    pub fn submit(&self, request: Request) -> Result<ResponseStream, SubmitError> {
+        let inner = &*self.inner;
+        self.check(&request)?;
+        self.check_phase()?;
+        let slot = self.take_slot()?;
+        // Again, now that whoever waits for the last request to end sees this one.
+        self.check_phase()?;
+        let (outbox, receiver) = Outbox::channel();
+        let parts = SequenceParts {
+            slot,
+            outbox,
+            detokenizer: inner.tokenizer.detokenizer(true),
+            eos_token_ids: inner.eos_token_ids.clone(),
+            context_left: inner.options.max_model_len - request.prompt_token_ids.len(),
+            default_seed: random_seed(),
+        };
+        let now = Instant::now();
+        let sequence = Sequence::new(request.prompt_token_ids, request.params, parts, now);
+        let id = RequestId(inner.next_id.fetch_add(1, Ordering::Relaxed));
+        let command = Command::Submit(id, Box::new(sequence));
+        inner
+            .commands
+            .send(command)
+            .map_err(|_| SubmitError::Stopped)?;
+        Ok(ResponseStream::new(id, receiver))
+    }
+
+    fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        request.params.validate()?;
+        let (prompt, vocab_size) = (&request.prompt_token_ids, self.inner.vocab_size);
+        let invalid = |message| {
+            Err(InvalidParam {
+                param: "prompt",
+                message,
+            }
+            .into())
+        };
+        if prompt.is_empty() {
+            return invalid("expected at least one token, got none".into());
+        }
+        let max_model_len = self.inner.options.max_model_len;
+        if prompt.len() >= max_model_len {
+            return Err(SubmitError::PromptTooLong {
+                prompt_tokens: prompt.len(),
+                max_model_len,
+            });
+        }
+        if let Some(idx) = prompt
+            .iter()
+            .position(|&token| token as usize >= vocab_size)
+        {
+            let got = prompt[idx];
+            return invalid(format!(
+                "expected token ids below {vocab_size}, got {got} at {idx}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_phase(&self) -> Result<(), SubmitError> {
+        let shared = &self.inner.shared;
+        match shared.phase() {
+            _ if !shared.is_alive() => Err(SubmitError::Stopped),
+            Phase::Serving => Ok(()),
+            Phase::Draining => Err(SubmitError::Draining),
+            Phase::Stopping => Err(SubmitError::Stopped),
+        }
+    }
+
+    fn take_slot(&self) -> Result<Slot, SubmitError> {
+        let options = &self.inner.options;
+        let slot = self.inner.shared.try_slot(options.max_unfinished());
+        slot.ok_or(SubmitError::Overloaded {
+            waiting: options.max_num_queued_reqs,
+        })
+    }
+
+    /// One reading of the engine's counters.
+    pub fn stats(&self) -> EngineStats {
+        self.inner.shared.counters.snapshot()
+    }
+
+    /// Adds to the counters of graphs, which whoever loads graphs knows and the engine does not.
+    pub fn count_graphs(&self, num_compiled: u64, num_from_cache: u64) {
+        let counters = &self.inner.shared.counters;
+        counters
+            .graphs_compiled
+            .fetch_add(num_compiled, Ordering::Relaxed);
+        counters
+            .graphs_from_cache
+            .fetch_add(num_from_cache, Ordering::Relaxed);
+    }
+
+    /// Whether the engine thread runs: it has neither panicked nor been shut down.
+    pub fn is_healthy(&self) -> bool {
+        self.inner.shared.is_alive()
+    }
+
+    /// Longest sequence in tokens, prompt and output together.
+    pub fn max_model_len(&self) -> usize {
+        self.inner.options.max_model_len
+    }
+
+    /// Token ids are below this.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocab_size
+    }
+
+    /// Requests that were accepted and have not ended.
+    pub fn num_unfinished(&self) -> usize {
+        self.inner.shared.num_unfinished()
+    }
+
+    /// From now on new requests are refused; those that were accepted go on. Once
+    /// [`num_unfinished`](Self::num_unfinished) is 0 it stays 0.
+    pub fn begin_drain(&self) {
+        self.inner.shared.enter(Phase::Draining);
+    }
+
+    /// Ends the engine after the current step and waits for that; unfinished requests fail with
+    /// [`RequestError::Stopped`](super::RequestError::Stopped). May be called again.
+    pub fn shutdown(&self) {
+        self.inner.shared.enter(Phase::Stopping);
+        // An error says that the thread is gone already.
+        let _ = self.inner.commands.send(Command::Wake);
+        let mut thread = self
+            .inner
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // Panics are caught inside, so there is no error to see.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineHandle")
+            .field("options", &self.inner.options)
+            .field("is_healthy", &self.is_healthy())
+            .field("num_unfinished", &self.num_unfinished())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A seed for a request that brought none, from the operating system's randomness, which keys the
+/// standard library's hashers.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

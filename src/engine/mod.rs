@@ -1,0 +1,72 @@
+//! The engine: one thread that turns requests into tokens, many at a time.
+//!
+//! ```text
+//!  any thread                     |            the engine thread
+//!  EngineHandle --submit--> commands --> Core: Scheduler -> SchedulerOutput -> Runner -> logits
+//!       ^                         |         ^                                            |
+//!  ResponseStream <---- Outbox <--|---------'-- Sequence <-- stop, text <-- token <-- Sampler
+//! ```
+//!
+//! The life of a request:
+//!
+//! 1. [`EngineHandle::submit`] checks it, takes one of the places that bound what is unfinished,
+//!    builds its `Sequence`, and sends that to the engine thread; the caller keeps the
+//!    [`ResponseStream`].
+//! 2. The `Scheduler` lets it wait until the batch has room and its blocks are free.
+//! 3. Each step, `SchedulerOutput` says which of its tokens are computed: a chunk of the prompt, or
+//!    the newest token.
+//! 4. The `Runner` lays out all sequences of the step as the graph wants them, padded to the
+//!    smallest [`Bucket`], and runs it.
+//! 5. If the newest token was computed, the `Sampler` chooses the next one from its logits.
+//! 6. The token becomes text; text that may begin a stop string is held back; the rest goes to the
+//!    stream. The engine never waits for its reader.
+//! 7. When blocks run out, the latest arrival loses its own, waits in front, and is computed again.
+//! 8. It ends by a stop token or string, by `max_tokens`, by an error of its own, or because its
+//!    stream was dropped; its blocks and its place are free before its last message is sent.
+//!
+//! | File | Idea |
+//! | --- | --- |
+//! | `request`, `sampling_params` | what goes in and comes out |
+//! | `handle`, `options` | the door: starting, submitting, draining, stopping |
+//! | `core`, `shared` | the loop of the engine thread, and the few atomics that others see |
+//! | `scheduler`, `scheduler_output` | who computes how many tokens, as plain data |
+//! | `block_pool`, `kv_cache_manager` | who holds which KV blocks |
+//! | `buckets`, `runner` | from a plan to the inputs of a graph, and logits |
+//! | `sampler`, `stop` | from logits to a token, from text to an end |
+//! | `sequence`, `output`, `stats` | one request's state, its way out, and what is counted |
+//!
+//! All mutable state belongs to the one thread: there is no lock on the step path.
+//!
+//! What this module deliberately does not do: it knows no HTTP, no JSON and no concrete device.
+
+mod block_pool;
+mod buckets;
+mod core;
+mod handle;
+mod kv_cache_manager;
+mod options;
+mod output;
+mod request;
+mod runner;
+mod sampler;
+mod sampling_params;
+mod scheduler;
+mod scheduler_output;
+mod sequence;
+mod shared;
+mod stats;
+mod stop;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use buckets::{Bucket, plan};
+pub use handle::{EngineHandle, LoadedModel, start};
+pub use options::{EngineError, EngineOptions};
+pub use request::{
+    FinishReason, Output, Request, RequestError, RequestId, ResponseStream, SubmitError, Usage,
+};
+pub use sampling_params::{InvalidParam, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, SamplingParams};
+pub use stats::EngineStats;

@@ -1,0 +1,143 @@
+//! Computes what is known at compile time and drops what changes nothing.
+
+use super::rewrite::Rewrite;
+use crate::ir::{Constant, DType, Graph, Node, Op, ValueId};
+
+/// Most elements of a constant that folding may make.
+const MAX_FOLDED_ELEMENTS: usize = 4096;
+
+/// Folds arithmetic on constants; drops `x + 0`, `x * 1`, casts and reshapes to what a value
+/// already is, and joins chains of reshapes.
+pub fn fold(graph: &Graph) -> Graph {
+    let definitions = graph.definitions();
+    let definition = |id: ValueId| definitions[id.0 as usize].map(|node| &graph.nodes()[node.0 as usize]);
+    // Constants by old value: those of the graph and those that folding made.
+    let mut constants: Vec<Option<Constant>> = vec![None; graph.values().len()];
+    let mut rewrite = Rewrite::new(graph);
+    for node in graph.nodes() {
+        if let Op::Constant(constant) = &node.op {
+            constants[node.outputs[0].0 as usize] = Some(constant.clone());
+        }
+        if let Some(constant) = fold_node(graph, node, &constants) {
+            let output = node.outputs[0];
+            let id = rewrite.builder.constant(&graph.value(output).name, constant.clone());
+            rewrite.map(output, id);
+            constants[output.0 as usize] = Some(constant);
+        } else if let Some(same) = unchanged_operand(graph, node, &constants) {
+            let new = rewrite.get(same);
+            rewrite.map(node.outputs[0], new);
+        } else if let Op::Reshape { .. } = node.op
+            && let Some(inner) = definition(node.inputs[0])
+            && let Op::Reshape { .. } = inner.op
+        {
+            rewrite.emit(node.op.clone(), &inner.inputs, &node.outputs);
+        } else {
+            rewrite.keep(node);
+        }
+    }
+    rewrite.finish()
+}
+
+/// The value of a node whose operands are all constants.
+fn fold_node(graph: &Graph, node: &Node, constants: &[Option<Constant>]) -> Option<Constant> {
+    let operand = |idx: usize| constants[node.inputs[idx].0 as usize].as_ref();
+    let combine: fn(f32, f32) -> f32 = match node.op {
+        Op::Add => |a, b| a + b,
+        Op::Mul => |a, b| a * b,
+        Op::Silu => {
+            let x = operand(0)?;
+            let values = x.values.iter().map(|&x| x / (1.0 + (-x).exp())).collect();
+            return finite(Constant { shape: x.shape.clone(), values });
+        }
+        Op::Input
+        | Op::Weight { .. }
+        | Op::State
+        | Op::Constant(_)
+        | Op::Gather { .. }
+        | Op::Linear
+        | Op::SiluMul
+        | Op::RmsNorm { .. }
+        | Op::AddRmsNorm { .. }
+        | Op::Slice { .. }
+        | Op::Reshape { .. }
+        | Op::Cast { .. }
+        | Op::Rope { .. }
+        | Op::KvWrite
+        | Op::PagedAttention { .. } => return None,
+    };
+    let (a, b) = (operand(0)?, operand(1)?);
+    let shape = graph.ty(node.outputs[0]).shape.as_fixed()?;
+    let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim))?;
+    if elements > MAX_FOLDED_ELEMENTS {
+        return None;
+    }
+    let values = (0..elements)
+        .map(|idx| combine(broadcast_at(a, &shape, idx), broadcast_at(b, &shape, idx)))
+        .collect();
+    finite(Constant { shape, values })
+}
+
+/// A constant must be finite: what is not stays in the graph, as it was written.
+fn finite(constant: Constant) -> Option<Constant> {
+    constant.values.iter().all(|value| value.is_finite()).then_some(constant)
+}
+
+/// The element of a constant that broadcasting puts at flat index `idx` of `shape`.
+fn broadcast_at(constant: &Constant, shape: &[usize], idx: usize) -> f32 {
+    let (mut rest, mut offset, mut stride) = (idx, 0, 1);
+    for (axis, &size) in shape.iter().enumerate().rev() {
+        let position = rest % size;
+        rest /= size;
+        let missing = shape.len() - constant.shape.len();
+        if axis >= missing && constant.shape[axis - missing] != 1 {
+            offset += position * stride;
+            stride *= constant.shape[axis - missing];
+        }
+    }
+    constant.values[offset]
+}
+
+/// The operand that a node returns as it is, if it does.
+fn unchanged_operand(
+    graph: &Graph,
+    node: &Node,
+    constants: &[Option<Constant>],
+) -> Option<ValueId> {
+    let all = |id: ValueId, wanted: f32| {
+        constants[id.0 as usize]
+            .as_ref()
+            .is_some_and(|constant| constant.values.iter().all(|&v| v.to_bits() == wanted.to_bits()))
+    };
+    let same_type = |id: ValueId| graph.ty(id) == graph.ty(node.outputs[0]);
+    let neutral = |wanted: f32| {
+        let (a, b) = (node.inputs[0], node.inputs[1]);
+        if all(b, wanted) && same_type(a) {
+            return Some(a);
+        }
+        (all(a, wanted) && same_type(b)).then_some(b)
+    };
+    match &node.op {
+        // Negative zero is the true neutral element: -0.0 + 0.0 is 0.0.
+        Op::Add => neutral(-0.0),
+        Op::Mul => neutral(1.0),
+        Op::Cast { dtype } => {
+            let dtype: DType = *dtype;
+            (graph.ty(node.inputs[0]).dtype == dtype).then_some(node.inputs[0])
+        }
+        Op::Reshape { .. } => same_type(node.inputs[0]).then_some(node.inputs[0]),
+        Op::Input
+        | Op::Weight { .. }
+        | Op::State
+        | Op::Constant(_)
+        | Op::Gather { .. }
+        | Op::Linear
+        | Op::Silu
+        | Op::SiluMul
+        | Op::RmsNorm { .. }
+        | Op::AddRmsNorm { .. }
+        | Op::Slice { .. }
+        | Op::Rope { .. }
+        | Op::KvWrite
+        | Op::PagedAttention { .. } => None,
+    }
+}

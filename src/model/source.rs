@@ -1,0 +1,236 @@
+//! A model on disk: its config, its tensors, and the graph that they make.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::config::{
+    ConfigError, GgufTensorFacts, MAX_CONFIG_BYTES, MetadataSource, ModelConfig,
+};
+use super::layers::{EMBEDDING, LM_HEAD, ROPE_COS, ROPE_SIN};
+use super::registry;
+use super::rope::{RopeError, rope_tables};
+use crate::ir::{DType, Graph, TypeError};
+use crate::weights::{Checkpoint, GgufMetadata, Tensor, WeightsError};
+
+/// The type that matrices are held in. Vectors (norms, biases) are always f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightPolicy {
+    /// As the checkpoint has them.
+    #[default]
+    AsStored,
+    /// Converted to f32.
+    F32,
+    /// Converted to bf16.
+    BF16,
+}
+
+impl WeightPolicy {
+    fn dtype_of(self, tensor: &Tensor) -> DType {
+        if tensor.shape.len() < 2 {
+            return DType::F32;
+        }
+        match self {
+            Self::AsStored => tensor.dtype,
+            Self::F32 => DType::F32,
+            Self::BF16 => DType::BF16,
+        }
+    }
+}
+
+/// Why a model could not be opened or its graph not built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that is neither GGUF nor part of a model's folder.
+    #[error(
+        "`{}` is not a model: expected a GGUF file, or a folder with config.json and safetensors",
+        path.display()
+    )]
+    NotAModel {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A tensor or its file cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The rope tables cannot be computed.
+    #[error(transparent)]
+    Rope(#[from] RopeError),
+    /// The model's sizes do not fit each other.
+    #[error("the model's graph does not fit together")]
+    Graph(#[from] TypeError),
+}
+
+/// A model on disk.
+#[derive(Debug)]
+pub struct Model {
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    policy: WeightPolicy,
+}
+
+impl Model {
+    /// Opens a folder with `config.json` and safetensors, or a GGUF file. Weights are mapped, not
+    /// read.
+    ///
+    /// # Errors
+    /// When a file is missing, broken, or not of a supported architecture.
+    pub fn open(path: &Path, policy: WeightPolicy) -> Result<Self, ModelError> {
+        let checkpoint;
+        let config;
+        if path.is_dir() {
+            // The config first: its errors say more about a folder that is no model at all.
+            config = folder_config(path)?;
+            checkpoint = Checkpoint::open(path)?;
+        } else {
+            checkpoint = Checkpoint::open(path)?;
+            config = gguf_config(&checkpoint)?;
+        }
+        Ok(Self { config, checkpoint, policy })
+    }
+
+    /// Sizes and options.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where the tensors are.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The graph of one step, with symbols as in [`io`](super::io), for a KV cache in blocks of
+    /// `block_size` tokens.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape than the config says.
+    pub fn graph(&self, block_size: usize) -> Result<Graph, ModelError> {
+        registry::build(self, block_size)
+    }
+
+    /// The type that a tensor will be bound with, after checking that it has that shape.
+    pub(super) fn declare(&self, name: &str, shape: &[usize]) -> Result<DType, ModelError> {
+        let tensor = self.checkpoint.tensor(name)?.with_shape(shape)?;
+        Ok(self.policy.dtype_of(&tensor))
+    }
+
+    /// Whether the checkpoint has that tensor.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.checkpoint.contains(name)
+    }
+
+    /// The tensors that a graph of this model asks for: for each weight in order, its parts.
+    /// `num_positions` is the value of that symbol: how many positions the rope tables hold.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn tensors(
+        &self,
+        graph: &Graph,
+        num_positions: usize,
+    ) -> Result<Vec<Vec<Tensor>>, ModelError> {
+        let tables = rope_tables(
+            &self.config.rope,
+            self.config.head_dim,
+            num_positions,
+        )?;
+        let shape = vec![num_positions, self.config.head_dim / 2];
+        let table = |name: &str, values: &[f32]| {
+            Tensor::from_f32(name, shape.clone(), values.to_vec())
+                .expect("invariant: rope tables hold half a head per position")
+        };
+        graph
+            .weights()
+            .map(|(_, parts)| {
+                parts
+                    .iter()
+                    .map(|part| match part.name.as_str() {
+                        ROPE_COS => Ok(table(ROPE_COS, &tables.cos)),
+                        ROPE_SIN => Ok(table(ROPE_SIN, &tables.sin)),
+                        name => {
+                            let tensor = self.checkpoint.tensor(name)?;
+                            let dtype = self.policy.dtype_of(&tensor);
+                            Ok(tensor.convert(dtype))
+                        }
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+}
+
+/// The config of a folder: `config.json`, and `generation_config.json` where there is one.
+fn folder_config(folder: &Path) -> Result<ModelConfig, ModelError> {
+    let config = read_config(&folder.join("config.json"))?;
+    let generation = folder.join("generation_config.json");
+    let generation = generation.exists().then(|| read_config(&generation)).transpose()?;
+    Ok(ModelConfig::from_json(&config, generation.as_deref())?)
+}
+
+/// A regular file of a bounded size: opening anything else could hang or fill the memory.
+fn read_config(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let read = |reason: io::Error| ModelError::Read { path: path.to_owned(), source: reason };
+    let metadata = fs::metadata(path).map_err(read)?;
+    if !metadata.is_file() {
+        return Err(read(io::Error::other("not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    let limit = MAX_CONFIG_BYTES as u64 + 1;
+    fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(read)?;
+    Ok(bytes)
+}
+
+/// The config of a GGUF file: its metadata, and what its tensors say.
+fn gguf_config(checkpoint: &Checkpoint) -> Result<ModelConfig, ModelError> {
+    let metadata = checkpoint.gguf().ok_or_else(|| ModelError::NotAModel {
+        path: checkpoint.path().to_owned(),
+    })?;
+    let has = |name: &str| checkpoint.contains(name);
+    let factors = "rope_freqs.weight";
+    let facts = GgufTensorFacts {
+        vocab_size: match checkpoint.tensor(EMBEDDING) {
+            Ok(tensor) => tensor.rows(),
+            Err(error) => return Err(error.into()),
+        },
+        has_output_weight: has(LM_HEAD),
+        has_attention_bias: has("model.layers.0.self_attn.q_proj.bias"),
+        has_attention_output_bias: has("model.layers.0.self_attn.o_proj.bias"),
+        has_mlp_bias: has("model.layers.0.mlp.gate_proj.bias"),
+        frequency_factors: match has(factors) {
+            true => Some(checkpoint.tensor(factors)?.to_f32_vec()),
+            false => None,
+        },
+    };
+    Ok(ModelConfig::from_gguf(metadata, facts)?)
+}
+
+impl MetadataSource for GgufMetadata {
+    fn contains(&self, key: &str) -> bool {
+        Self::contains(self, key)
+    }
+
+    fn u64(&self, key: &str) -> Option<u64> {
+        Self::u64(self, key).ok()
+    }
+
+    fn f64(&self, key: &str) -> Option<f64> {
+        Self::f32(self, key).ok().map(f64::from)
+    }
+
+    fn str(&self, key: &str) -> Option<String> {
+        self.string(key).ok()
+    }
+}

@@ -1,0 +1,253 @@
+//! The one table from what went wrong to an HTTP status and an `OpenAI` error object.
+//!
+//! ```text
+//! {"error": {"message": "...", "type": "...", "param": "temperature" | null, "code": "..." | null}}
+//! ```
+//!
+//! The table is [`ApiError::row`]. What this module deliberately does not do: it sends no internal
+//! detail. What only the operator should read is logged where it happens, under the request's id.
+
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::openai::types::{ErrorBody, ErrorObject};
+use crate::engine::{InvalidParam, RequestError, SubmitError};
+
+/// Longest message sent; parsers quote their input, which may be megabytes.
+const MAX_MESSAGE_BYTES: usize = 600;
+
+/// Everything that a request can be refused or fail with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("{message}")]
+    Invalid {
+        param: Option<String>,
+        message: String,
+    },
+    #[error("`{param}` is not supported by this version{}", neutral_hint(.neutral))]
+    Unsupported {
+        param: String,
+        neutral: &'static [&'static str],
+    },
+    #[error("{message}")]
+    ContextLength {
+        param: &'static str,
+        message: String,
+    },
+    #[error("the model `{model}` does not exist; this server has `{served}`")]
+    ModelNotFound { model: String, served: String },
+    #[error("invalid URL ({method} {path})")]
+    UnknownPath { method: String, path: String },
+    #[error("method {method} is not allowed for {path}; allowed: {allow}")]
+    MethodNotAllowed {
+        method: String,
+        path: String,
+        allow: &'static str,
+    },
+    #[error("the request body is larger than {limit} bytes, the most that is accepted")]
+    BodyTooLarge { limit: usize },
+    #[error("the request body did not arrive within {seconds} seconds")]
+    BodyTimeout { seconds: u64 },
+    #[error("content-encoding `{encoding}` is not supported; send the body as it is")]
+    ContentEncoding { encoding: String },
+    #[error("{message}; try again later")]
+    Overloaded { message: String },
+    #[error("the server is shutting down and takes no new requests")]
+    Draining,
+    #[error("the engine has stopped")]
+    EngineStopped,
+    #[error("internal error; the server's log has the details under this request's x-request-id")]
+    Internal,
+}
+
+fn neutral_hint(neutral: &[&str]) -> String {
+    match neutral {
+        [] => String::new(),
+        values => format!("; leave it out or send {}", values.join(" or ")),
+    }
+}
+
+impl ApiError {
+    /// A field with a wrong value.
+    pub(crate) fn invalid(param: &str, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            param: Some(param.to_owned()),
+            message: message.into(),
+        }
+    }
+
+    /// What a refused submission becomes; `prompt_param` is the field that carried the prompt.
+    pub(crate) fn from_submit(error: SubmitError, prompt_param: &'static str) -> Self {
+        match error {
+            SubmitError::Invalid(InvalidParam { param, message }) => {
+                Self::invalid(param, format!("invalid {param}: {message}"))
+            }
+            SubmitError::PromptTooLong { .. } => Self::ContextLength {
+                param: prompt_param,
+                message: error.to_string(),
+            },
+            SubmitError::Overloaded { .. } => Self::Overloaded {
+                message: error.to_string(),
+            },
+            SubmitError::Draining => Self::Draining,
+            SubmitError::Stopped => Self::EngineStopped,
+        }
+    }
+
+    /// What a failed request becomes.
+    pub(crate) fn from_request(error: &RequestError) -> Self {
+        match error {
+            RequestError::Stopped => Self::EngineStopped,
+            RequestError::Execution(detail) => {
+                tracing::error!(detail, "a request failed in the engine");
+                Self::Internal
+            }
+        }
+    }
+
+    /// The table: status, `type`, `code`.
+    fn row(&self) -> (StatusCode, &'static str, Option<&'static str>) {
+        const INVALID: &str = "invalid_request_error";
+        match self {
+            Self::Invalid { .. } => (StatusCode::BAD_REQUEST, INVALID, None),
+            Self::Unsupported { .. } => (
+                StatusCode::BAD_REQUEST,
+                INVALID,
+                Some("unsupported_parameter"),
+            ),
+            Self::ContextLength { .. } => (
+                StatusCode::BAD_REQUEST,
+                INVALID,
+                Some("context_length_exceeded"),
+            ),
+            Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
+            Self::UnknownPath { .. } => (StatusCode::NOT_FOUND, INVALID, None),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
+            Self::BodyTooLarge { .. } => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                INVALID,
+                Some("body_too_large"),
+            ),
+            Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
+            Self::ContentEncoding { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, None),
+            Self::Overloaded { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                Some("rate_limit_exceeded"),
+            ),
+            Self::Draining => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "server_error",
+                Some("draining"),
+            ),
+            Self::EngineStopped => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "server_error",
+                Some("engine_stopped"),
+            ),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", None),
+        }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { param, .. } => param.as_deref(),
+            Self::Unsupported { param, .. } => Some(param),
+            Self::ContextLength { param, .. } => Some(param),
+            Self::ModelNotFound { .. } => Some("model"),
+            _ => None,
+        }
+    }
+
+    /// The error object, as it also appears in the middle of a stream.
+    pub(crate) fn body(&self) -> ErrorBody {
+        let (_, kind, code) = self.row();
+        ErrorBody {
+            error: ErrorObject {
+                message: shortened(self.to_string()),
+                kind,
+                param: self.param().map(|param| shortened(param.to_owned())),
+                code,
+            },
+        }
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match self {
+            Self::MethodNotAllowed { allow, .. } => {
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::Overloaded { .. } | Self::Draining | Self::EngineStopped => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        headers
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.row().0, self.headers(), self.body().to_json()).into_response()
+    }
+}
+
+/// The text, cut at a character's end when it is too long to send.
+fn shortened(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_MESSAGE_BYTES));
+        text.push_str("...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_a_string_or_null_and_every_key_is_present() {
+        let known = ApiError::ModelNotFound {
+            model: "a".into(),
+            served: "b".into(),
+        };
+        let json: serde_json::Value = serde_json::from_slice(&known.body().to_json()).unwrap();
+        assert_eq!(json["error"]["code"], "model_not_found");
+        assert_eq!(json["error"]["param"], "model");
+        let json: serde_json::Value =
+            serde_json::from_slice(&ApiError::Internal.body().to_json()).unwrap();
+        let error = json["error"].as_object().unwrap();
+        assert_eq!(
+            error.keys().collect::<Vec<_>>(),
+            ["message", "type", "param", "code"]
+        );
+        assert!(error["code"].is_null() && error["param"].is_null());
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let error = ApiError::invalid("prompt", "é".repeat(MAX_MESSAGE_BYTES));
+        let message = error.body().error.message;
+        assert!(
+            message.len() <= MAX_MESSAGE_BYTES + 3 && message.ends_with("é..."),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_full_queue_tells_when_to_come_back() {
+        let error = ApiError::from_submit(SubmitError::Overloaded { waiting: 7 }, "prompt");
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn an_internal_detail_is_not_sent() {
+        let error = ApiError::from_request(&RequestError::Execution("at 0xdeadbeef".into()));
+        assert_eq!(error, ApiError::Internal);
+    }
+}

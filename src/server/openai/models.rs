@@ -1,0 +1,50 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`: a list of the one model that is served.
+
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use super::types::{ModelList, ModelObject};
+use crate::server::ServerState;
+use crate::server::error::ApiError;
+
+const JSON: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+
+fn served(state: &ServerState) -> ModelObject<'_> {
+    ModelObject {
+        id: &state.options().served_model_name,
+        object: "model",
+        created: state.started_at(),
+        owned_by: "cairn",
+        max_model_len: state.engine().max_model_len(),
+    }
+}
+
+/// All models.
+pub(crate) async fn list(State(state): State<ServerState>) -> Response {
+    (
+        JSON,
+        ModelList {
+            object: "list",
+            data: [served(&state)],
+        }
+        .to_json(),
+    )
+        .into_response()
+}
+
+/// One model; its id may contain slashes.
+pub(crate) async fn retrieve(
+    State(state): State<ServerState>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let model = served(&state);
+    if model.id == id {
+        Ok((JSON, model.to_json()).into_response())
+    } else {
+        Err(ApiError::ModelNotFound {
+            model: id,
+            served: model.id.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,57 @@
+//! Checks and conversions on the way from a body's text to a prompt's tokens. They run on a
+//! blocking thread.
+//!
+//! What this module deliberately does not do: it does not say how long a prompt may be. It only
+//! refuses early what is certain to be too long, so that nobody waits for its tokens.
+
+use super::types::SamplingFields;
+use crate::server::ServerState;
+use crate::server::error::ApiError;
+
+/// Longer than the longest token of any known vocabulary, in bytes.
+const LONGEST_TOKEN_BYTES: usize = 1024;
+
+/// The model must be the one that is served; not naming one means it too.
+pub(super) fn check_model(state: &ServerState, fields: &SamplingFields) -> Result<(), ApiError> {
+    let served = &state.options().served_model_name;
+    match &fields.model {
+        None => Ok(()),
+        Some(model) if model == served => Ok(()),
+        Some(model) => Err(ApiError::ModelNotFound {
+            model: model.clone(),
+            served: served.clone(),
+        }),
+    }
+}
+
+/// Refuses text of which even the longest tokens would not fit the context.
+pub(super) fn check_text_bytes(
+    state: &ServerState,
+    param: &'static str,
+    bytes: usize,
+) -> Result<(), ApiError> {
+    let max_model_len = state.engine().max_model_len();
+    if bytes.div_ceil(LONGEST_TOKEN_BYTES) < max_model_len {
+        return Ok(());
+    }
+    Err(ApiError::ContextLength {
+        param,
+        message: format!(
+            "the prompt has {bytes} bytes, more than the context of {max_model_len} tokens can hold"
+        ),
+    })
+}
+
+/// Text to tokens.
+pub(super) fn encode(
+    state: &ServerState,
+    param: &'static str,
+    text: &str,
+    add_special_tokens: bool,
+) -> Result<Vec<u32>, ApiError> {
+    check_text_bytes(state, param, text.len())?;
+    state
+        .tokenizer()
+        .encode(text, add_special_tokens)
+        .map_err(|error| ApiError::invalid(param, format!("{param} cannot be tokenised: {error}")))
+}

@@ -1,0 +1,183 @@
+//! What every handler needs, shared by all of them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::error::ApiError;
+use super::metrics::Metrics;
+use super::options::ServerOptions;
+use crate::engine::EngineHandle;
+use crate::text::{ChatTemplate, Tokenizer};
+
+/// What runs here; told by `/version`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct About {
+    /// The program's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The revision that it was built from.
+    pub revision: String,
+    /// The device that runs the model.
+    pub backend: String,
+    /// The model, as it was asked for.
+    pub model: String,
+    /// What the start did, in order, and how long each part took.
+    pub boot_phases: Vec<(String, Duration)>,
+}
+
+/// The server's shared state; cheap to clone. The engine is warm when this is made.
+#[derive(Clone)]
+pub struct ServerState(Arc<Inner>);
+
+struct Inner {
+    engine: EngineHandle,
+    tokenizer: Tokenizer,
+    chat_template: Option<ChatTemplate>,
+    options: ServerOptions,
+    about: About,
+    metrics: Arc<Metrics>,
+    started_at: u64,
+    is_draining: AtomicBool,
+    num_tickets: watch::Sender<usize>,
+    blocking: Arc<Semaphore>,
+    body_budget: Arc<Semaphore>,
+}
+
+impl fmt::Debug for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerState")
+            .field("options", &self.0.options)
+            .field("about", &self.0.about)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerState {
+    /// Puts the parts together.
+    pub fn new(
+        engine: EngineHandle,
+        tokenizer: Tokenizer,
+        chat_template: Option<ChatTemplate>,
+        options: ServerOptions,
+        about: About,
+    ) -> Self {
+        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self(Arc::new(Inner {
+            engine,
+            tokenizer,
+            chat_template,
+            about,
+            metrics: Arc::default(),
+            started_at: now.map_or(0, |since| since.as_secs()),
+            is_draining: AtomicBool::new(false),
+            num_tickets: watch::Sender::new(0),
+            blocking: permits(options.max_blocking_tasks.max(1)),
+            body_budget: permits(options.max_total_body_bytes),
+            options,
+        }))
+    }
+
+    pub(super) fn engine(&self) -> &EngineHandle {
+        &self.0.engine
+    }
+
+    pub(super) fn tokenizer(&self) -> &Tokenizer {
+        &self.0.tokenizer
+    }
+
+    pub(super) fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.0.chat_template.as_ref()
+    }
+
+    pub(super) fn options(&self) -> &ServerOptions {
+        &self.0.options
+    }
+
+    pub(super) fn about(&self) -> &About {
+        &self.0.about
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// One permit per byte of a request body.
+    pub(super) fn body_budget(&self) -> &Arc<Semaphore> {
+        &self.0.body_budget
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn started_at(&self) -> u64 {
+        self.0.started_at
+    }
+
+    /// Whether the server was told to stop.
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// From here on new completion requests are refused.
+    pub(super) fn begin_drain(&self) {
+        self.0.is_draining.store(true, Ordering::SeqCst);
+        self.0.engine.begin_drain();
+    }
+
+    /// Lets a completion request in.
+    pub(super) fn admit(&self) -> Result<Ticket, ApiError> {
+        // Counted before the flag is read: a drain that misses the ticket has set the flag.
+        self.0.num_tickets.send_modify(|count| *count += 1);
+        let ticket = Ticket(self.clone());
+        if self.is_draining() {
+            Err(ApiError::Draining)
+        } else {
+            Ok(ticket)
+        }
+    }
+
+    /// Returns when no ticket is out.
+    pub(super) async fn all_tickets_returned(&self) {
+        let mut count = self.0.num_tickets.subscribe();
+        // It fails only when the sender is gone, which lives in this state.
+        let _ = count.wait_for(|count| *count == 0).await;
+    }
+
+    /// Runs CPU work off the async threads, a bounded number at a time.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`] when the work panics.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let permit = Arc::clone(&self.0.blocking)
+            .acquire_owned()
+            .await
+            .expect("invariant: the semaphore is never closed");
+        let span = tracing::Span::current();
+        let task = tokio::task::spawn_blocking(move || {
+            // Held by the work itself: a client that leaves does not end the work.
+            let _permit = permit;
+            span.in_scope(work)
+        });
+        task.await.map_err(|error| {
+            tracing::error!(%error, "preparing a request failed");
+            ApiError::Internal
+        })
+    }
+}
+
+/// One completion request that is being answered.
+#[derive(Debug)]
+pub(super) struct Ticket(ServerState);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.0.num_tickets.send_modify(|count| *count -= 1);
+    }
+}

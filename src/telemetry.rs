@@ -1,0 +1,284 @@
+//! Logs and the names of metrics: what an operator's dashboards and alerts depend on.
+//!
+//! | Level | Meaning |
+//! | --- | --- |
+//! | `error` | someone must act |
+//! | `warn` | degraded, still serving |
+//! | `info` | lifecycle: started, ready, draining, stopped |
+//! | `debug` | one line per request |
+//! | `trace` | one line per step |
+//!
+//! Metrics whose meaning matches vLLM's have vLLM's names, so that dashboards and gateways made for
+//! it work; what only this program counts begins with `cairn_`. Prompts and outputs are never
+//! logged, at any level.
+//!
+//! What this module deliberately does not do: it holds no values and renders no page. The server
+//! records and renders; this is the one list of names.
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TelemetryError {
+    /// The filter does not parse.
+    #[error(
+        "invalid log filter `{filter}`: expected `info`, or `target=level` separated by commas"
+    )]
+    BadFilter {
+        /// What was asked for.
+        filter: String,
+        /// What is wrong with it.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// A subscriber is installed already.
+    #[error("logging is already set up in this process")]
+    AlreadySet,
+}
+
+/// Sends log lines to stderr from here on.
+///
+/// `filter` is a level (`info`) or a list of `target=level`; `color` allows ANSI colours in
+/// [`LogFormat::Text`].
+///
+/// # Errors
+/// [`TelemetryError::BadFilter`] when the filter does not parse, [`TelemetryError::AlreadySet`] on
+/// a second call.
+pub fn init_tracing(filter: &str, format: LogFormat, color: bool) -> Result<(), TelemetryError> {
+    let env_filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::BadFilter {
+        filter: filter.to_owned(),
+        source,
+    })?;
+    // Without internal errors: the library would report a closed stderr by writing to stderr, and
+    // that panics.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(env_filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
+    let installed = match format {
+        LogFormat::Text => builder.with_ansi(color).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .try_init(),
+    };
+    installed.map_err(|_| TelemetryError::AlreadySet)
+}
+
+/// What kind of time series a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts of observations up to each of these bounds, in increasing order.
+    Histogram(&'static [f64]),
+}
+
+/// One metric: what a scrape calls it and what it says about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// The name, unit included.
+    pub name: &'static str,
+    /// One sentence for people.
+    pub help: &'static str,
+    /// What kind of series it is.
+    pub kind: MetricKind,
+}
+
+impl Metric {
+    const fn counter(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            kind: MetricKind::Counter,
+        }
+    }
+
+    const fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            kind: MetricKind::Gauge,
+        }
+    }
+
+    const fn histogram(name: &'static str, help: &'static str, bounds: &'static [f64]) -> Self {
+        Self {
+            name,
+            help,
+            kind: MetricKind::Histogram(bounds),
+        }
+    }
+}
+
+/// Seconds until the first token: from an idle small model to a long queue.
+const FIRST_TOKEN_SECONDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+];
+
+/// Seconds between tokens. The steps below 10 ms are for small models, the others are vLLM's.
+const BETWEEN_TOKENS_SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+    5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+];
+
+/// Seconds of a whole request or of its wait.
+const REQUEST_SECONDS: &[f64] = &[
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+];
+
+/// Tokens of a request.
+const REQUEST_TOKENS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0,
+    20_000.0, 50_000.0, 100_000.0, 200_000.0,
+];
+
+/// Requests in the running batch.
+pub const NUM_REQUESTS_RUNNING: Metric = Metric::gauge(
+    "vllm:num_requests_running",
+    "Requests in the running batch.",
+);
+/// Requests that wait.
+pub const NUM_REQUESTS_WAITING: Metric = Metric::gauge(
+    "vllm:num_requests_waiting",
+    "Requests that wait for room in the batch.",
+);
+/// Share of KV blocks in use.
+pub const KV_CACHE_USAGE: Metric = Metric::gauge(
+    "vllm:kv_cache_usage_perc",
+    "Share of the KV blocks in use; 1 is all of them.",
+);
+/// Requests put back to the queue.
+pub const NUM_PREEMPTIONS: Metric = Metric::counter(
+    "vllm:num_preemptions_total",
+    "Requests put back to the queue because KV blocks ran out.",
+);
+/// Prompt tokens.
+pub const PROMPT_TOKENS: Metric =
+    Metric::counter("vllm:prompt_tokens_total", "Prompt tokens computed.");
+/// Generated tokens.
+pub const GENERATION_TOKENS: Metric =
+    Metric::counter("vllm:generation_tokens_total", "Tokens generated.");
+/// Ended requests, by label `finished_reason`.
+pub const REQUEST_SUCCESS: Metric = Metric::counter(
+    "vllm:request_success_total",
+    "Ended requests by reason: stop, length, abort (the client left), error.",
+);
+/// Time to first token.
+pub const TIME_TO_FIRST_TOKEN: Metric = Metric::histogram(
+    "vllm:time_to_first_token_seconds",
+    "Seconds from submission to the first generated token.",
+    FIRST_TOKEN_SECONDS,
+);
+/// Time between tokens.
+pub const INTER_TOKEN_LATENCY: Metric = Metric::histogram(
+    "vllm:inter_token_latency_seconds",
+    "Seconds between two tokens of one request, as they reach the server.",
+    BETWEEN_TOKENS_SECONDS,
+);
+/// Mean time per token.
+pub const REQUEST_TIME_PER_OUTPUT_TOKEN: Metric = Metric::histogram(
+    "vllm:request_time_per_output_token_seconds",
+    "Mean seconds per generated token after the first, one observation per request.",
+    BETWEEN_TOKENS_SECONDS,
+);
+/// Time of a whole request.
+pub const E2E_REQUEST_LATENCY: Metric = Metric::histogram(
+    "vllm:e2e_request_latency_seconds",
+    "Seconds from submission to the last generated token.",
+    REQUEST_SECONDS,
+);
+/// Time in the queue.
+pub const REQUEST_QUEUE_TIME: Metric = Metric::histogram(
+    "vllm:request_queue_time_seconds",
+    "Seconds from submission to the first step that computed the request.",
+    REQUEST_SECONDS,
+);
+/// Prompt lengths.
+pub const REQUEST_PROMPT_TOKENS: Metric = Metric::histogram(
+    "vllm:request_prompt_tokens",
+    "Tokens of the prompt, one observation per finished request.",
+    REQUEST_TOKENS,
+);
+/// Output lengths.
+pub const REQUEST_GENERATION_TOKENS: Metric = Metric::histogram(
+    "vllm:request_generation_tokens",
+    "Tokens generated, one observation per finished request.",
+    REQUEST_TOKENS,
+);
+/// Steps.
+pub const STEPS: Metric = Metric::counter("cairn_steps_total", "Steps run.");
+/// Rows that only fill a bucket.
+pub const PADDED_TOKENS: Metric = Metric::counter(
+    "cairn_padded_tokens_total",
+    "Rows computed only to fill a graph's fixed size.",
+);
+/// Compiled graphs.
+pub const GRAPHS_COMPILED: Metric = Metric::counter(
+    "cairn_graphs_compiled_total",
+    "Graphs compiled since the process started.",
+);
+/// Graphs from the cache.
+pub const GRAPHS_FROM_CACHE: Metric = Metric::counter(
+    "cairn_graphs_from_cache_total",
+    "Graphs loaded from the graph cache since the process started.",
+);
+/// Compiles that a request had to wait for.
+pub const COMPILES_AFTER_READY: Metric = Metric::counter(
+    "cairn_compiles_after_ready_total",
+    "Graphs compiled after the server said it was ready; anything but 0 is a defect.",
+);
+/// Seconds of each boot phase, by label `phase`.
+pub const BOOT_PHASE_SECONDS: Metric = Metric::gauge(
+    "cairn_boot_phase_seconds",
+    "Seconds that each phase of the start took.",
+);
+/// HTTP responses, by labels `path` and `status`.
+pub const HTTP_REQUESTS: Metric = Metric::counter(
+    "cairn_http_requests_total",
+    "HTTP responses by route and status.",
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_does_not_parse_is_named() {
+        let error = init_tracing("cairn=loudly", LogFormat::Text, false).unwrap_err();
+        assert!(error.to_string().contains("`cairn=loudly`"), "{error}");
+    }
+
+    #[test]
+    fn bounds_of_every_histogram_increase() {
+        for bounds in [
+            FIRST_TOKEN_SECONDS,
+            BETWEEN_TOKENS_SECONDS,
+            REQUEST_SECONDS,
+            REQUEST_TOKENS,
+        ] {
+            assert!(
+                bounds.windows(2).all(|pair| pair[0] < pair[1]),
+                "{bounds:?}"
+            );
+        }
+    }
+}

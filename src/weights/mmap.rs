@@ -1,0 +1,74 @@
+//! Maps a file read-only: the only place of this crate's weights that needs `unsafe`.
+//!
+//! ```text
+//! path --stat: a regular file?--> open --stat again--> map (shared, read-only) --> &[u8]
+//! ```
+//!
+//! The first `stat` comes before `open`, since opening a FIFO waits for a writer that may never
+//! come. An empty file is refused: it is no checkpoint, and cannot be mapped.
+//!
+//! What this deliberately does not do: it does not lock the file. A file that is overwritten in
+//! place while it is mapped gives wrong numbers, and one that is cut short ends the process
+//! (`SIGBUS`); whoever replaces a model should write a new file and rename it.
+
+use std::io;
+use std::path::Path;
+
+use fs_err as fs;
+use memmap2::Mmap;
+
+use super::error::WeightsError;
+
+/// A whole file, mapped read-only.
+#[derive(Debug)]
+pub(super) struct Mapping(Mmap);
+
+impl Mapping {
+    /// Maps the regular file at `path`, which must not be empty. Links are followed.
+    pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
+        expect_regular(path, &fs::metadata(path)?)?;
+        let file = fs::File::open(path)?;
+        expect_regular(path, &file.metadata()?)?;
+        #[expect(
+            unsafe_code,
+            reason = "mapping a file is unsafe: others may change it meanwhile"
+        )]
+        // SAFETY: `Mmap::map` asks that the file is not changed while it is mapped. We map it
+        // read-only and never write to it. What another process may do to it cannot become
+        // undefined behaviour of ours beyond what the module's documentation says: the bytes are
+        // only ever read as integers and floats, for which every bit pattern is a value; lengths,
+        // offsets and text are copied out and checked, each time they are read, and the copy is
+        // used; and slices are bounded by the length of the map.
+        let map = unsafe { Mmap::map(&file) };
+        let map = map.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("failed to map file `{}`: {error}", path.display()),
+            )
+        })?;
+        Ok(Self(map))
+    }
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn expect_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), WeightsError> {
+    if metadata.is_dir() {
+        return Err(WeightsError::malformed(
+            path,
+            "expected a file, got a folder",
+        ));
+    }
+    if !metadata.is_file() {
+        let what = "expected a regular file, got a pipe, socket or device";
+        return Err(WeightsError::malformed(path, what));
+    }
+    if metadata.len() == 0 {
+        return Err(WeightsError::malformed(path, "the file is empty"));
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Clients that leave, wait or come in crowds, and the way out.
+
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::client::{COMPLETIONS, Client, PATIENCE, Reply, post_bytes};
+use super::{CONTEXT, start_server};
+
+fn long_stream() -> Vec<u8> {
+    let body = json!({"prompt": "a", "max_tokens": CONTEXT, "ignore_eos": true, "stream": true});
+    post_bytes(COMPLETIONS, body.to_string().as_bytes())
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_request_with_it() {
+    let server = start_server(&[]);
+    for reads_first in [false, true] {
+        for _ in 0..20 {
+            let mut client = server.connect();
+            client.send(&long_stream());
+            if reads_first {
+                assert_eq!(client.read_head().unwrap().status, 200);
+                client.read_chunk().unwrap();
+            }
+        }
+    }
+    // Not streamed: nothing is read until the answer is whole.
+    let whole = json!({"prompt": ["a", "b"], "max_tokens": 1_900, "ignore_eos": true});
+    server
+        .connect()
+        .send(&post_bytes(COMPLETIONS, whole.to_string().as_bytes()));
+    server.wait_until_idle();
+    server.assert_serves("clients that left");
+}
+
+#[test]
+fn half_open_and_idle_connections_delay_nobody() {
+    let server = start_server(&[]);
+    let idle: Vec<Client> = (0..300)
+        .map(|i| {
+            let mut client = server.connect();
+            if i < 200 {
+                client.send(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-le");
+            }
+            client
+        })
+        .collect();
+    let start = Instant::now();
+    assert_eq!(server.get("/health").status, 200);
+    server.assert_serves("300 open connections");
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    drop(idle);
+}
+
+#[test]
+fn a_full_queue_says_429_and_when_to_come_back() {
+    let server = start_server(&["--max-num-seqs", "1", "--max-num-queued-reqs", "1"]);
+    let mut clients: Vec<Client> = (0..12).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(&long_stream());
+    }
+    let heads: Vec<Reply> = clients
+        .iter_mut()
+        .map(|client| client.read_head().unwrap())
+        .collect();
+    assert!(heads.iter().any(|head| head.status == 200), "{heads:?}");
+    let refused: Vec<&Reply> = heads.iter().filter(|head| head.status != 200).collect();
+    assert!(!refused.is_empty());
+    for head in refused {
+        assert_eq!((head.status, head.header("retry-after")), (429, Some("1")));
+    }
+    drop(clients);
+    server.wait_until_idle();
+    server.assert_serves("overload");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_terminated_server_finishes_its_answers_and_exits_well() {
+    let mut server = start_server(&[]);
+    let mut client = server.connect();
+    client.send(&long_stream());
+    assert_eq!(client.read_head().unwrap().status, 200);
+    let mut text = client.read_chunk().unwrap();
+    let pid = server.child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    while let Some(chunk) = client.read_chunk() {
+        text.extend(chunk);
+    }
+    assert!(text.ends_with(b"data: [DONE]\n\n"), "the stream was cut");
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = server.child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(start.elapsed() < PATIENCE, "it does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(status.success(), "{status}");
+    assert!(
+        TcpStream::connect(server.address).is_err(),
+        "the port is still open"
+    );
+}
