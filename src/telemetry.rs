@@ -58,10 +58,8 @@ pub enum TelemetryError {
 /// [`TelemetryError::BadFilter`] when the filter does not parse, [`TelemetryError::AlreadySet`] on
 /// a second call.
 pub fn init_tracing(filter: &str, format: LogFormat, color: bool) -> Result<(), TelemetryError> {
-    let env_filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::BadFilter {
-        filter: filter.to_owned(),
-        source,
-    })?;
+    let env_filter = EnvFilter::try_new(filter)
+        .map_err(|source| TelemetryError::BadFilter { filter: filter.to_owned(), source })?;
     // Without internal errors: the library would report a closed stderr by writing to stderr, and
     // that panics.
     let builder = tracing_subscriber::fmt()
@@ -70,11 +68,7 @@ pub fn init_tracing(filter: &str, format: LogFormat, color: bool) -> Result<(), 
         .log_internal_errors(false);
     let installed = match format {
         LogFormat::Text => builder.with_ansi(color).try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     installed.map_err(|_| TelemetryError::AlreadySet)
 }
@@ -103,27 +97,15 @@ pub struct Metric {
 
 impl Metric {
     const fn counter(name: &'static str, help: &'static str) -> Self {
-        Self {
-            name,
-            help,
-            kind: MetricKind::Counter,
-        }
+        Self { name, help, kind: MetricKind::Counter }
     }
 
     const fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self {
-            name,
-            help,
-            kind: MetricKind::Gauge,
-        }
+        Self { name, help, kind: MetricKind::Gauge }
     }
 
     const fn histogram(name: &'static str, help: &'static str, bounds: &'static [f64]) -> Self {
-        Self {
-            name,
-            help,
-            kind: MetricKind::Histogram(bounds),
-        }
+        Self { name, help, kind: MetricKind::Histogram(bounds) }
     }
 }
 
@@ -152,20 +134,14 @@ const REQUEST_TOKENS: &[f64] = &[
 ];
 
 /// Requests in the running batch.
-pub const NUM_REQUESTS_RUNNING: Metric = Metric::gauge(
-    "vllm:num_requests_running",
-    "Requests in the running batch.",
-);
+pub const NUM_REQUESTS_RUNNING: Metric =
+    Metric::gauge("vllm:num_requests_running", "Requests in the running batch.");
 /// Requests that wait.
-pub const NUM_REQUESTS_WAITING: Metric = Metric::gauge(
-    "vllm:num_requests_waiting",
-    "Requests that wait for room in the batch.",
-);
+pub const NUM_REQUESTS_WAITING: Metric =
+    Metric::gauge("vllm:num_requests_waiting", "Requests that wait for room in the batch.");
 /// Share of KV blocks in use.
-pub const KV_CACHE_USAGE: Metric = Metric::gauge(
-    "vllm:kv_cache_usage_perc",
-    "Share of the KV blocks in use; 1 is all of them.",
-);
+pub const KV_CACHE_USAGE: Metric =
+    Metric::gauge("vllm:kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all of them.");
 /// Requests put back to the queue.
 pub const NUM_PREEMPTIONS: Metric = Metric::counter(
     "vllm:num_preemptions_total",
@@ -232,10 +208,8 @@ pub const PADDED_TOKENS: Metric = Metric::counter(
     "Rows computed only to fill a graph's fixed size.",
 );
 /// Compiled graphs.
-pub const GRAPHS_COMPILED: Metric = Metric::counter(
-    "cairn_graphs_compiled_total",
-    "Graphs compiled since the process started.",
-);
+pub const GRAPHS_COMPILED: Metric =
+    Metric::counter("cairn_graphs_compiled_total", "Graphs compiled since the process started.");
 /// Graphs from the cache.
 pub const GRAPHS_FROM_CACHE: Metric = Metric::counter(
     "cairn_graphs_from_cache_total",
@@ -247,15 +221,11 @@ pub const COMPILES_AFTER_READY: Metric = Metric::counter(
     "Graphs compiled after the server said it was ready; anything but 0 is a defect.",
 );
 /// Seconds of each boot phase, by label `phase`.
-pub const BOOT_PHASE_SECONDS: Metric = Metric::gauge(
-    "cairn_boot_phase_seconds",
-    "Seconds that each phase of the start took.",
-);
+pub const BOOT_PHASE_SECONDS: Metric =
+    Metric::gauge("cairn_boot_phase_seconds", "Seconds that each phase of the start took.");
 /// HTTP responses, by labels `path` and `status`.
-pub const HTTP_REQUESTS: Metric = Metric::counter(
-    "cairn_http_requests_total",
-    "HTTP responses by route and status.",
-);
+pub const HTTP_REQUESTS: Metric =
+    Metric::counter("cairn_http_requests_total", "HTTP responses by route and status.");
 
 #[cfg(test)]
 mod tests {
@@ -269,16 +239,9 @@ mod tests {
 
     #[test]
     fn bounds_of_every_histogram_increase() {
-        for bounds in [
-            FIRST_TOKEN_SECONDS,
-            BETWEEN_TOKENS_SECONDS,
-            REQUEST_SECONDS,
-            REQUEST_TOKENS,
-        ] {
-            assert!(
-                bounds.windows(2).all(|pair| pair[0] < pair[1]),
-                "{bounds:?}"
-            );
+        for bounds in [FIRST_TOKEN_SECONDS, BETWEEN_TOKENS_SECONDS, REQUEST_SECONDS, REQUEST_TOKENS]
+        {
+            assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{bounds:?}");
         }
     }
 }

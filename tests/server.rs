@@ -61,21 +61,13 @@ fn start_server(flags: &[&str]) -> Server {
     };
     // Somebody must go on reading, or the program blocks when the pipe is full.
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-    Server {
-        address,
-        child,
-        _folder: folder,
-    }
+    Server { address, child, _folder: folder }
 }
 
 /// A Llama with random weights whose tokens are bytes.
 fn write_model(folder: &Path) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models/llama");
-    std::fs::copy(
-        golden.join("model.safetensors"),
-        folder.join("model.safetensors"),
-    )
-    .unwrap();
+    std::fs::copy(golden.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
     let config = std::fs::read_to_string(golden.join("config.json")).unwrap();
     let mut config: Value = serde_json::from_str(&config).unwrap();
     config["max_position_embeddings"] = CONTEXT.into();
@@ -89,11 +81,7 @@ fn write_model(folder: &Path) {
         .map(|(id, text)| (text.into(), id.into()))
         .collect();
     for byte in 0..=255_u8 {
-        let code = if is_printable(byte) {
-            byte.into()
-        } else {
-            unprintable.next().unwrap()
-        };
+        let code = if is_printable(byte) { byte.into() } else { unprintable.next().unwrap() };
         let character = char::from_u32(code).unwrap().to_string();
         vocab.insert(character, (u32::from(byte) + 3).into());
     }
@@ -113,9 +101,5 @@ fn write_model(folder: &Path) {
                     {% if add_generation_prompt %}<assistant>{% endif %}";
     let tokenizer_config =
         json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": template});
-    std::fs::write(
-        folder.join("tokenizer_config.json"),
-        tokenizer_config.to_string(),
-    )
-    .unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), tokenizer_config.to_string()).unwrap();
 }

@@ -29,11 +29,8 @@ use crate::status::AclStatus;
 const LIBRARY_SETS: [&[&str]; 2] = [&["libascendcl.so"], &["libacl_rt.so", "libacl_mdl.so"]];
 
 /// The part of the folder name that says for which processor.
-const ARCH_FOLDER: &str = if cfg!(target_arch = "aarch64") {
-    "aarch64-linux"
-} else {
-    "x86_64-linux"
-};
+const ARCH_FOLDER: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-linux" } else { "x86_64-linux" };
 
 /// `aclError aclrtGetVersion(int32_t *, int32_t *, int32_t *)`, `acl.h` or `acl_rt.h`.
 type AclrtGetVersion = unsafe extern "C" fn(*mut i32, *mut i32, *mut i32) -> i32;
@@ -206,20 +203,14 @@ fn load_set(place: &Place, names: &[&str]) -> Result<Acl, Attempt> {
         match opened {
             Ok(library) => libraries.push(library),
             Err(reason) => {
-                return Err(Attempt {
-                    library: path,
-                    reason,
-                });
+                return Err(Attempt { library: path, reason });
             }
         }
         paths.push(path);
     }
     match version(libraries) {
         Ok(version) => Ok(Acl { paths, version }),
-        Err(reason) => Err(Attempt {
-            library: paths.swap_remove(0),
-            reason,
-        }),
+        Err(reason) => Err(Attempt { library: paths.swap_remove(0), reason }),
     }
 }
 
@@ -276,9 +267,7 @@ fn version(libraries: Vec<Library>) -> Result<AclVersion, AttemptError> {
         unsafe { library.get::<AclrtGetVersion>(GET_VERSION_C.to_bytes_with_nul()) }.ok()
     });
     let Some(symbol) = symbol else {
-        return Err(AttemptError::MissingSymbol {
-            symbol: GET_VERSION,
-        });
+        return Err(AttemptError::MissingSymbol { symbol: GET_VERSION });
     };
     let get_version: AclrtGetVersion = *symbol;
     // From here on there may be threads and exit handlers of CANN: never unloaded.
@@ -291,18 +280,11 @@ fn version(libraries: Vec<Library>) -> Result<AclVersion, AttemptError> {
     let status = unsafe { get_version(major.as_mut_ptr(), minor.as_mut_ptr(), patch.as_mut_ptr()) };
     let status = AclStatus(status);
     if !status.is_success() {
-        return Err(AttemptError::Call {
-            function: GET_VERSION,
-            status,
-        });
+        return Err(AttemptError::Call { function: GET_VERSION, status });
     }
     // SAFETY: all were zeroed above, and any bytes are an `i32`.
     let [major, minor, patch] = parts.map(|part| unsafe { part.assume_init() });
-    Ok(AclVersion {
-        major,
-        minor,
-        patch,
-    })
+    Ok(AclVersion { major, minor, patch })
 }
 
 fn listed(attempts: &[Attempt]) -> String {

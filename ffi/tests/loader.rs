@@ -1,10 +1,7 @@
 //! The search for CANN's library, in toolkits that are put together here: the libraries are a few
 //! lines of C, compiled by the system's compiler.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on shall say where"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::fs;
@@ -27,10 +24,8 @@ fn compile(source: &str, library: &Path) -> bool {
     fs::create_dir_all(library.parent().unwrap()).unwrap();
     let file = library.with_extension("c");
     fs::write(&file, source).unwrap();
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([library, &file])
-        .status();
+    let status =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([library, &file]).status();
     match status {
         Ok(status) => {
             assert!(status.success());
@@ -69,11 +64,7 @@ fn without_a_library_every_path_that_was_tried_is_named() {
             ("lib64/libacl_rt.so".into(), AttemptError::Missing),
         ]
     );
-    assert_eq!(
-        error.attempts().len(),
-        6,
-        "the system's loader is asked last"
-    );
+    assert_eq!(error.attempts().len(), 6, "the system's loader is asked last");
     let message = error.to_string();
     let path = home.path().join("lib64/libascendcl.so");
     assert!(message.contains(&format!("`{}`: not found", path.display())));
@@ -129,16 +120,10 @@ fn a_library_that_does_not_work_is_passed_over_and_the_reason_is_typed() {
         error.attempts()[0].reason.clone()
     };
     let symbol = "aclrtGetVersion";
-    assert_eq!(
-        first_reason(&another),
-        AttemptError::MissingSymbol { symbol }
-    );
+    assert_eq!(first_reason(&another), AttemptError::MissingSymbol { symbol });
     assert_eq!(
         first_reason(&failing),
-        AttemptError::Call {
-            function: symbol,
-            status: AclStatus(507_899),
-        }
+        AttemptError::Call { function: symbol, status: AclStatus(507_899) }
     );
     let reason = first_reason(&unbound).to_string();
     assert!(reason.contains("nowhere"), "{reason}");
@@ -160,13 +145,7 @@ fn what_is_no_library_is_not_opened() {
     fs::create_dir_all(&library).unwrap();
     assert_eq!(first_reason(), AttemptError::NotAFile);
     fs::remove_dir(&library).unwrap();
-    assert!(
-        Command::new("mkfifo")
-            .arg(&library)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("mkfifo").arg(&library).status().unwrap().success());
     assert_eq!(first_reason(), AttemptError::NotAFile);
     fs::remove_file(&library).unwrap();
     fs::write(&library, b"no library").unwrap();

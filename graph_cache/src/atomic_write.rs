@@ -38,11 +38,7 @@ impl<'a> Draft<'a> {
             let folder = tmp.join(unique_name());
             match fs.create_folder(&folder) {
                 Ok(()) => {
-                    return Ok(Self {
-                        fs,
-                        folder,
-                        is_published: false,
-                    });
+                    return Ok(Self { fs, folder, is_published: false });
                 }
                 Err(error)
                     if error.kind() == io::ErrorKind::AlreadyExists && attempt < MAX_ATTEMPTS =>

@@ -70,10 +70,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     }
     let length = u32_at(head, 12);
     if length as usize != payload.len() {
-        return Err(DecodeError::Length {
-            expected: length,
-            got: payload.len(),
-        });
+        return Err(DecodeError::Length { expected: length, got: payload.len() });
     }
     if digest(head, payload) != *expected_digest {
         return Err(DecodeError::Digest);
@@ -81,10 +78,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let (record, used) = bincode::serde::decode_from_slice(payload, config())
         .map_err(|error| DecodeError::Payload(error.to_string()))?;
     if used != payload.len() {
-        return Err(DecodeError::Payload(format!(
-            "{used} of {} bytes used",
-            payload.len()
-        )));
+        return Err(DecodeError::Payload(format!("{used} of {} bytes used", payload.len())));
     }
     Ok(record)
 }
@@ -94,11 +88,7 @@ fn config() -> impl Config {
 }
 
 fn digest(head: &[u8], payload: &[u8]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(head)
-        .chain_update(payload)
-        .finalize()
-        .into()
+    Sha256::new().chain_update(head).chain_update(payload).finalize().into()
 }
 
 fn u32_at(head: &[u8; 16], at: usize) -> u32 {
@@ -146,10 +136,7 @@ mod tests {
         newer[8] = 2;
         let error = decode(&newer).unwrap_err();
         assert_eq!(error, DecodeError::Format { got: 2 });
-        assert_eq!(
-            error.to_string(),
-            "record format 2, but this version reads format 1"
-        );
+        assert_eq!(error.to_string(), "record format 2, but this version reads format 1");
     }
 
     #[test]

@@ -96,23 +96,16 @@ mod tests {
     fn display_and_parse_round_trip() {
         let digest = Digest::of(b"");
         let text = digest.to_string();
-        assert_eq!(
-            text,
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
+        assert_eq!(text, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(text.parse(), Ok(digest));
     }
 
     #[test]
     fn only_one_spelling_parses() {
         let text = Digest::of(b"").to_string();
-        for bad in [
-            "",
-            &text[1..],
-            &text.to_uppercase(),
-            &format!("{text}0"),
-            &text.replace('e', "é"),
-        ] {
+        for bad in
+            ["", &text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replace('e', "é")]
+        {
             assert_eq!(bad.parse::<Digest>(), Err(ParseDigestError), "{bad}");
         }
     }

@@ -132,9 +132,7 @@ impl DiskStore {
             }
         }
         match self.fs.create_folder(path) {
-            Ok(()) => path
-                .parent()
-                .map_or(Ok(()), |parent| self.fs.sync_folder(parent)),
+            Ok(()) => path.parent().map_or(Ok(()), |parent| self.fs.sync_folder(parent)),
             // Another process was faster; what it created is looked at again.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 match self.fs.kind(path)? {
@@ -148,11 +146,8 @@ impl DiskStore {
 
     /// The folders from the version down to the entry.
     fn folders_to(&self, entry: &Path) -> Vec<PathBuf> {
-        let mut folders: Vec<_> = entry
-            .ancestors()
-            .take_while(|path| *path != self.root)
-            .map(Path::to_owned)
-            .collect();
+        let mut folders: Vec<_> =
+            entry.ancestors().take_while(|path| *path != self.root).map(Path::to_owned).collect();
         folders.reverse();
         folders
     }
@@ -206,10 +201,7 @@ impl DiskStore {
         let manifest: Manifest = serde_json::from_slice(&manifest)
             .map_err(|error| MissReason::Bad(format!("`{}`: {error}", manifest_path.display())))?;
         let artifact = self.read_verified(&folder.join(ARTIFACT), record.artifact)?;
-        Ok(Entry {
-            artifact,
-            meta: manifest.meta,
-        })
+        Ok(Entry { artifact, meta: manifest.meta })
     }
 
     fn read_verified(&self, path: &Path, expected: FileDigest) -> Result<Vec<u8>, MissReason> {
@@ -242,9 +234,7 @@ impl DiskStore {
                 let path = path.display();
                 MissReason::Unreadable(format!("no memory for the {bytes} bytes of `{path}`"))
             })?;
-        file.take(bytes)
-            .read_to_end(&mut content)
-            .map_err(unreadable)?;
+        file.take(bytes).read_to_end(&mut content).map_err(unreadable)?;
         Ok(content)
     }
 
@@ -261,9 +251,7 @@ impl DiskStore {
         draft.write(MANIFEST, manifest)?;
         draft.write(RECORD, record)?;
         let target = self.entry_folder(key);
-        let stored = Put::Stored {
-            bytes: (artifact.len() + manifest.len() + record.len()) as u64,
-        };
+        let stored = Put::Stored { bytes: (artifact.len() + manifest.len() + record.len()) as u64 };
         match self.publish(&mut draft, &target) {
             Ok(()) => return Ok(stored),
             Err(error) => match self.first_obstacle(&target)? {
@@ -346,10 +334,7 @@ impl DiskStore {
         }
         let mut listed = self.fs.list(path)?;
         listed.retain(|item| item.kind == Kind::Folder);
-        Ok(listed
-            .into_iter()
-            .map(|item| path.join(item.name))
-            .collect())
+        Ok(listed.into_iter().map(|item| path.join(item.name)).collect())
     }
 
     fn list_keys(&self) -> io::Result<Vec<CacheKey>> {
@@ -405,8 +390,7 @@ impl Store for DiskStore {
     }
 
     fn quarantine(&self, key: &CacheKey, reason: &str) -> Result<(), StoreError> {
-        self.move_away(key, reason)
-            .map_err(StoreError::io("move a bad entry away"))
+        self.move_away(key, reason).map_err(StoreError::io("move a bad entry away"))
     }
 
     fn remove(&self, key: &CacheKey) -> Result<bool, StoreError> {
@@ -420,15 +404,12 @@ impl Store for DiskStore {
     }
 
     fn list(&self) -> Result<Vec<CacheKey>, StoreError> {
-        self.list_keys()
-            .map_err(StoreError::io("list the graph cache"))
+        self.list_keys().map_err(StoreError::io("list the graph cache"))
     }
 
     fn lock(&self, key: &CacheKey, wait: Duration) -> LockOutcome {
         if let Err(error) = self.create_layout() {
-            return LockOutcome::Unavailable {
-                reason: error.to_string(),
-            };
+            return LockOutcome::Unavailable { reason: error.to_string() };
         }
         KeyLock::acquire(&self.folder(LOCKS).join(format!("{key}.lock")), wait)
     }

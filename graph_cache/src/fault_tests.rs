@@ -121,16 +121,13 @@ impl Filesystem for FaultyFilesystem {
 const ARTIFACT: &[u8] = b"the compiled graph";
 
 fn fields(graph: &str) -> KeyFields {
-    KeyFields::new()
-        .text("backend", "test")
-        .text("graph", graph)
+    KeyFields::new().text("backend", "test").text("graph", graph)
 }
 
 fn get(cache: &GraphCache, graph: &str) -> Outcome {
     let load = |bytes: &[u8]| Ok::<_, LoadFailure<Infallible>>(bytes.to_vec());
-    let (bytes, outcome) = cache
-        .get_or_compile(&fields(graph), "", load, || Ok(ARTIFACT.to_vec()))
-        .unwrap();
+    let (bytes, outcome) =
+        cache.get_or_compile(&fields(graph), "", load, || Ok(ARTIFACT.to_vec())).unwrap();
     assert_eq!(bytes, ARTIFACT);
     outcome
 }
@@ -141,10 +138,7 @@ fn open(root: &Path) -> GraphCache {
 
 fn entry_folder(root: &Path, graph: &str) -> PathBuf {
     let hex = fields(graph).key().to_string();
-    root.join("v1/entries")
-        .join(&hex[0..2])
-        .join(&hex[2..4])
-        .join(hex)
+    root.join("v1/entries").join(&hex[0..2]).join(&hex[2..4]).join(hex)
 }
 
 /// Runs `prepare`, then a call during which `fault` happens at each operation in turn.
@@ -155,11 +149,7 @@ fn for_each_operation(fault: Fault, prepare: impl Fn(&Path)) {
         get(&open(&root), "another");
         prepare(&root);
         let trace = Arc::new(Trace::default());
-        let faulty = Box::new(FaultyFilesystem {
-            fault,
-            at,
-            trace: Arc::clone(&trace),
-        });
+        let faulty = Box::new(FaultyFilesystem { fault, at, trace: Arc::clone(&trace) });
         let place = format!("{fault:?} at operation {at}");
         let cache = match DiskStore::open_with(faulty, &root) {
             Ok(store) => GraphCache::new(Box::new(store), "test"),
@@ -184,10 +174,7 @@ fn for_each_operation(fault: Fault, prepare: impl Fn(&Path)) {
         assert_eq!(get(&cache, "graph").origin, Origin::Cache, "{place}");
         assert_eq!(get(&cache, "another").origin, Origin::Cache, "{place}");
         if at >= trace.operations.load(Ordering::SeqCst) {
-            assert!(
-                at > 20,
-                "only {at} operations: is the fault injected at all?"
-            );
+            assert!(at > 20, "only {at} operations: is the fault injected at all?");
             return;
         }
     }

@@ -128,11 +128,8 @@ impl Filesystem for RealFilesystem {
     }
 
     fn write_new(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(content)?;
         file.sync_all()
     }
@@ -171,10 +168,7 @@ impl Filesystem for RealFilesystem {
                 Ok(Listed {
                     name: item.file_name(),
                     kind: Kind::of(item.file_type()?),
-                    modified: item
-                        .metadata()
-                        .and_then(|metadata| metadata.modified())
-                        .ok(),
+                    modified: item.metadata().and_then(|metadata| metadata.modified()).ok(),
                 })
             })
             .collect()
@@ -191,8 +185,5 @@ pub(crate) fn create_folders(path: &Path) -> io::Result<()> {
 }
 
 fn with_path(error: &io::Error, doing: &str, path: &Path) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("failed to {doing} `{}`: {error}", path.display()),
-    )
+    io::Error::new(error.kind(), format!("failed to {doing} `{}`: {error}", path.display()))
 }

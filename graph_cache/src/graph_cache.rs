@@ -272,11 +272,7 @@ impl Call<'_> {
         // Loaded before it is stored: nobody else shall find an artifact that nobody can load.
         let graph = load(&artifact).map_err(LoadFailure::into_inner)?;
         self.store(&artifact, compile_ms);
-        Ok(Found {
-            graph,
-            bytes: Arc::new(artifact),
-            origin: Origin::Compiled,
-        })
+        Ok(Found { graph, bytes: Arc::new(artifact), origin: Origin::Compiled })
     }
 
     /// Looks into the store once; remembers why when there is nothing to use.
@@ -305,11 +301,7 @@ impl Call<'_> {
     fn hit<T>(&self, graph: T, bytes: Arc<Vec<u8>>) -> Found<T> {
         self.cache.stats.hits.add(1);
         self.cache.stats.bytes_read.add(bytes.len() as u64);
-        Found {
-            graph,
-            bytes,
-            origin: Origin::Cache,
-        }
+        Found { graph, bytes, origin: Origin::Cache }
     }
 
     /// Counts the miss, tells of it, and has a bad entry moved away.
@@ -343,10 +335,7 @@ impl Call<'_> {
             Ok(Put::AlreadyThere) => {}
             Err(error) => {
                 self.cache.stats.write_failures.add(1);
-                let is_first = !self
-                    .cache
-                    .has_warned_of_writes
-                    .swap(true, Ordering::Relaxed);
+                let is_first = !self.cache.has_warned_of_writes.swap(true, Ordering::Relaxed);
                 if is_first {
                     self.warn(format!("{error}; the next start will compile again"));
                 } else {

@@ -96,19 +96,14 @@ impl KeyFields {
     pub fn new() -> Self {
         let mut hasher = Sha256::new();
         hasher.update(SCHEMA.to_le_bytes());
-        Self {
-            hasher,
-            clear: Vec::new(),
-        }
+        Self { hasher, clear: Vec::new() }
     }
 
     /// Adds a field that a person can read, such as a version or an option.
     pub fn text(mut self, name: &str, value: impl AsRef<str>) -> Self {
         let value = value.as_ref();
         let clear = if value.len() <= MAX_CLEAR_TEXT_BYTES {
-            ClearValue::Text {
-                text: value.to_owned(),
-            }
+            ClearValue::Text { text: value.to_owned() }
         } else {
             ClearValue::digest_of(value.as_bytes())
         };
@@ -138,10 +133,7 @@ impl KeyFields {
             self.hasher.update((part.len() as u64).to_le_bytes());
             self.hasher.update(part);
         }
-        self.clear.push(ClearField {
-            name: name.to_owned(),
-            value: clear,
-        });
+        self.clear.push(ClearField { name: name.to_owned(), value: clear });
     }
 }
 
@@ -190,10 +182,7 @@ pub enum ClearValue {
 
 impl ClearValue {
     fn digest_of(value: &[u8]) -> Self {
-        Self::Digest {
-            sha256: Digest::of(value),
-            bytes: value.len() as u64,
-        }
+        Self::Digest { sha256: Digest::of(value), bytes: value.len() as u64 }
     }
 }
 
@@ -210,11 +199,7 @@ mod tests {
         fields
             .iter()
             .fold(KeyFields::new(), |keys, (is_text, name, value)| {
-                if *is_text {
-                    keys.text(name, value)
-                } else {
-                    keys.bytes(name, value.as_bytes())
-                }
+                if *is_text { keys.text(name, value) } else { keys.bytes(name, value.as_bytes()) }
             })
             .key()
     }
@@ -262,9 +247,7 @@ mod tests {
     #[test]
     fn the_hashed_layout_is_the_one_that_is_drawn() {
         let mut bytes = vec![1, 0, 0, 0];
-        bytes.extend([
-            1, 1, 0, 0, 0, 0, 0, 0, 0, b'n', 2, 0, 0, 0, 0, 0, 0, 0, b'v', b'w',
-        ]);
+        bytes.extend([1, 1, 0, 0, 0, 0, 0, 0, 0, b'n', 2, 0, 0, 0, 0, 0, 0, 0, b'v', b'w']);
         bytes.extend([2, 1, 0, 0, 0, 0, 0, 0, 0, b'm', 0, 0, 0, 0, 0, 0, 0, 0]);
         let key = KeyFields::new().text("n", "vw").bytes("m", b"").key();
         assert_eq!(key.as_bytes(), Digest::of(&bytes).as_bytes());

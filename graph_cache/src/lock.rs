@@ -78,15 +78,10 @@ impl KeyLock {
             }
             let left = wait.saturating_sub(started.elapsed());
             if left.is_zero() {
-                return LockOutcome::TimedOut {
-                    owner: owner_of(&file),
-                };
+                return LockOutcome::TimedOut { owner: owner_of(&file) };
             }
             if poll == FIRST_POLL {
-                tracing::info!(
-                    owner = owner_of(&file),
-                    "waiting for a graph being compiled"
-                );
+                tracing::info!(owner = owner_of(&file), "waiting for a graph being compiled");
             }
             thread::sleep(poll.min(left));
             poll = (poll * 2).min(LONGEST_POLL);
@@ -95,13 +90,8 @@ impl KeyLock {
 
     fn own(mut file: fs::File, path: &Path) -> Self {
         // For people only, so a full disk does not matter.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.write_all(this_process().as_bytes()));
-        Self {
-            file,
-            path: path.to_owned(),
-        }
+        let _ = file.set_len(0).and_then(|()| file.write_all(this_process().as_bytes()));
+        Self { file, path: path.to_owned() }
     }
 }
 
@@ -133,9 +123,7 @@ fn open(path: &Path) -> io::Result<fs::File> {
 }
 
 fn unavailable(error: &io::Error) -> LockOutcome {
-    LockOutcome::Unavailable {
-        reason: error.to_string(),
-    }
+    LockOutcome::Unavailable { reason: error.to_string() }
 }
 
 /// Whether `path` still leads to the open `file`.
@@ -152,9 +140,8 @@ fn this_process() -> String {
         "" => "an unknown host",
         host => host,
     };
-    let started = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let started =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     format!("process {} on {host}, since {started}\n", process::id())
 }
 
@@ -190,10 +177,7 @@ mod tests {
         assert!(owner.starts_with(&expected), "{owner}");
         drop(held);
         assert!(!path.exists());
-        assert!(matches!(
-            KeyLock::acquire(&path, SHORT),
-            LockOutcome::Held(_)
-        ));
+        assert!(matches!(KeyLock::acquire(&path, SHORT), LockOutcome::Held(_)));
     }
 
     #[test]
@@ -222,10 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.lock");
         fs::write(&path, "process 1 on elsewhere, since 0\n").unwrap();
-        assert!(matches!(
-            KeyLock::acquire(&path, Duration::ZERO),
-            LockOutcome::Held(_)
-        ));
+        assert!(matches!(KeyLock::acquire(&path, Duration::ZERO), LockOutcome::Held(_)));
     }
 
     #[test]
@@ -240,10 +221,7 @@ mod tests {
         let missing = folder.path().join("missing").join("key.lock");
         for path in [path, link, fifo, missing] {
             let outcome = KeyLock::acquire(&path, SHORT);
-            assert!(
-                matches!(outcome, LockOutcome::Unavailable { .. }),
-                "{path:?}: {outcome:?}"
-            );
+            assert!(matches!(outcome, LockOutcome::Unavailable { .. }), "{path:?}: {outcome:?}");
         }
     }
 

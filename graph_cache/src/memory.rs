@@ -21,10 +21,7 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty store that keeps at most `max_bytes` of artifacts.
     pub fn new(max_bytes: u64) -> Self {
-        Self {
-            max_bytes,
-            entries: Mutex::default(),
-        }
+        Self { max_bytes, entries: Mutex::default() }
     }
 
     fn entries(&self) -> MutexGuard<'_, VecDeque<(CacheKey, Entry)>> {
@@ -57,15 +54,10 @@ impl Store for MemoryStore {
         }
         let mut held: u64 = entries.iter().map(|(_, e)| e.artifact.len() as u64).sum();
         while held > self.max_bytes - bytes {
-            let (_, oldest) = entries
-                .pop_front()
-                .expect("invariant: bytes are held by entries");
+            let (_, oldest) = entries.pop_front().expect("invariant: bytes are held by entries");
             held -= oldest.artifact.len() as u64;
         }
-        let entry = Entry {
-            artifact: artifact.to_vec(),
-            meta: meta.clone(),
-        };
+        let entry = Entry { artifact: artifact.to_vec(), meta: meta.clone() };
         entries.push_back((*key, entry));
         Ok(Put::Stored { bytes })
     }

@@ -37,10 +37,7 @@ pub(crate) struct FileDigest {
 
 impl FileDigest {
     pub(crate) fn of(content: &[u8]) -> Self {
-        Self {
-            bytes: content.len() as u64,
-            sha256: *Digest::of(content).as_bytes(),
-        }
+        Self { bytes: content.len() as u64, sha256: *Digest::of(content).as_bytes() }
     }
 }
 

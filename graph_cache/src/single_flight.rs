@@ -65,11 +65,7 @@ impl SingleFlight {
                 } else {
                     let flight = Arc::<Flight>::default();
                     flights.insert(key, Arc::clone(&flight));
-                    return Turn::Lead(Lead {
-                        owner: self,
-                        key,
-                        flight,
-                    });
+                    return Turn::Lead(Lead { owner: self, key, flight });
                 }
             };
             match flight.wait(deadline) {
@@ -95,10 +91,8 @@ impl Flight {
             if left.is_zero() {
                 return State::Running;
             }
-            (state, _) = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            (state, _) =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

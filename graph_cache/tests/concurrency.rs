@@ -3,10 +3,7 @@
 //! The processes are this test program itself, started again for the one test `child`, which does
 //! what its environment says.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on shall say where"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod common;
 
@@ -45,17 +42,13 @@ fn child() {
     let compile_time = Duration::from_millis(ms.to_str().unwrap().parse().unwrap());
     let load = |bytes: &[u8]| Ok::<_, LoadFailure<Infallible>>(bytes.to_vec());
     let compile = || {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log_of(root));
+        let log = OpenOptions::new().create(true).append(true).open(log_of(root));
         log.unwrap().write_all(b"compiled\n").unwrap();
         thread::sleep(compile_time);
         Ok(ARTIFACT.to_vec())
     };
-    let (bytes, _) = GraphCache::open(root, "test")
-        .get_or_compile(&fields(), "", load, compile)
-        .unwrap();
+    let (bytes, _) =
+        GraphCache::open(root, "test").get_or_compile(&fields(), "", load, compile).unwrap();
     assert_eq!(bytes, ARTIFACT);
 }
 
@@ -74,10 +67,7 @@ fn start_compiling_child(root: &Path) -> Child {
     let child = start_child(root, 60_000);
     let started = Instant::now();
     while compiles(root) == 0 {
-        assert!(
-            started.elapsed() < Duration::from_secs(30),
-            "child did not start"
-        );
+        assert!(started.elapsed() < Duration::from_secs(30), "child did not start");
         thread::sleep(Duration::from_millis(5));
     }
     child
@@ -172,11 +162,7 @@ fn an_owner_that_hangs_is_named_and_not_waited_for() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(outcome.origin, Origin::Compiled);
-    assert!(
-        outcome.warnings[0].contains(&owner),
-        "{:?}",
-        outcome.warnings
-    );
+    assert!(outcome.warnings[0].contains(&owner), "{:?}", outcome.warnings);
     assert_eq!(cache.stats().snapshot().lock_timeouts, 1);
     assert_eq!(ask(&cache).origin, Origin::Cache);
 }

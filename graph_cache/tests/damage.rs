@@ -1,10 +1,7 @@
 //! Whatever happens to the folder, the answer is the right bytes: from the cache when all of the
 //! entry is as it was written, and otherwise compiled again, with a warning.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on shall say where"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod common;
 
@@ -45,10 +42,7 @@ fn assert_rebuilt_once(root: &Path, damage: &str) {
     let cache = open(root);
     let outcome = ask(&cache);
     assert_eq!(outcome.origin, Origin::Compiled, "{damage}");
-    assert!(
-        matches!(outcome.miss, Some(MissReason::Bad(_))),
-        "{damage}: {outcome:?}"
-    );
+    assert!(matches!(outcome.miss, Some(MissReason::Bad(_))), "{damage}: {outcome:?}");
     assert_eq!(outcome.warnings.len(), 1, "{damage}: {outcome:?}");
     assert_eq!(ask(&cache).origin, Origin::Cache, "{damage}");
     let stats = cache.stats().snapshot();
@@ -73,19 +67,11 @@ fn the_folder_looks_as_it_is_drawn() {
     assert_eq!(manifest["producer"], "test 1.0");
     assert_eq!(manifest["note"], "a note");
     assert!(root.join("CACHEDIR.TAG").exists());
-    for (path, mode) in [
-        (&root, 0o700),
-        (&entry, 0o700),
-        (&entry.join("record.bin"), 0o600),
-    ] {
+    for (path, mode) in [(&root, 0o700), (&entry, 0o700), (&entry.join("record.bin"), 0o600)] {
         assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, mode);
     }
     for empty in ["v1/tmp", "v1/locks", "v1/quarantine"] {
-        assert_eq!(
-            fs::read_dir(root.join(empty)).unwrap().count(),
-            0,
-            "{empty}"
-        );
+        assert_eq!(fs::read_dir(root.join(empty)).unwrap().count(), 0, "{empty}");
     }
 }
 
@@ -203,16 +189,11 @@ fn the_entry_of_another_key_is_not_used() {
     let cache = open(&root);
     let load = |bytes: &[u8]| Ok::<_, LoadFailure<Infallible>>(bytes.to_vec());
     let other = KeyFields::new().text("backend", "other");
-    let (_, outcome) = cache
-        .get_or_compile(&other, "", load, || Ok(b"other bytes".to_vec()))
-        .unwrap();
+    let (_, outcome) =
+        cache.get_or_compile(&other, "", load, || Ok(b"other bytes".to_vec())).unwrap();
     ask(&cache);
     let hex = outcome.key.to_string();
-    let other = root
-        .join("v1/entries")
-        .join(&hex[0..2])
-        .join(&hex[2..4])
-        .join(&hex);
+    let other = root.join("v1/entries").join(&hex[0..2]).join(&hex[2..4]).join(&hex);
     fs::remove_dir_all(entry_folder(&root)).unwrap();
     fs::rename(other, entry_folder(&root)).unwrap();
     let Lookup::Miss(reason) = cache.store().get(&fields().key()) else {
@@ -264,14 +245,10 @@ fn an_artifact_that_the_backend_refuses_is_rebuilt_once() {
         b"new" => Ok(()),
         _ => Err(LoadFailure::BadArtifact("version 1, expected 2")),
     };
-    let ((), outcome) = cache
-        .get_or_compile(&fields(), "", load, || Ok(b"new".to_vec()))
-        .unwrap();
+    let ((), outcome) = cache.get_or_compile(&fields(), "", load, || Ok(b"new".to_vec())).unwrap();
     assert_eq!(outcome.origin, Origin::Compiled);
     assert!(outcome.warnings[0].contains("refused: version 1, expected 2"));
-    let ((), outcome) = cache
-        .get_or_compile(&fields(), "", load, || unreachable!())
-        .unwrap();
+    let ((), outcome) = cache.get_or_compile(&fields(), "", load, || unreachable!()).unwrap();
     assert_eq!(outcome.origin, Origin::Cache);
 
     // What was just compiled and is refused is the caller's error, and is not stored.
@@ -320,11 +297,7 @@ fn without_a_usable_folder_graphs_are_kept_in_memory() {
     let (folder, _) = new_root();
     let file = folder.path().join("file");
     fs::write(&file, b"a file").unwrap();
-    for root in [
-        file.clone(),
-        file.join("below"),
-        PathBuf::from("/proc/cache"),
-    ] {
+    for root in [file.clone(), file.join("below"), PathBuf::from("/proc/cache")] {
         assert!(DiskStore::open(&root).is_err(), "{root:?}");
         let cache = GraphCache::open(&root, "test");
         assert_eq!(ask(&cache).origin, Origin::Compiled);
@@ -367,10 +340,7 @@ fn a_linked_version_folder_is_neither_read_nor_written() {
     let outcome = ask(&cache);
     assert_eq!(outcome.origin, Origin::Compiled);
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), before);
-    assert_eq!(
-        fs::read_dir(elsewhere.join("quarantine")).unwrap().count(),
-        0
-    );
+    assert_eq!(fs::read_dir(elsewhere.join("quarantine")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(elsewhere.join("tmp")).unwrap().count(), 0);
 }
 
@@ -409,12 +379,7 @@ fn entries_are_listed_and_removed_and_strangers_are_not() {
     assert_eq!(cache.store().list().unwrap(), [key]);
     assert!(cache.store().remove(&key).unwrap());
     assert!(!cache.store().remove(&key).unwrap());
-    assert!(
-        !cache
-            .store()
-            .remove(&CacheKey::from_bytes([0; 32]))
-            .unwrap()
-    );
+    assert!(!cache.store().remove(&CacheKey::from_bytes([0; 32])).unwrap());
     assert_eq!(cache.store().list().unwrap(), []);
     assert_eq!(fs::read_dir(root.join("v1/tmp")).unwrap().count(), 0);
 }

@@ -35,9 +35,7 @@ impl Backend for NullBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            dynamic_shapes: self.dynamic_shapes,
-        }
+        Capabilities { dynamic_shapes: self.dynamic_shapes }
     }
 
     fn fingerprint(&self) -> Vec<(&'static str, String)> {
@@ -49,10 +47,7 @@ impl Backend for NullBackend {
     }
 
     fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
-        let bad = |what: String| BackendError::BadArtifact {
-            backend: NAME,
-            what,
-        };
+        let bad = |what: String| BackendError::BadArtifact { backend: NAME, what };
         Ok(Box::new(Signature::decode(artifact).map_err(bad)?))
     }
 
@@ -86,19 +81,10 @@ impl Signature {
     fn of(graph: &Graph) -> Result<Self, BackendError> {
         let shape_of = |id| graph.ty(id).shape.clone();
         let [output] = graph.outputs() else {
-            let what = format!(
-                "a graph with {} outputs, only with one",
-                graph.outputs().len()
-            );
-            return Err(BackendError::Unsupported {
-                backend: NAME,
-                what,
-            });
+            let what = format!("a graph with {} outputs, only with one", graph.outputs().len());
+            return Err(BackendError::Unsupported { backend: NAME, what });
         };
-        Ok(Self {
-            inputs: graph.inputs().map(shape_of).collect(),
-            output: shape_of(*output),
-        })
+        Ok(Self { inputs: graph.inputs().map(shape_of).collect(), output: shape_of(*output) })
     }
 
     fn encode(&self) -> String {
@@ -114,9 +100,7 @@ impl Signature {
 
     fn decode(artifact: &[u8]) -> Result<Self, String> {
         let text = str::from_utf8(artifact).map_err(|error| error.to_string())?;
-        let body = text
-            .strip_prefix(HEADER)
-            .and_then(|rest| rest.strip_prefix('\n'));
+        let body = text.strip_prefix(HEADER).and_then(|rest| rest.strip_prefix('\n'));
         let body = body.ok_or_else(|| format!("expected the first line to be `{HEADER}`"))?;
         let (inputs, output) = body
             .strip_suffix('\n')
@@ -126,10 +110,7 @@ impl Signature {
             let dims = line.strip_prefix("input ");
             decode_shape(dims.ok_or_else(|| format!("expected an input line, got `{line}`"))?)
         });
-        Ok(Self {
-            inputs: inputs.collect::<Result<_, _>>()?,
-            output: decode_shape(output)?,
-        })
+        Ok(Self { inputs: inputs.collect::<Result<_, _>>()?, output: decode_shape(output)? })
     }
 }
 
@@ -150,9 +131,7 @@ fn decode_shape(text: &str) -> Result<Shape, String> {
 /// Number of elements of a shape in this step; `None` when a symbol has no value or it overflows.
 fn num_elements(shape: &Shape, step: &Step<'_>) -> Option<usize> {
     let sizes = shape.resolve(step.symbols)?;
-    sizes
-        .iter()
-        .try_fold(1_usize, |product, &size| product.checked_mul(size))
+    sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size))
 }
 
 impl Executable for Signature {
@@ -164,9 +143,7 @@ impl Executable for Signature {
     ) -> Result<(), BackendError> {
         if step.inputs.len() != self.inputs.len() {
             let (expected, got) = (self.inputs.len(), step.inputs.len());
-            return Err(BackendError::BadInput(format!(
-                "expected {expected} inputs, got {got}"
-            )));
+            return Err(BackendError::BadInput(format!("expected {expected} inputs, got {got}")));
         }
         for (idx, (input, shape)) in step.inputs.iter().zip(&self.inputs).enumerate() {
             if num_elements(shape, step) != Some(input.len()) {
@@ -180,12 +157,10 @@ impl Executable for Signature {
             BackendError::BadInput(format!("the output shape {} has no size", self.output))
         })?;
         output.clear();
-        output
-            .try_reserve_exact(num_logits)
-            .map_err(|_| BackendError::OutOfMemory {
-                what: format!("the output of shape {}", self.output),
-                needed: (num_logits as u64).saturating_mul(4),
-            })?;
+        output.try_reserve_exact(num_logits).map_err(|_| BackendError::OutOfMemory {
+            what: format!("the output of shape {}", self.output),
+            needed: (num_logits as u64).saturating_mul(4),
+        })?;
         output.resize(num_logits, 0.0);
         Ok(())
     }
@@ -207,9 +182,7 @@ mod tests {
 
     #[test]
     fn compiles_a_graph_with_or_without_symbols() {
-        let backend = NullBackend {
-            dynamic_shapes: true,
-        };
+        let backend = NullBackend { dynamic_shapes: true };
         let (graph, rows) = graph();
         let bucket = verify(graph.specialise(&[(rows, 4)]).unwrap()).unwrap();
         let artifact = backend.compile(&verify(graph).unwrap()).unwrap();
@@ -227,9 +200,7 @@ mod tests {
     }
 
     fn run(symbols: &[u64], inputs: &[&[i32]]) -> Result<Vec<f32>, BackendError> {
-        let backend = NullBackend {
-            dynamic_shapes: true,
-        };
+        let backend = NullBackend { dynamic_shapes: true };
         let mut executable = backend.load(signature().encode().as_bytes())?;
         let mut memory = backend.place(Vec::new(), &[])?;
         let mut output = vec![1.0; 3];
@@ -242,10 +213,7 @@ mod tests {
         let text = signature().encode();
         assert_eq!(text, "cairn null 1\ninput s0\ninput s1,s2\noutput s1,5\n");
         assert_eq!(Signature::decode(text.as_bytes()), Ok(signature()));
-        let scalar = Signature {
-            inputs: vec![Shape::default()],
-            output: Shape::default(),
-        };
+        let scalar = Signature { inputs: vec![Shape::default()], output: Shape::default() };
         assert_eq!(Signature::decode(scalar.encode().as_bytes()), Ok(scalar));
     }
 
@@ -261,10 +229,7 @@ mod tests {
             (&[3, 2, 1], &[&[7; 2], &[0; 2]]),
             (&[3, 2], &[&[7; 3], &[0; 2]]),
         ] {
-            assert!(matches!(
-                run(symbols, inputs),
-                Err(BackendError::BadInput(_))
-            ));
+            assert!(matches!(run(symbols, inputs), Err(BackendError::BadInput(_))));
         }
         let huge = run(&[3, u64::MAX, 1], &[&[7; 3], &[0; 2]]);
         assert!(matches!(huge, Err(BackendError::BadInput(_))));
@@ -273,36 +238,22 @@ mod tests {
     #[test]
     fn an_output_that_cannot_be_allocated_is_an_error() {
         let bytes = format!("{HEADER}\noutput {}\n", u64::MAX / 8);
-        let backend = NullBackend {
-            dynamic_shapes: false,
-        };
+        let backend = NullBackend { dynamic_shapes: false };
         let mut executable = backend.load(bytes.as_bytes()).unwrap();
-        let step = Step {
-            symbols: &[],
-            inputs: &[],
-        };
+        let step = Step { symbols: &[], inputs: &[] };
         let result = executable.run(&mut NullMemory, &step, &mut Vec::new());
         assert!(matches!(result, Err(BackendError::OutOfMemory { .. })));
     }
 
     #[test]
     fn bytes_that_are_not_an_artifact_are_refused() {
-        let backend = NullBackend {
-            dynamic_shapes: true,
-        };
+        let backend = NullBackend { dynamic_shapes: true };
         let good = signature().encode();
         for len in 0..good.len() {
             // A truncation inside the last number cannot be seen without its line's end.
-            assert!(
-                backend.load(&good.as_bytes()[..len]).is_err(),
-                "accepted {len} bytes"
-            );
+            assert!(backend.load(&good.as_bytes()[..len]).is_err(), "accepted {len} bytes");
         }
-        for bad in [
-            "cairn null 2\noutput 1\n",
-            "cairn null 1\ninput x\noutput 1\n",
-            "\u{0}",
-        ] {
+        for bad in ["cairn null 2\noutput 1\n", "cairn null 1\ninput x\noutput 1\n", "\u{0}"] {
             let error = backend.load(bad.as_bytes()).err().unwrap();
             assert!(matches!(error, BackendError::BadArtifact { .. }), "{bad:?}");
         }

@@ -147,7 +147,8 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     let weights = model.tensors(first, plan.options.max_model_len).context("reading weights")?;
     report.weights_bytes = weights.iter().flatten().map(|tensor| tensor.bytes.len() as u64).sum();
     let weights = weights.into_iter().map(|parts| Weight { parts }).collect();
-    let memory = plan.backend.place(weights, &plan.states).context("placing weights and KV cache")?;
+    let memory =
+        plan.backend.place(weights, &plan.states).context("placing weights and KV cache")?;
     drop(task);
     ledger.phase("memory");
 
@@ -274,7 +275,8 @@ fn gguf_vocab(metadata: &GgufMetadata) -> anyhow::Result<GgufVocab> {
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let id = |name: &str| -> anyhow::Result<Option<u32>> {
         let id = metadata.u64(&key(name)).optional()?;
-        id.map(|id| u32::try_from(id).with_context(|| format!("`{}` is {id}", key(name)))).transpose()
+        id.map(|id| u32::try_from(id).with_context(|| format!("`{}` is {id}", key(name))))
+            .transpose()
     };
     let flag = |name: &str| metadata.bool(&key(name)).optional();
     Ok(GgufVocab {
@@ -303,7 +305,9 @@ fn open_backend(config: &EngineConfig) -> anyhow::Result<Arc<dyn Backend>> {
             Ok(Arc::new(backend.with_static_shapes(config.static_shapes)))
         }
         #[cfg(not(feature = "cpu"))]
-        BackendKind::Cpu => bail!("this build has no cpu backend: it was built without that feature"),
+        BackendKind::Cpu => {
+            bail!("this build has no cpu backend: it was built without that feature")
+        }
         BackendKind::Null => Ok(Arc::new(NullBackend { dynamic_shapes: !config.static_shapes })),
         BackendKind::Ascend => Err(anyhow::anyhow!("the ascend backend cannot run models yet"))
             .hint("use `--backend cpu`; README says what exists"),
@@ -377,8 +381,10 @@ fn engine_options(
     if let Some(len) = config.max_model_len
         && len > limit
     {
-        return Err(anyhow::anyhow!("`--max-model-len` is {len}, but the model's context is {limit}"))
-            .hint("positions beyond what a model was trained on give nonsense");
+        return Err(anyhow::anyhow!(
+            "`--max-model-len` is {len}, but the model's context is {limit}"
+        ))
+        .hint("positions beyond what a model was trained on give nonsense");
     }
     let one_block = EngineOptions {
         max_model_len: 1,
@@ -409,7 +415,8 @@ fn engine_options(
             display_bytes(block_bytes)
         );
     }
-    let affordable_tokens = usize::try_from(affordable).unwrap_or(usize::MAX).saturating_mul(config.block_size);
+    let affordable_tokens =
+        usize::try_from(affordable).unwrap_or(usize::MAX).saturating_mul(config.block_size);
     let max_model_len = config.max_model_len.unwrap_or_else(|| limit.min(affordable_tokens));
     let useful = blocks_of(max_model_len).saturating_mul(config.max_num_seqs as u64);
     let num_blocks = affordable.min(useful).min(i32::MAX as u64 / config.block_size as u64);

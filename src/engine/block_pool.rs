@@ -58,10 +58,7 @@ impl BlockPool {
 
     /// A table that holds no block yet.
     pub(crate) fn new_table(&self) -> BlockTable {
-        BlockTable {
-            blocks: Vec::new(),
-            free: Rc::clone(&self.free),
-        }
+        BlockTable { blocks: Vec::new(), free: Rc::clone(&self.free) }
     }
 
     /// Checks that every block is either free or in exactly one of `tables`, which must be all.
@@ -84,9 +81,7 @@ impl BlockPool {
             if free.is_free[idx] == is_free {
                 return Ok(());
             }
-            Err(format!(
-                "block {idx} {place} is marked as if it were elsewhere"
-            ))
+            Err(format!("block {idx} {place} is marked as if it were elsewhere"))
         };
         for &id in &free.stack {
             see(id, "on the free stack", true)?;
@@ -136,11 +131,7 @@ impl BlockTable {
         let mut free = self.free.borrow_mut();
         // Last block first, so that the next table gets them in the order in which they were.
         for id in self.blocks.drain(..).rev() {
-            debug_assert!(
-                !free.is_free[id.0 as usize],
-                "block {} is freed twice",
-                id.0
-            );
+            debug_assert!(!free.is_free[id.0 as usize], "block {} is freed twice", id.0);
             free.is_free[id.0 as usize] = true;
             free.stack.push(id);
         }

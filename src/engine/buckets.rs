@@ -42,12 +42,8 @@ pub(crate) struct StepSize {
 
 impl Bucket {
     /// The bucket of a graph that runs any size.
-    pub const DYNAMIC: Self = Self {
-        num_tokens: None,
-        num_seqs: None,
-        max_blocks: None,
-        num_logits: None,
-    };
+    pub const DYNAMIC: Self =
+        Self { num_tokens: None, num_seqs: None, max_blocks: None, num_logits: None };
 
     /// The symbols that are given a value before the graph is compiled, and that value. None for
     /// the dynamic bucket: one graph serves every configuration.
@@ -56,11 +52,7 @@ impl Bucket {
             return Vec::new();
         }
         let values = self.symbol_values(options).into_iter();
-        (0..)
-            .map(SymbolId)
-            .zip(values)
-            .filter_map(|(id, value)| Some((id, value?)))
-            .collect()
+        (0..).map(SymbolId).zip(values).filter_map(|(id, value)| Some((id, value?))).collect()
     }
 
     /// The value of each of the graph's symbols, by symbol id; `None` stays symbolic.
@@ -117,12 +109,7 @@ impl StepSize {
     pub(crate) fn largest(options: &EngineOptions) -> Self {
         let num_tokens = options.max_num_batched_tokens as u64;
         let num_seqs = num_tokens.min(options.max_num_seqs as u64);
-        Self {
-            num_tokens,
-            num_seqs,
-            max_blocks: max_blocks(options),
-            num_logits: num_seqs,
-        }
+        Self { num_tokens, num_seqs, max_blocks: max_blocks(options), num_logits: num_seqs }
     }
 }
 
@@ -142,13 +129,7 @@ pub fn plan(dynamic_shapes: bool, options: &EngineOptions) -> Vec<Bucket> {
         .chain([largest.num_tokens])
         .map(|num_tokens| {
             let num_seqs = num_tokens.min(largest.num_seqs);
-            StepSize {
-                num_tokens,
-                num_seqs,
-                num_logits: num_seqs,
-                ..largest
-            }
-            .bucket()
+            StepSize { num_tokens, num_seqs, num_logits: num_seqs, ..largest }.bucket()
         })
         .collect()
 }
@@ -158,10 +139,7 @@ pub(crate) fn choose<'a>(
     buckets: impl IntoIterator<Item = &'a Bucket>,
     needed: StepSize,
 ) -> Option<(usize, StepSize)> {
-    let padded = buckets
-        .into_iter()
-        .map(|bucket| bucket.padded(needed))
-        .enumerate();
+    let padded = buckets.into_iter().map(|bucket| bucket.padded(needed)).enumerate();
     padded
         .filter_map(|(idx, size)| Some((idx, size?)))
         .min_by_key(|(_, size)| (size.num_tokens, size.num_logits, size.num_seqs))
@@ -190,10 +168,7 @@ mod tests {
     #[test]
     fn plans_powers_of_two_and_the_largest_step() {
         let buckets = plan(false, &options(10));
-        assert_eq!(
-            sizes(&buckets),
-            [(1, 1, 1), (2, 2, 2), (4, 3, 3), (8, 3, 3), (10, 3, 3)]
-        );
+        assert_eq!(sizes(&buckets), [(1, 1, 1), (2, 2, 2), (4, 3, 3), (8, 3, 3), (10, 3, 3)]);
         assert!(buckets.iter().all(|bucket| bucket.max_blocks == Some(3)));
         assert_eq!(sizes(&plan(false, &options(1))), [(1, 1, 1)]);
         assert_eq!(plan(true, &options(10)), [Bucket::DYNAMIC]);
@@ -213,10 +188,7 @@ mod tests {
         assert_eq!(chosen(needed(5, 1)), Some((3, 8)));
         assert_eq!(chosen(needed(10, 3)), Some((4, 10)));
         assert_eq!(chosen(needed(11, 1)), None);
-        assert_eq!(
-            choose(&[Bucket::DYNAMIC], needed(7, 2)),
-            Some((0, needed(7, 2)))
-        );
+        assert_eq!(choose(&[Bucket::DYNAMIC], needed(7, 2)), Some((0, needed(7, 2))));
     }
 
     #[test]

@@ -132,15 +132,9 @@ impl Core {
     /// Plans and runs one step, and hands out what came of it.
     fn step(&mut self) {
         self.scheduler.schedule(&mut self.plan);
-        assert!(
-            !self.plan.scheduled.is_empty(),
-            "invariant: the earliest request always gets on"
-        );
+        assert!(!self.plan.scheduled.is_empty(), "invariant: the earliest request always gets on");
         let num_preempted = self.plan.num_preempted as u64;
-        self.shared
-            .counters
-            .num_preemptions
-            .fetch_add(num_preempted, Ordering::Relaxed);
+        self.shared.counters.num_preemptions.fetch_add(num_preempted, Ordering::Relaxed);
         self.publish();
         let started_at = Instant::now();
         for scheduled in &self.plan.scheduled {
@@ -158,9 +152,7 @@ impl Core {
     /// Runs the planned step and gives each sequence that has all its tokens computed the next.
     fn run_plan(&mut self) -> Result<(), RunError> {
         let sequences = &self.sequences;
-        let logits = self
-            .runner
-            .run(&self.plan, |id| sequences[&id].token_ids())?;
+        let logits = self.runner.run(&self.plan, |id| sequences[&id].token_ids())?;
         let now = Instant::now();
         self.scheduler.complete(&self.plan);
         let (mut num_prompt, mut num_generated) = (0, 0);
@@ -181,15 +173,9 @@ impl Core {
         }
         let counters = &self.shared.counters;
         counters.num_steps.fetch_add(1, Ordering::Relaxed);
-        counters
-            .prompt_tokens
-            .fetch_add(num_prompt, Ordering::Relaxed);
-        counters
-            .generation_tokens
-            .fetch_add(num_generated as u64, Ordering::Relaxed);
-        counters
-            .padded_tokens
-            .fetch_add(logits.num_padded_tokens, Ordering::Relaxed);
+        counters.prompt_tokens.fetch_add(num_prompt, Ordering::Relaxed);
+        counters.generation_tokens.fetch_add(num_generated as u64, Ordering::Relaxed);
+        counters.padded_tokens.fetch_add(logits.num_padded_tokens, Ordering::Relaxed);
         Ok(())
     }
 
@@ -223,10 +209,7 @@ impl Core {
         let gauges = [
             (&counters.num_requests_running, self.scheduler.num_running()),
             (&counters.num_requests_waiting, self.scheduler.num_waiting()),
-            (
-                &counters.num_kv_blocks_used,
-                self.scheduler.num_blocks_used(),
-            ),
+            (&counters.num_kv_blocks_used, self.scheduler.num_blocks_used()),
         ];
         for (gauge, value) in gauges {
             gauge.store(value as u64, Ordering::Relaxed);
@@ -238,9 +221,7 @@ fn sequence_of(
     sequences: &mut FxHashMap<RequestId, Box<Sequence>>,
     id: RequestId,
 ) -> &mut Sequence {
-    sequences
-        .get_mut(&id)
-        .expect("invariant: the scheduler and the core know the same requests")
+    sequences.get_mut(&id).expect("invariant: the scheduler and the core know the same requests")
 }
 
 /// Chooses a sequence's next token and appends it; `Some` when it ends there.
@@ -251,8 +232,6 @@ fn next_token(
     now: Instant,
 ) -> Result<Option<FinishReason>, RequestError> {
     let failed = |error: &dyn std::error::Error| RequestError::Execution(error.to_string());
-    let token_id = sequence
-        .sample(sampler, logits)
-        .map_err(|error| failed(&error))?;
+    let token_id = sequence.sample(sampler, logits).map_err(|error| failed(&error))?;
     sequence.push(token_id, now).map_err(|error| failed(&error))
 }

@@ -57,10 +57,7 @@ impl Control {
         if let Some(gate) = &*self.gate.lock().unwrap() {
             let _ = gate.recv();
         }
-        assert!(
-            !self.panics.load(Ordering::SeqCst),
-            "the test wants a panic"
-        );
+        assert!(!self.panics.load(Ordering::SeqCst), "the test wants a panic");
     }
 }
 
@@ -145,12 +142,8 @@ impl Executable for FakeExecutable {
         if self.control.fails.load(Ordering::SeqCst) {
             return Err(BackendError::Execution("the device is on fire".into()));
         }
-        let kv = memory
-            .as_any_mut()
-            .downcast_mut::<FakeMemory>()
-            .expect("its own memory");
-        self.compute(&mut kv.0, step, output)
-            .map_err(BackendError::BadInput)
+        let kv = memory.as_any_mut().downcast_mut::<FakeMemory>().expect("its own memory");
+        self.compute(&mut kv.0, step, output).map_err(BackendError::BadInput)
     }
 }
 
@@ -175,10 +168,7 @@ impl FakeExecutable {
             (GraphInput::LogitRows, num_logits),
         ] {
             if input(kind).len() != len || len == 0 {
-                return Err(format!(
-                    "{kind:?} has {} elements, not {len}",
-                    input(kind).len()
-                ));
+                return Err(format!("{kind:?} has {} elements, not {len}", input(kind).len()));
             }
         }
         // The history that each row sees; padded rows see nothing.
@@ -201,14 +191,11 @@ impl FakeExecutable {
                 if input(GraphInput::Positions)[row] as usize != position
                     || input(GraphInput::SlotMapping)[row] as usize != slot
                 {
-                    return Err(format!(
-                        "row {row} is not position {position} in slot {slot}"
-                    ));
+                    return Err(format!("row {row} is not position {position} in slot {slot}"));
                 }
                 kv[slot] = input(GraphInput::TokenIds)[row];
-                let history: Vec<i32> = (0..=position)
-                    .map(|position| kv[slot_of(position)])
-                    .collect();
+                let history: Vec<i32> =
+                    (0..=position).map(|position| kv[slot_of(position)]).collect();
                 if history.contains(&-1) {
                     return Err(format!("row {row} reads a slot that was never written"));
                 }
@@ -216,10 +203,7 @@ impl FakeExecutable {
                 row += 1;
             }
         }
-        if input(GraphInput::SlotMapping)[row..]
-            .iter()
-            .any(|&slot| slot != -1)
-        {
+        if input(GraphInput::SlotMapping)[row..].iter().any(|&slot| slot != -1) {
             return Err("a padded token has a slot".into());
         }
         output.clear();
@@ -247,10 +231,7 @@ pub(super) fn engine(
     });
     let model = LoadedModel {
         executables: executables.collect(),
-        memory: Box::new(FakeMemory(vec![
-            -1;
-            options.num_blocks * options.block_size
-        ])),
+        memory: Box::new(FakeMemory(vec![-1; options.num_blocks * options.block_size])),
         vocab_size: VOCAB_SIZE,
         eos_token_ids: vec![EOS],
     };
@@ -261,9 +242,7 @@ pub(super) fn engine(
 fn tokenizer() -> Tokenizer {
     let vocab = GgufVocab {
         model: "llama".into(),
-        tokens: (0..VOCAB_SIZE)
-            .map(|byte| format!("<0x{byte:02X}>"))
-            .collect(),
+        tokens: (0..VOCAB_SIZE).map(|byte| format!("<0x{byte:02X}>")).collect(),
         merges: Some(Vec::new()),
         add_space_prefix: Some(false),
         ..GgufVocab::default()

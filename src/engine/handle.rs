@@ -76,10 +76,7 @@ pub fn start(
     let runner = Runner::new(model.executables, model.memory, vocab_size, &options)?;
     let (commands, receiver) = channel();
     let shared = Arc::new(Shared::default());
-    shared
-        .counters
-        .num_kv_blocks
-        .store(options.num_blocks as u64, Ordering::Relaxed);
+    shared.counters.num_kv_blocks.store(options.num_blocks as u64, Ordering::Relaxed);
     let thread = {
         let (shared, options) = (Arc::clone(&shared), options.clone());
         thread::Builder::new()
@@ -154,41 +151,24 @@ impl EngineHandle {
         let sequence = Sequence::new(request.prompt_token_ids, request.params, parts, now);
         let id = RequestId(inner.next_id.fetch_add(1, Ordering::Relaxed));
         let command = Command::Submit(id, Box::new(sequence));
-        inner
-            .commands
-            .send(command)
-            .map_err(|_| SubmitError::Stopped)?;
+        inner.commands.send(command).map_err(|_| SubmitError::Stopped)?;
         Ok(ResponseStream::new(id, receiver))
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
         request.params.validate()?;
         let (prompt, vocab_size) = (&request.prompt_token_ids, self.inner.vocab_size);
-        let invalid = |message| {
-            Err(InvalidParam {
-                param: "prompt",
-                message,
-            }
-            .into())
-        };
+        let invalid = |message| Err(InvalidParam { param: "prompt", message }.into());
         if prompt.is_empty() {
             return invalid("expected at least one token, got none".into());
         }
         let max_model_len = self.inner.options.max_model_len;
         if prompt.len() >= max_model_len {
-            return Err(SubmitError::PromptTooLong {
-                prompt_tokens: prompt.len(),
-                max_model_len,
-            });
+            return Err(SubmitError::PromptTooLong { prompt_tokens: prompt.len(), max_model_len });
         }
-        if let Some(idx) = prompt
-            .iter()
-            .position(|&token| token as usize >= vocab_size)
-        {
+        if let Some(idx) = prompt.iter().position(|&token| token as usize >= vocab_size) {
             let got = prompt[idx];
-            return invalid(format!(
-                "expected token ids below {vocab_size}, got {got} at {idx}"
-            ));
+            return invalid(format!("expected token ids below {vocab_size}, got {got} at {idx}"));
         }
         Ok(())
     }
@@ -206,9 +186,7 @@ impl EngineHandle {
     fn take_slot(&self) -> Result<Slot, SubmitError> {
         let options = &self.inner.options;
         let slot = self.inner.shared.try_slot(options.max_unfinished());
-        slot.ok_or(SubmitError::Overloaded {
-            waiting: options.max_num_queued_reqs,
-        })
+        slot.ok_or(SubmitError::Overloaded { waiting: options.max_num_queued_reqs })
     }
 
     /// One reading of the engine's counters.
@@ -219,12 +197,8 @@ impl EngineHandle {
     /// Adds to the counters of graphs, which whoever loads graphs knows and the engine does not.
     pub fn count_graphs(&self, num_compiled: u64, num_from_cache: u64) {
         let counters = &self.inner.shared.counters;
-        counters
-            .graphs_compiled
-            .fetch_add(num_compiled, Ordering::Relaxed);
-        counters
-            .graphs_from_cache
-            .fetch_add(num_from_cache, Ordering::Relaxed);
+        counters.graphs_compiled.fetch_add(num_compiled, Ordering::Relaxed);
+        counters.graphs_from_cache.fetch_add(num_from_cache, Ordering::Relaxed);
     }
 
     /// Whether the engine thread runs: it has neither panicked nor been shut down.
@@ -259,11 +233,7 @@ impl EngineHandle {
         self.inner.shared.enter(Phase::Stopping);
         // An error says that the thread is gone already.
         let _ = self.inner.commands.send(Command::Wake);
-        let mut thread = self
-            .inner
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
             // Panics are caught inside, so there is no error to see.
             let _ = thread.join();

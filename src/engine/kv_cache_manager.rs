@@ -19,10 +19,7 @@ pub(crate) struct KvCacheManager {
 impl KvCacheManager {
     /// `num_blocks` free blocks of `block_size` tokens each.
     pub(crate) fn new(num_blocks: u32, block_size: usize) -> Self {
-        Self {
-            pool: BlockPool::new(num_blocks),
-            block_size,
-        }
+        Self { pool: BlockPool::new(num_blocks), block_size }
     }
 
     /// A table for a new sequence, without blocks.

@@ -70,12 +70,7 @@ impl EngineOptions {
         let max = i32::MAX as usize;
         in_range("max_model_len", self.max_model_len, 2, max)?;
         in_range("max_num_seqs", self.max_num_seqs, 1, max)?;
-        in_range(
-            "max_num_batched_tokens",
-            self.max_num_batched_tokens,
-            1,
-            max,
-        )?;
+        in_range("max_num_batched_tokens", self.max_num_batched_tokens, 1, max)?;
         in_range("block_size", self.block_size, 1, max)?;
         in_range("num_blocks", self.num_blocks, 1, max / self.block_size)?;
         let needed = self.max_model_len.div_ceil(self.block_size);
@@ -105,11 +100,7 @@ pub(crate) fn in_range(
     if (min..=max).contains(&got) {
         return Ok(());
     }
-    Err(EngineError::InvalidOption {
-        name,
-        expected: format!("{min} to {max}"),
-        got,
-    })
+    Err(EngineError::InvalidOption { name, expected: format!("{min} to {max}"), got })
 }
 
 #[cfg(test)]

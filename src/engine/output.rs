@@ -38,12 +38,8 @@ impl Outbox {
         let permit = || sender.clone().try_reserve_owned().ok();
         let reserved = permit().zip(permit());
         debug_assert!(reserved.is_some(), "a new channel is empty");
-        let outbox = Self {
-            sender,
-            reserved,
-            pending_text: String::new(),
-            pending_token_ids: Vec::new(),
-        };
+        let outbox =
+            Self { sender, reserved, pending_text: String::new(), pending_token_ids: Vec::new() };
         (outbox, receiver)
     }
 
@@ -138,10 +134,7 @@ mod tests {
         let (mut text, mut tokens, mut num_deltas) = (String::new(), Vec::new(), 0);
         loop {
             match receiver.try_recv().unwrap() {
-                Output::Delta {
-                    text: more,
-                    token_ids,
-                } => {
+                Output::Delta { text: more, token_ids } => {
                     text.push_str(&more);
                     tokens.extend(token_ids);
                     num_deltas += 1;
@@ -162,10 +155,7 @@ mod tests {
         push(&mut outbox, "a", 1);
         drop(outbox);
         assert!(matches!(receiver.try_recv(), Ok(Output::Delta { .. })));
-        assert!(matches!(
-            receiver.try_recv(),
-            Ok(Output::Failed(RequestError::Stopped))
-        ));
+        assert!(matches!(receiver.try_recv(), Ok(Output::Failed(RequestError::Stopped))));
         assert!(receiver.try_recv().is_err());
     }
 

@@ -124,12 +124,7 @@ impl Runner {
                 self.logits.len()
             )));
         }
-        Ok(Logits {
-            values: &self.logits,
-            row_len,
-            vocab_size: self.vocab_size,
-            num_padded_tokens,
-        })
+        Ok(Logits { values: &self.logits, row_len, vocab_size: self.vocab_size, num_padded_tokens })
     }
 
     /// Lays out the step. What was checked when the engine started makes every number fit `i32`.
@@ -143,25 +138,15 @@ impl Runner {
         let max_blocks = size.max_blocks as usize;
         self.inputs.iter_mut().for_each(Vec::clear);
         // In the order of `GraphInput`.
-        let [
-            token_ids,
-            positions,
-            slot_mapping,
-            block_tables,
-            query_ends,
-            seq_lens,
-            logit_rows,
-        ] = &mut self.inputs;
+        let [token_ids, positions, slot_mapping, block_tables, query_ends, seq_lens, logit_rows] =
+            &mut self.inputs;
         for request in &plan.scheduled {
             let blocks = plan.blocks_of(request);
             let tokens = &tokens_of(request.id)[request.tokens()];
             token_ids.extend(tokens.iter().map(|&token| token as i32));
             positions.extend(request.tokens().map(|position| position as i32));
-            slot_mapping.extend(
-                request
-                    .tokens()
-                    .map(|position| slot(blocks, block_size, position)),
-            );
+            slot_mapping
+                .extend(request.tokens().map(|position| slot(blocks, block_size, position)));
             block_tables.extend(blocks.iter().map(|block| block.0 as i32));
             query_ends.push(token_ids.len() as i32);
             seq_lens.push(request.tokens().end as i32);
@@ -184,9 +169,7 @@ impl Runner {
 
 impl std::fmt::Debug for Runner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runner")
-            .field("buckets", &self.buckets)
-            .finish_non_exhaustive()
+        f.debug_struct("Runner").field("buckets", &self.buckets).finish_non_exhaustive()
     }
 }
 
@@ -254,40 +237,23 @@ mod tests {
             max_num_queued_reqs: 0,
         };
         let seen = Seen::default();
-        let executables = buckets::plan(dynamic_shapes, &options)
-            .into_iter()
-            .map(|bucket| {
-                let executable = Recorder {
-                    seen: Arc::clone(&seen),
-                    row_len,
-                };
-                (bucket, Box::new(executable) as Box<dyn Executable>)
-            });
-        (
-            Runner::new(executables.collect(), Box::new(NoMemory), 3, &options).unwrap(),
-            seen,
-        )
+        let executables = buckets::plan(dynamic_shapes, &options).into_iter().map(|bucket| {
+            let executable = Recorder { seen: Arc::clone(&seen), row_len };
+            (bucket, Box::new(executable) as Box<dyn Executable>)
+        });
+        (Runner::new(executables.collect(), Box::new(NoMemory), 3, &options).unwrap(), seen)
     }
 
     /// Request 0 decodes its sixth token; request 1 computes its tokens 2..5 of more.
     fn plan() -> SchedulerOutput {
         let mut plan = SchedulerOutput::default();
         plan.push(RequestId(0), 5..6, true, &[BlockId(7), BlockId(2)]);
-        plan.push(
-            RequestId(1),
-            2..5,
-            false,
-            &[BlockId(0), BlockId(5), BlockId(8)],
-        );
+        plan.push(RequestId(1), 2..5, false, &[BlockId(0), BlockId(5), BlockId(8)]);
         plan
     }
 
     fn tokens_of(id: RequestId) -> &'static [u32] {
-        if id.0 == 0 {
-            &[10, 11, 12, 13, 14, 15]
-        } else {
-            &[20, 21, 22, 23, 24, 25, 26, 27, 28]
-        }
+        if id.0 == 0 { &[10, 11, 12, 13, 14, 15] } else { &[20, 21, 22, 23, 24, 25, 26, 27, 28] }
     }
 
     #[test]
@@ -295,10 +261,7 @@ mod tests {
         let (mut runner, seen) = runner(true, 4);
         let plan = plan();
         let logits = runner.run(&plan, tokens_of).unwrap();
-        assert_eq!(
-            (logits.row(0), logits.num_padded_tokens),
-            (&[0.0_f32; 3][..], 0)
-        );
+        assert_eq!((logits.row(0), logits.num_padded_tokens), (&[0.0_f32; 3][..], 0));
         let (symbols, inputs) = seen.lock().unwrap().clone();
         assert_eq!(symbols, [4, 2, 3, 1, 9, 12]);
         let input = |input: GraphInput| inputs[input as usize].as_slice();
@@ -317,10 +280,7 @@ mod tests {
         let mut plan = plan();
         plan.push(RequestId(1), 0..1, true, &[BlockId(1)]);
         let logits = runner.run(&plan, tokens_of).unwrap();
-        assert_eq!(
-            (logits.row(1), logits.num_padded_tokens),
-            (&[1.0_f32; 3][..], 3)
-        );
+        assert_eq!((logits.row(1), logits.num_padded_tokens), (&[1.0_f32; 3][..], 3));
         let (symbols, inputs) = seen.lock().unwrap().clone();
         assert_eq!(symbols, [8, 3, 3, 3, 9, 12]);
         let input = |input: GraphInput| inputs[input as usize].as_slice();
@@ -368,13 +328,6 @@ mod tests {
             max_num_queued_reqs: 0,
         };
         let error = Runner::new(Vec::new(), Box::new(NoMemory), 3, &options).unwrap_err();
-        assert!(matches!(
-            error,
-            EngineError::NoBucket {
-                num_tokens: 8,
-                num_seqs: 3,
-                ..
-            }
-        ));
+        assert!(matches!(error, EngineError::NoBucket { num_tokens: 8, num_seqs: 3, .. }));
     }
 }

@@ -63,10 +63,7 @@ struct Candidate {
 impl Candidate {
     /// Likeliest first; a total order, since no two tokens have the same id.
     fn likelier(&self, other: &Self) -> Ordering {
-        other
-            .logit
-            .total_cmp(&self.logit)
-            .then(self.token_id.cmp(&other.token_id))
+        other.logit.total_cmp(&self.logit).then(self.token_id.cmp(&other.token_id))
     }
 }
 
@@ -89,10 +86,7 @@ impl Sampler {
         random: impl FnOnce() -> f64,
     ) -> Result<u32, LogitsError> {
         if let Some(token_id) = logits.iter().position(|logit| !logit.is_finite()) {
-            return Err(LogitsError {
-                token_id,
-                logit: logits[token_id],
-            });
+            return Err(LogitsError { token_id, logit: logits[token_id] });
         }
         let (argmax, max) = argmax(logits);
         if params.temperature <= 0.0 {
@@ -114,28 +108,22 @@ impl Sampler {
     fn gather(&mut self, logits: &[f32], max: f32, params: &SamplingParams) {
         let temperature = f64::from(params.temperature);
         let bound = f64::from(max) + temperature * f64::from(params.min_p).ln();
-        let kept = logits
-            .iter()
-            .enumerate()
-            .filter(|&(_, &logit)| f64::from(logit) >= bound);
+        let kept = logits.iter().enumerate().filter(|&(_, &logit)| f64::from(logit) >= bound);
         self.candidates.clear();
-        self.candidates
-            .extend(kept.map(|(token_id, &logit)| Candidate {
-                token_id: token_id as u32,
-                logit,
-                weight: 0.0,
-            }));
+        self.candidates.extend(kept.map(|(token_id, &logit)| Candidate {
+            token_id: token_id as u32,
+            logit,
+            weight: 0.0,
+        }));
     }
 
     fn keep_top_k(&mut self, top_k: usize) {
         if top_k < self.candidates.len() {
-            self.candidates
-                .select_nth_unstable_by(top_k, Candidate::likelier);
+            self.candidates.select_nth_unstable_by(top_k, Candidate::likelier);
             self.candidates.truncate(top_k);
         }
         // The draw walks in this order, which a selection alone leaves open.
-        self.candidates
-            .sort_unstable_by_key(|candidate| candidate.token_id);
+        self.candidates.sort_unstable_by_key(|candidate| candidate.token_id);
     }
 
     fn weigh(&mut self, max: f32, temperature: f64) {
@@ -148,11 +136,7 @@ impl Sampler {
 
     /// Sorts no more than needed: most of the mass is in few tokens.
     fn keep_top_p(&mut self, top_p: f64) {
-        let total: f64 = self
-            .candidates
-            .iter()
-            .map(|candidate| candidate.weight)
-            .sum();
+        let total: f64 = self.candidates.iter().map(|candidate| candidate.weight).sum();
         let mut sum = 0.0;
         let mut num_sorted = 0;
         let mut chunk = TOP_P_FIRST_SORTED;
@@ -199,10 +183,7 @@ fn draw(candidates: &[Candidate], random: f64) -> Option<u32> {
         }
     }
     // Rounding left a crumb: it belongs to the last token that has any probability.
-    let last = candidates
-        .iter()
-        .rev()
-        .find(|candidate| candidate.weight > 0.0);
+    let last = candidates.iter().rev().find(|candidate| candidate.weight > 0.0);
     last.map(|candidate| candidate.token_id)
 }
 
@@ -213,16 +194,11 @@ mod tests {
     use super::*;
 
     fn params(temperature: f32) -> SamplingParams {
-        SamplingParams {
-            temperature,
-            ..SamplingParams::default()
-        }
+        SamplingParams { temperature, ..SamplingParams::default() }
     }
 
     fn sample(logits: &[f32], params: &SamplingParams, random: f64) -> u32 {
-        Sampler::default()
-            .sample(logits, params, || random)
-            .unwrap()
+        Sampler::default().sample(logits, params, || random).unwrap()
     }
 
     #[test]
@@ -237,16 +213,11 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for temperature in [0.0, 1.0] {
                 let mut sampler = Sampler::default();
-                let error = sampler
-                    .sample(&[1.0, bad], &params(temperature), || 0.5)
-                    .unwrap_err();
+                let error = sampler.sample(&[1.0, bad], &params(temperature), || 0.5).unwrap_err();
                 assert_eq!(error.token_id, 1);
             }
         }
-        let error = LogitsError {
-            token_id: 17,
-            logit: f32::NAN,
-        };
+        let error = LogitsError { token_id: 17, logit: f32::NAN };
         assert_eq!(
             error.to_string(),
             "the model produced logits that are not finite numbers: NaN for token 17"
@@ -262,19 +233,13 @@ mod tests {
 
     #[test]
     fn top_k_of_one_is_greedy_even_among_equals() {
-        let params = SamplingParams {
-            top_k: Some(1),
-            ..params(1.0)
-        };
+        let params = SamplingParams { top_k: Some(1), ..params(1.0) };
         assert_eq!(sample(&[1.0, 3.0, 3.0, 3.0], &params, 0.999), 1);
     }
 
     #[test]
     fn a_tiny_top_p_keeps_the_likeliest_token() {
-        let params = SamplingParams {
-            top_p: f32::MIN_POSITIVE,
-            ..params(1.0)
-        };
+        let params = SamplingParams { top_p: f32::MIN_POSITIVE, ..params(1.0) };
         assert_eq!(sample(&[1.0, 3.0, 2.0], &params, 0.999), 1);
     }
 
@@ -296,10 +261,8 @@ mod tests {
 
     /// The definition, written out: probabilities by full sort, one filter after the other.
     fn expected_probabilities(logits: &[f32], params: &SamplingParams) -> Vec<f64> {
-        let scaled: Vec<f64> = logits
-            .iter()
-            .map(|&l| f64::from(l) / f64::from(params.temperature))
-            .collect();
+        let scaled: Vec<f64> =
+            logits.iter().map(|&l| f64::from(l) / f64::from(params.temperature)).collect();
         let max = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let mut weights: Vec<f64> = scaled.iter().map(|l| (l - max).exp()).collect();
         let mut order: Vec<usize> = (0..logits.len()).collect();
@@ -309,10 +272,7 @@ mod tests {
                 *weight = 0.0;
             }
         }
-        for &token in order
-            .iter()
-            .skip(params.top_k.map_or(usize::MAX, |k| k as usize))
-        {
+        for &token in order.iter().skip(params.top_k.map_or(usize::MAX, |k| k as usize)) {
             weights[token] = 0.0;
         }
         let total: f64 = weights.iter().sum();
@@ -366,21 +326,15 @@ mod tests {
     #[test]
     fn top_p_goes_on_when_the_first_sorted_tokens_do_not_suffice() {
         // 3000 almost equal tokens: 90 % of the mass is far beyond the first chunk.
-        let logits: Vec<f32> = (0..3000_u16)
-            .map(|i| f32::from(i * 7 % 3000) * 1e-5)
-            .collect();
-        let params = SamplingParams {
-            top_p: 0.9,
-            ..params(1.0)
-        };
+        let logits: Vec<f32> = (0..3000_u16).map(|i| f32::from(i * 7 % 3000) * 1e-5).collect();
+        let params = SamplingParams { top_p: 0.9, ..params(1.0) };
         let mut sampler = Sampler::default();
         sampler.sample(&logits, &params, || 0.5).unwrap();
         let mut kept: Vec<u32> = sampler.candidates.iter().map(|c| c.token_id).collect();
         kept.sort_unstable();
         let expected = expected_probabilities(&logits, &params);
-        let expected: Vec<u32> = (0..3000)
-            .filter(|&token| expected[token as usize] > 0.0)
-            .collect();
+        let expected: Vec<u32> =
+            (0..3000).filter(|&token| expected[token as usize] > 0.0).collect();
         assert_eq!(kept, expected);
     }
 
@@ -410,10 +364,7 @@ mod tests {
         for seed in 0..16_000 {
             counts[(uniform(seed, 0) * 16.0) as usize] += 1.0;
         }
-        let chi_square: f64 = counts
-            .iter()
-            .map(|count| (count - 1000.0).powi(2) / 1000.0)
-            .sum();
+        let chi_square: f64 = counts.iter().map(|count| (count - 1000.0).powi(2) / 1000.0).sum();
         // 15 degrees of freedom: above 37.7 in one of a thousand runs.
         assert!(chi_square < 37.7, "chi square is {chi_square}");
     }

@@ -80,10 +80,7 @@ impl SamplingParams {
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             let got = self.top_p;
-            return fail(
-                "top_p",
-                format!("expected above 0 and at most 1, got {got}"),
-            );
+            return fail("top_p", format!("expected above 0 and at most 1, got {got}"));
         }
         if !(0.0..=1.0).contains(&self.min_p) {
             return fail("min_p", format!("expected 0 to 1, got {}", self.min_p));
@@ -93,10 +90,7 @@ impl SamplingParams {
         }
         if self.stop.len() > MAX_STOP_STRINGS {
             let got = self.stop.len();
-            return fail(
-                "stop",
-                format!("expected at most {MAX_STOP_STRINGS} strings, got {got}"),
-            );
+            return fail("stop", format!("expected at most {MAX_STOP_STRINGS} strings, got {got}"));
         }
         for stop in &self.stop {
             if stop.is_empty() || stop.len() > MAX_STOP_STRING_BYTES {

@@ -82,12 +82,7 @@ impl Scheduler {
     /// Queues a request of `num_tokens` tokens, at least 1, behind all others.
     pub(crate) fn add(&mut self, id: RequestId, num_tokens: usize) {
         let blocks = self.kv_cache.new_table();
-        self.waiting.push_back(Entry {
-            id,
-            num_tokens,
-            num_computed_tokens: 0,
-            blocks,
-        });
+        self.waiting.push_back(Entry { id, num_tokens, num_computed_tokens: 0, blocks });
     }
 
     /// Forgets a request, wherever it is, and frees its blocks.
@@ -120,10 +115,7 @@ impl Scheduler {
                 continue;
             }
             // The last one may be the one that lacks blocks: then the loop ends here.
-            let mut latest = self
-                .running
-                .pop()
-                .expect("invariant: idx is below the length");
+            let mut latest = self.running.pop().expect("invariant: idx is below the length");
             latest.blocks.clear();
             latest.num_computed_tokens = 0;
             self.waiting.push_front(latest);
@@ -135,9 +127,7 @@ impl Scheduler {
         while self.running.len() < self.max_num_seqs
             && output.total_num_scheduled_tokens < self.max_num_batched_tokens
             && let Some(entry) = self.waiting.front_mut()
-            && self
-                .kv_cache
-                .try_reserve(&mut entry.blocks, entry.num_tokens)
+            && self.kv_cache.try_reserve(&mut entry.blocks, entry.num_tokens)
         {
             let budget = self.max_num_batched_tokens - output.total_num_scheduled_tokens;
             let is_scheduled = schedule_entry(&self.kv_cache, entry, budget, output);
@@ -161,9 +151,7 @@ impl Scheduler {
     /// Takes note of a new token at the end of a running request.
     pub(crate) fn append_token(&mut self, id: RequestId) {
         let entry = self.running.iter_mut().find(|entry| entry.id == id);
-        entry
-            .expect("invariant: only running requests get tokens")
-            .num_tokens += 1;
+        entry.expect("invariant: only running requests get tokens").num_tokens += 1;
     }
 
     /// Requests in the running batch.
@@ -186,15 +174,10 @@ impl Scheduler {
     /// # Errors
     /// What is wrong, with the block or the request.
     pub(crate) fn check_integrity(&self) -> Result<(), String> {
-        if let Some(entry) = self
-            .waiting
-            .iter()
-            .find(|entry| !entry.blocks.blocks().is_empty())
-        {
+        if let Some(entry) = self.waiting.iter().find(|entry| !entry.blocks.blocks().is_empty()) {
             return Err(format!("request {} waits and holds blocks", entry.id.0));
         }
-        self.kv_cache
-            .check_integrity(self.running.iter().map(|entry| &entry.blocks))
+        self.kv_cache.check_integrity(self.running.iter().map(|entry| &entry.blocks))
     }
 }
 
@@ -210,12 +193,7 @@ fn schedule_entry(
         return false;
     }
     let is_sampled = end == entry.num_tokens;
-    output.push(
-        entry.id,
-        entry.num_computed_tokens..end,
-        is_sampled,
-        entry.blocks.blocks(),
-    );
+    output.push(entry.id, entry.num_computed_tokens..end, is_sampled, entry.blocks.blocks());
     true
 }
 
@@ -236,18 +214,12 @@ mod tests {
         let mut output = SchedulerOutput::default();
         scheduler.schedule(&mut output);
         scheduler.complete(&output);
-        for scheduled in output
-            .scheduled
-            .iter()
-            .filter(|scheduled| scheduled.is_sampled)
-        {
+        for scheduled in output.scheduled.iter().filter(|scheduled| scheduled.is_sampled) {
             scheduler.append_token(scheduled.id);
         }
         scheduler.check_integrity().unwrap();
         let shares = output.scheduled.iter();
-        shares
-            .map(|scheduled| (scheduled.id.0, scheduled.num_scheduled_tokens))
-            .collect()
+        shares.map(|scheduled| (scheduled.id.0, scheduled.num_scheduled_tokens)).collect()
     }
 
     #[test]
@@ -283,17 +255,9 @@ mod tests {
         // Request 0 takes the last block; request 1 lacks one, is the latest, and steps back.
         assert_eq!(step(&mut scheduler), [(0, 1)]);
         assert_eq!((scheduler.num_running(), scheduler.num_waiting()), (1, 1));
-        assert_eq!(
-            step(&mut scheduler),
-            [(0, 1)],
-            "five tokens need two blocks, one is free"
-        );
+        assert_eq!(step(&mut scheduler), [(0, 1)], "five tokens need two blocks, one is free");
         scheduler.remove(RequestId(0));
-        assert_eq!(
-            step(&mut scheduler),
-            [(1, 5)],
-            "its prompt and its first token again"
-        );
+        assert_eq!(step(&mut scheduler), [(1, 5)], "its prompt and its first token again");
     }
 
     #[test]
@@ -315,10 +279,7 @@ mod tests {
         scheduler.remove(RequestId(1));
         scheduler.remove(RequestId(0));
         scheduler.remove(RequestId(7));
-        assert_eq!(
-            (scheduler.num_waiting(), scheduler.num_blocks_used()),
-            (0, 0)
-        );
+        assert_eq!((scheduler.num_waiting(), scheduler.num_blocks_used()), (0, 0));
     }
 
     /// One request of a random run: arrives before a step, ends after some tokens or is aborted.

@@ -79,10 +79,7 @@ impl SchedulerOutput {
 
     /// Requests of this step that get a next token.
     pub(crate) fn num_sampled(&self) -> usize {
-        self.scheduled
-            .iter()
-            .filter(|request| request.is_sampled)
-            .count()
+        self.scheduled.iter().filter(|request| request.is_sampled).count()
     }
 }
 

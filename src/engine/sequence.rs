@@ -65,9 +65,8 @@ impl Sequence {
         parts: SequenceParts,
         now: Instant,
     ) -> Self {
-        let wish = params
-            .max_tokens
-            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        let wish =
+            params.max_tokens.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         let mut stop_token_ids = params.stop_token_ids.clone();
         if !params.ignore_eos {
             stop_token_ids.extend(parts.eos_token_ids);
@@ -118,9 +117,7 @@ impl Sequence {
     /// Takes note that the first `num_computed` tokens are computed, and says how many of them are
     /// prompt tokens that never were before.
     pub(crate) fn count_prompt(&mut self, num_computed: usize) -> usize {
-        let seen = num_computed
-            .min(self.num_prompt_tokens)
-            .max(self.num_prompt_tokens_seen);
+        let seen = num_computed.min(self.num_prompt_tokens).max(self.num_prompt_tokens_seen);
         seen - std::mem::replace(&mut self.num_prompt_tokens_seen, seen)
     }
 

@@ -64,9 +64,7 @@ impl Shared {
         let take = |count: usize| (count < max).then_some(count + 1);
         // With the phase's order (SeqCst) either the taker of this place sees that the engine
         // drains, or who drains it sees that the place is taken.
-        let taken = self
-            .num_unfinished
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        let taken = self.num_unfinished.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
         taken.ok().map(|_| Slot(Arc::clone(self)))
     }
 }

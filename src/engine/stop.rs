@@ -67,10 +67,7 @@ impl StopStrings {
     /// [`SamplingParams::validate`]: super::SamplingParams::validate
     pub(crate) fn new(stop: &[String]) -> Self {
         let automata = stop.iter().map(|pattern| Automaton::new(pattern)).collect();
-        Self {
-            automata,
-            held: String::new(),
-        }
+        Self { automata, held: String::new() }
     }
 
     /// Takes new text, appends what may be shown to `shown`, and says whether a stop string was
@@ -83,13 +80,8 @@ impl StopStrings {
         let start = self.held.len();
         self.held.push_str(text);
         for (idx, byte) in text.bytes().enumerate() {
-            self.automata
-                .iter_mut()
-                .for_each(|automaton| automaton.advance(byte));
-            let complete = self
-                .automata
-                .iter()
-                .filter(|automaton| automaton.is_complete());
+            self.automata.iter_mut().for_each(|automaton| automaton.advance(byte));
+            let complete = self.automata.iter().filter(|automaton| automaton.is_complete());
             if let Some(longest) = complete.map(|automaton| automaton.matched).max() {
                 // Both ends of a match lie between characters, since stop strings are whole ones.
                 shown.push_str(&self.held[..start + idx + 1 - longest]);
@@ -97,12 +89,7 @@ impl StopStrings {
                 return true;
             }
         }
-        let num_held = self
-            .automata
-            .iter()
-            .map(|automaton| automaton.matched)
-            .max()
-            .unwrap_or(0);
+        let num_held = self.automata.iter().map(|automaton| automaton.matched).max().unwrap_or(0);
         shown.extend(self.held.drain(..self.held.len() - num_held));
         false
     }
@@ -143,10 +130,7 @@ mod tests {
     #[test]
     fn gives_the_held_text_back_at_the_end() {
         let (shown, is_stopped, held) = run(&["STOP"], &["go ST", "O"]);
-        assert_eq!(
-            (shown.concat().as_str(), is_stopped, held.as_str()),
-            ("go ", false, "STO")
-        );
+        assert_eq!((shown.concat().as_str(), is_stopped, held.as_str()), ("go ", false, "STO"));
     }
 
     #[test]
@@ -185,10 +169,9 @@ mod tests {
 
     /// The definition, on the whole text at once.
     fn expected(stop: &[String], text: &str) -> (String, bool) {
-        let matches = stop.iter().filter_map(|stop| {
-            text.find(stop.as_str())
-                .map(|start| (start + stop.len(), start))
-        });
+        let matches = stop
+            .iter()
+            .filter_map(|stop| text.find(stop.as_str()).map(|start| (start + stop.len(), start)));
         match matches.min() {
             Some((_, start)) => (text[..start].to_string(), true),
             None => (text.to_string(), false),

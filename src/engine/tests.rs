@@ -19,18 +19,11 @@ fn options() -> EngineOptions {
 }
 
 fn request(prompt: &[u32], params: SamplingParams) -> Request {
-    Request {
-        prompt_token_ids: prompt.to_vec(),
-        params,
-    }
+    Request { prompt_token_ids: prompt.to_vec(), params }
 }
 
 fn greedy_params(max_tokens: u64) -> SamplingParams {
-    SamplingParams {
-        temperature: 0.0,
-        max_tokens: Some(max_tokens),
-        ..SamplingParams::default()
-    }
+    SamplingParams { temperature: 0.0, max_tokens: Some(max_tokens), ..SamplingParams::default() }
 }
 
 /// Everything that one request gave.
@@ -43,11 +36,7 @@ struct Answer {
 
 impl Answer {
     fn ended(text: &str, reason: FinishReason) -> Self {
-        Self {
-            text: text.into(),
-            token_ids: Vec::new(),
-            end: Ok(reason),
-        }
+        Self { text: text.into(), token_ids: Vec::new(), end: Ok(reason) }
     }
 
     fn without_tokens(mut self) -> Self {
@@ -60,10 +49,7 @@ fn read(mut stream: ResponseStream) -> Answer {
     let (mut text, mut token_ids) = (String::new(), Vec::new());
     let end = loop {
         match stream.blocking_recv().expect("a last message") {
-            Output::Delta {
-                text: more,
-                token_ids: tokens,
-            } => {
+            Output::Delta { text: more, token_ids: tokens } => {
                 text.push_str(&more);
                 token_ids.extend(tokens);
             }
@@ -76,15 +62,8 @@ fn read(mut stream: ResponseStream) -> Answer {
             Output::Failed(error) => break Err(error),
         }
     };
-    assert!(
-        stream.blocking_recv().is_none(),
-        "nothing follows the last message"
-    );
-    Answer {
-        text,
-        token_ids,
-        end,
-    }
+    assert!(stream.blocking_recv().is_none(), "nothing follows the last message");
+    Answer { text, token_ids, end }
 }
 
 fn wait_until(what: &str, is_true: impl Fn() -> bool) {
@@ -107,9 +86,7 @@ fn is_empty(engine: &EngineHandle) -> bool {
 fn many_requests() -> Vec<Request> {
     (0..24_u32)
         .map(|idx| {
-            let prompt: Vec<u32> = (0..=idx * 7 % 40)
-                .map(|i| 32 + (i * 5 + idx) % 90)
-                .collect();
+            let prompt: Vec<u32> = (0..=idx * 7 % 40).map(|i| 32 + (i * 5 + idx) % 90).collect();
             let sampled = SamplingParams {
                 seed: Some(u64::from(idx)),
                 max_tokens: Some(5 + u64::from(idx * 11 % 30)),
@@ -118,13 +95,7 @@ fn many_requests() -> Vec<Request> {
                 ..SamplingParams::default()
             };
             let temperature = if idx % 2 == 0 { 0.0 } else { 0.9 };
-            request(
-                &prompt,
-                SamplingParams {
-                    temperature,
-                    ..sampled
-                },
-            )
+            request(&prompt, SamplingParams { temperature, ..sampled })
         })
         .collect()
 }
@@ -134,14 +105,8 @@ fn greedy_output_is_what_the_model_says() {
     let (engine, _) = engine(true, &Script::Hash, &options());
     for prompt in [&[65_u32][..], &[72, 101, 108, 108, 111], &[40; 60]] {
         let answer = read(engine.submit(request(prompt, greedy_params(1000))).unwrap());
-        assert_eq!(
-            answer.token_ids,
-            greedy(&Script::Hash, prompt, 64 - prompt.len())
-        );
-        assert!(matches!(
-            answer.end,
-            Ok(FinishReason::Length | FinishReason::Stop)
-        ));
+        assert_eq!(answer.token_ids, greedy(&Script::Hash, prompt, 64 - prompt.len()));
+        assert!(matches!(answer.end, Ok(FinishReason::Length | FinishReason::Stop)));
     }
     assert!(is_empty(&engine));
 }
@@ -150,10 +115,7 @@ fn greedy_output_is_what_the_model_says() {
 fn load_preemption_chunks_and_padding_change_no_answer() {
     let alone: Vec<Answer> = {
         let (engine, _) = engine(true, &Script::Hash, &options());
-        many_requests()
-            .into_iter()
-            .map(|r| read(engine.submit(r).unwrap()))
-            .collect()
+        many_requests().into_iter().map(|r| read(engine.submit(r).unwrap())).collect()
     };
     for (request, answer) in many_requests().iter().zip(&alone) {
         if request.params.temperature <= 0.0 {
@@ -165,13 +127,9 @@ fn load_preemption_chunks_and_padding_change_no_answer() {
     }
     let mut num_preemptions = 0;
     let mut padded_tokens = 0;
-    for (max_num_seqs, max_num_batched_tokens, block_size, num_blocks) in [
-        (8, 32, 4, 64),
-        (24, 64, 4, 17),
-        (5, 7, 3, 22),
-        (1, 1, 64, 1),
-        (24, 3, 1, 70),
-    ] {
+    for (max_num_seqs, max_num_batched_tokens, block_size, num_blocks) in
+        [(8, 32, 4, 64), (24, 64, 4, 17), (5, 7, 3, 22), (1, 1, 64, 1), (24, 3, 1, 70)]
+    {
         for dynamic_shapes in [true, false] {
             let options = EngineOptions {
                 max_num_seqs,
@@ -181,10 +139,8 @@ fn load_preemption_chunks_and_padding_change_no_answer() {
                 ..options()
             };
             let (engine, _) = engine(dynamic_shapes, &Script::Hash, &options);
-            let streams: Vec<ResponseStream> = many_requests()
-                .into_iter()
-                .map(|r| engine.submit(r).unwrap())
-                .collect();
+            let streams: Vec<ResponseStream> =
+                many_requests().into_iter().map(|r| engine.submit(r).unwrap()).collect();
             for (idx, (stream, expected)) in streams.into_iter().zip(&alone).enumerate() {
                 assert_eq!(&read(stream), expected, "request {idx}, {options:?}");
             }
@@ -192,33 +148,21 @@ fn load_preemption_chunks_and_padding_change_no_answer() {
             let stats = engine.stats();
             num_preemptions += stats.num_preemptions;
             padded_tokens += stats.padded_tokens;
-            let prompts: u64 = many_requests()
-                .iter()
-                .map(|r| r.prompt_token_ids.len() as u64)
-                .sum();
-            assert_eq!(
-                stats.prompt_tokens, prompts,
-                "recomputed tokens are not counted twice"
-            );
+            let prompts: u64 =
+                many_requests().iter().map(|r| r.prompt_token_ids.len() as u64).sum();
+            assert_eq!(stats.prompt_tokens, prompts, "recomputed tokens are not counted twice");
             let generated: usize = alone.iter().map(|answer| answer.token_ids.len()).sum();
             assert_eq!(stats.generation_tokens, generated as u64);
             assert!(!dynamic_shapes || stats.padded_tokens == 0);
         }
     }
-    assert!(
-        num_preemptions > 10 && padded_tokens > 10,
-        "{num_preemptions} {padded_tokens}"
-    );
+    assert!(num_preemptions > 10 && padded_tokens > 10, "{num_preemptions} {padded_tokens}");
 }
 
 #[test]
 fn a_request_without_a_seed_gets_a_new_one_each_time() {
     let (engine, _) = engine(true, &Script::Hash, &options());
-    let params = SamplingParams {
-        max_tokens: Some(30),
-        ignore_eos: true,
-        ..Default::default()
-    };
+    let params = SamplingParams { max_tokens: Some(30), ignore_eos: true, ..Default::default() };
     let answer = || read(engine.submit(request(&[65], params.clone())).unwrap()).token_ids;
     assert_ne!(answer(), answer());
 }
@@ -227,10 +171,7 @@ fn a_request_without_a_seed_gets_a_new_one_each_time() {
 fn a_reader_that_goes_away_returns_its_blocks_within_one_step() {
     let (engine, control) = engine(true, &Script::Hash, &options());
     let gate = control.gate();
-    let params = SamplingParams {
-        ignore_eos: true,
-        ..greedy_params(60)
-    };
+    let params = SamplingParams { ignore_eos: true, ..greedy_params(60) };
     let stays = engine.submit(request(&[65], params.clone())).unwrap();
     let mut leaves = engine.submit(request(&[66], params.clone())).unwrap();
     gate.send(()).unwrap();
@@ -242,9 +183,7 @@ fn a_reader_that_goes_away_returns_its_blocks_within_one_step() {
     gate.send(()).unwrap();
     gate.send(()).unwrap();
     wait_until("one request less", || engine.num_unfinished() == 1);
-    wait_until("its block is free", || {
-        engine.stats().num_kv_blocks_used <= 2
-    });
+    wait_until("its block is free", || engine.stats().num_kv_blocks_used <= 2);
     assert!(engine.stats().num_steps <= 4);
     drop(gate);
     assert_eq!(read(stays).end, Ok(FinishReason::Length));
@@ -253,10 +192,7 @@ fn a_reader_that_goes_away_returns_its_blocks_within_one_step() {
 
 #[test]
 fn a_request_that_waits_can_be_cancelled_too() {
-    let options = EngineOptions {
-        max_num_seqs: 1,
-        ..options()
-    };
+    let options = EngineOptions { max_num_seqs: 1, ..options() };
     let (engine, control) = engine(true, &Script::Hash, &options);
     let gate = control.gate();
     let runs = engine.submit(request(&[65], greedy_params(20))).unwrap();
@@ -271,10 +207,7 @@ fn a_request_that_waits_can_be_cancelled_too() {
 #[test]
 fn a_reader_that_does_not_read_stops_nobody_and_loses_nothing() {
     let (engine, _) = engine(true, &Script::Hash, &options());
-    let params = SamplingParams {
-        ignore_eos: true,
-        ..greedy_params(60)
-    };
+    let params = SamplingParams { ignore_eos: true, ..greedy_params(60) };
     let slow = engine.submit(request(&[65], params.clone())).unwrap();
     let fast = engine.submit(request(&[65], params)).unwrap();
     let fast = read(fast);
@@ -288,10 +221,7 @@ fn a_failed_step_fails_its_requests_and_no_others() {
     let (engine, control) = engine(true, &Script::Hash, &options());
     control.fails.store(true, Ordering::SeqCst);
     let answer = read(engine.submit(request(&[65], greedy_params(5))).unwrap());
-    assert_eq!(
-        answer.end.unwrap_err().to_string(),
-        "the step failed: the device is on fire"
-    );
+    assert_eq!(answer.end.unwrap_err().to_string(), "the step failed: the device is on fire");
     assert!(is_empty(&engine));
     control.fails.store(false, Ordering::SeqCst);
     let answer = read(engine.submit(request(&[65], greedy_params(5))).unwrap());
@@ -302,12 +232,8 @@ fn a_failed_step_fails_its_requests_and_no_others() {
 fn logits_that_are_no_numbers_fail_their_own_request_only() {
     let (engine, control) = engine(true, &Script::Hash, &options());
     let gate = control.gate();
-    let good = engine
-        .submit(request(&[65, 66], greedy_params(20)))
-        .unwrap();
-    let bad = engine
-        .submit(request(&[65, POISON], greedy_params(20)))
-        .unwrap();
+    let good = engine.submit(request(&[65, 66], greedy_params(20))).unwrap();
+    let bad = engine.submit(request(&[65, POISON], greedy_params(20))).unwrap();
     drop(gate);
     assert_eq!(
         read(bad).end.unwrap_err().to_string(),
@@ -321,18 +247,14 @@ fn logits_that_are_no_numbers_fail_their_own_request_only() {
 fn a_panic_fails_everyone_and_the_engine_says_that_it_is_not_healthy() {
     let (engine, control) = engine(true, &Script::Hash, &options());
     let gate = control.gate();
-    let streams: Vec<_> = (0..12)
-        .map(|_| engine.submit(request(&[65], greedy_params(20))).unwrap())
-        .collect();
+    let streams: Vec<_> =
+        (0..12).map(|_| engine.submit(request(&[65], greedy_params(20))).unwrap()).collect();
     assert!(engine.is_healthy());
     control.panics.store(true, Ordering::SeqCst);
     drop(gate);
     for stream in streams {
         assert_eq!(read(stream).end, Err(RequestError::Stopped));
-        assert!(
-            !engine.is_healthy(),
-            "whoever is told finds an engine that says so"
-        );
+        assert!(!engine.is_healthy(), "whoever is told finds an engine that says so");
     }
     assert_eq!(engine.num_unfinished(), 0);
     let refused = engine.submit(request(&[65], greedy_params(1)));
@@ -342,25 +264,18 @@ fn a_panic_fails_everyone_and_the_engine_says_that_it_is_not_healthy() {
 
 #[test]
 fn shutdown_tells_everyone_and_may_be_called_again() {
-    let options = EngineOptions {
-        max_num_seqs: 2,
-        ..options()
-    };
+    let options = EngineOptions { max_num_seqs: 2, ..options() };
     let (engine, control) = engine(true, &Script::Hash, &options);
     let gate = control.gate();
-    let streams: Vec<_> = (0..5)
-        .map(|_| engine.submit(request(&[65], greedy_params(50))).unwrap())
-        .collect();
+    let streams: Vec<_> =
+        (0..5).map(|_| engine.submit(request(&[65], greedy_params(50))).unwrap()).collect();
     gate.send(()).unwrap();
     let stopping = {
         let engine = engine.clone();
         thread::spawn(move || engine.shutdown())
     };
     wait_until("the engine is stopping", || {
-        matches!(
-            engine.submit(request(&[65], greedy_params(1))),
-            Err(SubmitError::Stopped)
-        )
+        matches!(engine.submit(request(&[65], greedy_params(1))), Err(SubmitError::Stopped))
     });
     drop(gate);
     engine.shutdown();
@@ -404,28 +319,19 @@ fn the_last_handle_lets_the_engine_finish_and_go() {
     drop(gate);
     assert_eq!(read(stream).token_ids, greedy(&Script::Hash, &[65], 10));
     // The engine's own share of the model goes with its thread.
-    wait_until("the thread is gone", || {
-        std::sync::Arc::strong_count(&control) == 1
-    });
+    wait_until("the thread is gone", || std::sync::Arc::strong_count(&control) == 1);
 }
 
 #[test]
 fn one_request_more_than_the_queue_holds_is_refused() {
-    let options = EngineOptions {
-        max_num_seqs: 2,
-        max_num_queued_reqs: 3,
-        ..options()
-    };
+    let options = EngineOptions { max_num_seqs: 2, max_num_queued_reqs: 3, ..options() };
     let (engine, control) = engine(true, &Script::Hash, &options);
     let gate = control.gate();
     let submit = || engine.submit(request(&[65], greedy_params(4)));
     // Many callers at once: exactly as many get in as there is room for.
     let streams: Vec<_> = thread::scope(|scope| {
         let callers: Vec<_> = (0..20).map(|_| scope.spawn(submit)).collect();
-        callers
-            .into_iter()
-            .map(|caller| caller.join().unwrap())
-            .collect()
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
     let (taken, refused): (Vec<_>, Vec<_>) = streams.into_iter().partition(Result::is_ok);
     assert_eq!((taken.len(), engine.num_unfinished()), (5, 5));
@@ -454,15 +360,9 @@ fn requests_that_can_never_be_served_are_refused() {
     );
     assert_eq!(
         refusal(&[65; 64], greedy_params(1)),
-        SubmitError::PromptTooLong {
-            prompt_tokens: 64,
-            max_model_len: 64
-        }
+        SubmitError::PromptTooLong { prompt_tokens: 64, max_model_len: 64 }
     );
-    let nan = SamplingParams {
-        temperature: f32::NAN,
-        ..SamplingParams::default()
-    };
+    let nan = SamplingParams { temperature: f32::NAN, ..SamplingParams::default() };
     assert!(matches!(refusal(&[65], nan), SubmitError::Invalid(_)));
     assert_eq!(engine.num_unfinished(), 0);
     assert_eq!(engine.stats().num_steps, 0);
@@ -483,48 +383,26 @@ fn text_ends_before_a_stop_string() {
     let stop = FinishReason::Stop;
     let heard = |text, stop: &[&str]| say(text, params(stop)).without_tokens();
     assert_eq!(heard("one</s>two", &["</s>"]), Answer::ended("one", stop));
-    assert_eq!(
-        heard("one</b>two", &["</s>"]),
-        Answer::ended("one</b>two", stop)
-    );
+    assert_eq!(heard("one</b>two", &["</s>"]), Answer::ended("one</b>two", stop));
     assert_eq!(heard("né中é!", &["中"]), Answer::ended("né", stop));
     assert_eq!(heard("abc</", &["</s>"]), Answer::ended("abc</", stop));
     let answer = say("one</s>two", params(&["</s>"]));
-    assert_eq!(
-        answer.token_ids.len(),
-        7,
-        "the tokens of the stop string were generated"
-    );
+    assert_eq!(answer.token_ids.len(), 7, "the tokens of the stop string were generated");
 }
 
 #[test]
 fn stop_tokens_end_the_text_and_are_not_part_of_it() {
-    let params = SamplingParams {
-        stop_token_ids: vec![b'x'.into()],
-        ..greedy_params(40)
-    };
+    let params = SamplingParams { stop_token_ids: vec![b'x'.into()], ..greedy_params(40) };
     let answer = say("abxcd", params);
     assert_eq!(answer.token_ids, [97, 98, 120]);
-    assert_eq!(
-        answer.without_tokens(),
-        Answer::ended("ab", FinishReason::Stop)
-    );
+    assert_eq!(answer.without_tokens(), Answer::ended("ab", FinishReason::Stop));
     let answer = say("ab", greedy_params(40));
-    assert_eq!(
-        (answer.text.as_str(), answer.token_ids.last()),
-        ("ab", Some(&EOS))
-    );
+    assert_eq!((answer.text.as_str(), answer.token_ids.last()), ("ab", Some(&EOS)));
 }
 
 #[test]
 fn the_end_of_text_token_may_be_ignored() {
-    let answer = say(
-        "ab",
-        SamplingParams {
-            ignore_eos: true,
-            ..greedy_params(6)
-        },
-    );
+    let answer = say("ab", SamplingParams { ignore_eos: true, ..greedy_params(6) });
     assert_eq!(answer.token_ids, [97, 98, 0, 0, 0, 0]);
     assert_eq!(answer.end, Ok(FinishReason::Length));
 }
@@ -532,17 +410,9 @@ fn the_end_of_text_token_may_be_ignored() {
 #[test]
 fn text_ends_at_max_tokens_or_with_the_context() {
     let text = "x".repeat(100);
-    let (length, forever) = (
-        FinishReason::Length,
-        SamplingParams {
-            max_tokens: None,
-            ..greedy_params(1)
-        },
-    );
-    assert_eq!(
-        say(&text, greedy_params(7)).without_tokens(),
-        Answer::ended("xxxxxxx", length)
-    );
+    let (length, forever) =
+        (FinishReason::Length, SamplingParams { max_tokens: None, ..greedy_params(1) });
+    assert_eq!(say(&text, greedy_params(7)).without_tokens(), Answer::ended("xxxxxxx", length));
     assert_eq!(say(&text, forever).text.len(), 63);
     assert_eq!(say(&text, greedy_params(u64::MAX)).text.len(), 63);
 }

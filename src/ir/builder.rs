@@ -1,10 +1,10 @@
 //! Makes graphs, node by node, inferring types as it goes.
 
+use super::DType;
 use super::graph::{Graph, Node, Value, ValueId, ValueType};
 use super::infer::{TypeError, infer};
 use super::op::{Constant, Op, WeightPart};
 use super::shape::{Dim, Shape, Symbol, SymbolId};
-use super::DType;
 
 /// A graph under construction.
 ///

@@ -139,9 +139,7 @@ impl DType {
             Some((last, outer)) => (*last, outer),
             None => (1, shape),
         };
-        outer
-            .iter()
-            .try_fold(self.row_bytes(last)?, |bytes, &dim| bytes.checked_mul(dim))
+        outer.iter().try_fold(self.row_bytes(last)?, |bytes, &dim| bytes.checked_mul(dim))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The arena: nodes in topological order, values by id.
 
+use super::DType;
 use super::op::{Op, WeightPart};
 use super::shape::{Dim, Shape, Symbol, SymbolId};
-use super::DType;
 
 /// Index of a [`Value`] in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,10 +158,8 @@ impl Graph {
         let mut value_of = vec![None; self.symbols.len()];
         let mut graph = self.clone();
         for &(id, value) in bindings {
-            let symbol = graph
-                .symbols
-                .get_mut(id.0 as usize)
-                .ok_or(SpecialiseError::UnknownSymbol(id))?;
+            let symbol =
+                graph.symbols.get_mut(id.0 as usize).ok_or(SpecialiseError::UnknownSymbol(id))?;
             if !(symbol.min..=symbol.max).contains(&value) {
                 return Err(SpecialiseError::OutOfBounds {
                     name: symbol.name.clone(),

@@ -91,8 +91,9 @@ pub fn infer(op: &Op, operands: &[&ValueType]) -> Result<Vec<ValueType>, TypeErr
             let [a, b] = check.arity(operands)?;
             check.float("a", a)?;
             check.same_dtype("b", b, a)?;
-            let shape = broadcast(&a.shape, &b.shape)
-                .ok_or_else(|| check.shape("b", format!("broadcastable with {}", a.shape), &b.shape))?;
+            let shape = broadcast(&a.shape, &b.shape).ok_or_else(|| {
+                check.shape("b", format!("broadcastable with {}", a.shape), &b.shape)
+            })?;
             vec![ValueType { dtype: a.dtype, shape }]
         }
         Op::Silu => {
@@ -124,7 +125,8 @@ pub fn infer(op: &Op, operands: &[&ValueType]) -> Result<Vec<ValueType>, TypeErr
             match (x.shape.last(), end) {
                 (Some(Dim::Fixed(size)), Some(end)) if *len > 0 && end <= size => {}
                 _ => {
-                    let expected = format!("at least {start} + {len} wide, and the slice not empty");
+                    let expected =
+                        format!("at least {start} + {len} wide, and the slice not empty");
                     return Err(check.shape("x", expected, &x.shape));
                 }
             }
@@ -181,7 +183,8 @@ pub fn infer(op: &Op, operands: &[&ValueType]) -> Result<Vec<ValueType>, TypeErr
             vec![cache.clone()]
         }
         Op::PagedAttention { scale, window } => {
-            let [q, k_cache, v_cache, block_tables, query_ends, seq_lens] = check.arity(operands)?;
+            let [q, k_cache, v_cache, block_tables, query_ends, seq_lens] =
+                check.arity(operands)?;
             if !(scale.is_finite() && *scale > 0.0) {
                 return Err(check.attribute(&format!("scale must be above 0, got {scale}")));
             }
@@ -327,7 +330,9 @@ impl Check {
     fn heads(&self, q: &ValueType, cache: &ValueType) -> Result<(), TypeError> {
         match (q.shape.0[1], cache.shape.0[2]) {
             (Dim::Fixed(heads), Dim::Fixed(groups))
-                if groups > 0 && heads.is_multiple_of(groups) && q.shape.0[2] == cache.shape.0[3] =>
+                if groups > 0
+                    && heads.is_multiple_of(groups)
+                    && q.shape.0[2] == cache.shape.0[3] =>
             {
                 Ok(())
             }

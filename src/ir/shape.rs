@@ -100,9 +100,9 @@ impl Shape {
             .iter()
             .map(|dim| match *dim {
                 Dim::Fixed(size) => usize::try_from(size).ok(),
-                Dim::Symbolic(SymbolId(id)) => value_of
-                    .get(id as usize)
-                    .and_then(|&size| usize::try_from(size).ok()),
+                Dim::Symbolic(SymbolId(id)) => {
+                    value_of.get(id as usize).and_then(|&size| usize::try_from(size).ok())
+                }
             })
             .collect()
     }

@@ -117,7 +117,11 @@ fn structure(graph: &Graph, node: &Node, defined: &mut [bool]) -> Result<(), Ver
         match defined.get(id.0 as usize) {
             Some(true) => {}
             Some(false) => {
-                return Err(at_node(graph, node, format!("operand %{} is used before it is defined", id.0)));
+                return Err(at_node(
+                    graph,
+                    node,
+                    format!("operand %{} is used before it is defined", id.0),
+                ));
             }
             None => return Err(at_node(graph, node, format!("operand %{} does not exist", id.0))),
         }
@@ -231,7 +235,10 @@ fn returns(graph: &Graph) -> Result<(), VerifyError> {
     }
     for id in &graph.outputs {
         if graph.values.get(id.0 as usize).is_none() {
-            return Err(fail(format!("returned value %{} does not exist", id.0), graph.name.clone()));
+            return Err(fail(
+                format!("returned value %{} does not exist", id.0),
+                graph.name.clone(),
+            ));
         }
     }
     Ok(())
@@ -266,10 +273,18 @@ fn caches(graph: &Graph) -> Result<(), VerifyError> {
             };
             if wants_cache != is_cache[idx] {
                 let message = if wants_cache { "needs a cache" } else { "cannot use a cache" };
-                return Err(at_node(graph, node, format!("{} {message} as operand {operand}", node.op.name())));
+                return Err(at_node(
+                    graph,
+                    node,
+                    format!("{} {message} as operand {operand}", node.op.name()),
+                ));
             }
             if is_written[idx] {
-                return Err(at_node(graph, node, format!("cache %{} is used after it was written", id.0)));
+                return Err(at_node(
+                    graph,
+                    node,
+                    format!("cache %{} is used after it was written", id.0),
+                ));
             }
         }
         if matches!(node.op, Op::KvWrite) {

@@ -52,7 +52,10 @@ pub(super) struct Layers<'a> {
 
 impl<'a> Layers<'a> {
     /// The signature, the embedding and the rope tables; returns the first hidden state.
-    pub(super) fn begin(model: &'a Model, block_size: usize) -> Result<(Self, Residual), ModelError> {
+    pub(super) fn begin(
+        model: &'a Model,
+        block_size: usize,
+    ) -> Result<(Self, Residual), ModelError> {
         let config = model.config();
         let mut builder = Builder::new(config.architecture.class_name());
         declare_symbols(&mut builder);
@@ -226,8 +229,7 @@ impl<'a> Layers<'a> {
     /// `down(silu(gate(x)) * up(x))`.
     fn gated_mlp(&mut self, module: &str, x: ValueId) -> Result<ValueId, ModelError> {
         let config = self.config();
-        let (hidden, inner, bias) =
-            (config.hidden_size, config.intermediate_size, config.mlp_bias);
+        let (hidden, inner, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
         let gate = self.linear(&format!("{module}.gate_proj"), x, [inner, hidden], bias)?;
         let up = self.linear(&format!("{module}.up_proj"), x, [inner, hidden], bias)?;
         let gate = self.builder.op(&format!("{module}.act"), Op::Silu, &[gate])?;

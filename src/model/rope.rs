@@ -65,9 +65,7 @@ pub fn rope_tables(
 ) -> Result<RopeTables, RopeError> {
     let frequencies = inverse_frequencies(config, head_dim)?;
     let attention_factor = match config.scaling {
-        RopeScaling::Yarn {
-            attention_factor, ..
-        } => attention_factor as f32,
+        RopeScaling::Yarn { attention_factor, .. } => attention_factor as f32,
         _ => 1.0,
     };
     let pairs = frequencies.len();
@@ -84,10 +82,7 @@ pub fn rope_tables(
 }
 
 fn reserve(num_positions: usize, pairs: usize) -> Result<Vec<f32>, RopeError> {
-    let out_of_memory = || RopeError::OutOfMemory {
-        num_positions,
-        pairs,
-    };
+    let out_of_memory = || RopeError::OutOfMemory { num_positions, pairs };
     let len = num_positions.checked_mul(pairs).ok_or_else(out_of_memory)?;
     let mut table = Vec::new();
     table.try_reserve_exact(len).map_err(|_| out_of_memory())?;
@@ -96,9 +91,8 @@ fn reserve(num_positions: usize, pairs: usize) -> Result<Vec<f32>, RopeError> {
 
 /// The angle of one step for each pair, `[head_dim / 2]`.
 fn inverse_frequencies(config: &RopeConfig, head_dim: usize) -> Result<Vec<f32>, RopeError> {
-    let mut frequencies: Vec<f32> = (0..head_dim / 2)
-        .map(|pair| 1.0 / wavelength_base(config.theta, pair, head_dim))
-        .collect();
+    let mut frequencies: Vec<f32> =
+        (0..head_dim / 2).map(|pair| 1.0 / wavelength_base(config.theta, pair, head_dim)).collect();
     match &config.scaling {
         RopeScaling::None => {}
         RopeScaling::Linear { factor } => {
@@ -229,11 +223,7 @@ impl YarnRamp {
 /// the paper), or the quotient that `mscale` and `mscale_all_dim` ask for.
 pub fn yarn_attention_factor(factor: f64, mscale: Option<(f64, f64)>) -> f64 {
     let recommended = |mscale: f64| {
-        if factor <= 1.0 {
-            1.0
-        } else {
-            0.1 * mscale * factor.ln() + 1.0
-        }
+        if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
     };
     match mscale {
         Some((mscale, mscale_all_dim)) => recommended(mscale) / recommended(mscale_all_dim),

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::config::{
-    ConfigError, GgufTensorFacts, MAX_CONFIG_BYTES, MetadataSource, ModelConfig,
-};
+use super::config::{ConfigError, GgufTensorFacts, MAX_CONFIG_BYTES, MetadataSource, ModelConfig};
 use super::layers::{EMBEDDING, LM_HEAD, ROPE_COS, ROPE_SIN};
 use super::registry;
 use super::rope::{RopeError, rope_tables};
@@ -142,11 +140,7 @@ impl Model {
         graph: &Graph,
         num_positions: usize,
     ) -> Result<Vec<Vec<Tensor>>, ModelError> {
-        let tables = rope_tables(
-            &self.config.rope,
-            self.config.head_dim,
-            num_positions,
-        )?;
+        let tables = rope_tables(&self.config.rope, self.config.head_dim, num_positions)?;
         let shape = vec![num_positions, self.config.head_dim / 2];
         let table = |name: &str, values: &[f32]| {
             Tensor::from_f32(name, shape.clone(), values.to_vec())
@@ -195,9 +189,9 @@ fn read_config(path: &Path) -> Result<Vec<u8>, ModelError> {
 
 /// The config of a GGUF file: its metadata, and what its tensors say.
 fn gguf_config(checkpoint: &Checkpoint) -> Result<ModelConfig, ModelError> {
-    let metadata = checkpoint.gguf().ok_or_else(|| ModelError::NotAModel {
-        path: checkpoint.path().to_owned(),
-    })?;
+    let metadata = checkpoint
+        .gguf()
+        .ok_or_else(|| ModelError::NotAModel { path: checkpoint.path().to_owned() })?;
     let has = |name: &str| checkpoint.contains(name);
     let factors = "rope_freqs.weight";
     let facts = GgufTensorFacts {

@@ -51,46 +51,31 @@ pub(super) async fn read(state: &ServerState, request: Request) -> Result<Receiv
     let timeout = state.options().body_read_timeout;
     tokio::time::timeout(timeout, read_all(state, request))
         .await
-        .unwrap_or(Err(ApiError::BodyTimeout {
-            seconds: timeout.as_secs(),
-        }))
+        .unwrap_or(Err(ApiError::BodyTimeout { seconds: timeout.as_secs() }))
 }
 
 async fn read_all(state: &ServerState, request: Request) -> Result<ReceivedBody, ApiError> {
     let limit = state.options().max_body_bytes;
     let mut stream = request.into_body().into_data_stream();
-    let mut body = ReceivedBody {
-        bytes: Vec::new(),
-        budget: None,
-    };
+    let mut body = ReceivedBody { bytes: Vec::new(), budget: None };
     let mut total = 0_usize;
     while let Some(chunk) = poll_fn(|cx| Pin::new(&mut stream).poll_next(cx)).await {
         let chunk = chunk.map_err(|error| {
             tracing::debug!(%error, "a request body broke off");
             let message = "the request body broke off or is not framed as its headers say";
-            ApiError::Invalid {
-                param: None,
-                message: message.to_owned(),
-            }
+            ApiError::Invalid { param: None, message: message.to_owned() }
         })?;
         total = total.saturating_add(chunk.len());
         if total <= limit {
             body.reserve(state, chunk.len())?;
             body.bytes.extend_from_slice(&chunk);
         } else if total <= limit.saturating_add(LINGER_BYTES) {
-            body = ReceivedBody {
-                bytes: Vec::new(),
-                budget: None,
-            };
+            body = ReceivedBody { bytes: Vec::new(), budget: None };
         } else {
             break;
         }
     }
-    if total > limit {
-        Err(ApiError::BodyTooLarge { limit })
-    } else {
-        Ok(body)
-    }
+    if total > limit { Err(ApiError::BodyTooLarge { limit }) } else { Ok(body) }
 }
 
 impl ReceivedBody {
@@ -101,11 +86,8 @@ impl ReceivedBody {
             message: "the memory for request bodies is in use".to_owned(),
         };
         let permits = u32::try_from(bytes).map_err(|_| full())?;
-        let more = state
-            .body_budget()
-            .clone()
-            .try_acquire_many_owned(permits)
-            .map_err(|_| full())?;
+        let more =
+            state.body_budget().clone().try_acquire_many_owned(permits).map_err(|_| full())?;
         match &mut self.budget {
             Some(budget) => budget.merge(more),
             none => *none = Some(more),

@@ -21,30 +21,17 @@ const MAX_MESSAGE_BYTES: usize = 600;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiError {
     #[error("{message}")]
-    Invalid {
-        param: Option<String>,
-        message: String,
-    },
+    Invalid { param: Option<String>, message: String },
     #[error("`{param}` is not supported by this version{}", neutral_hint(.neutral))]
-    Unsupported {
-        param: String,
-        neutral: &'static [&'static str],
-    },
+    Unsupported { param: String, neutral: &'static [&'static str] },
     #[error("{message}")]
-    ContextLength {
-        param: &'static str,
-        message: String,
-    },
+    ContextLength { param: &'static str, message: String },
     #[error("the model `{model}` does not exist; this server has `{served}`")]
     ModelNotFound { model: String, served: String },
     #[error("invalid URL ({method} {path})")]
     UnknownPath { method: String, path: String },
     #[error("method {method} is not allowed for {path}; allowed: {allow}")]
-    MethodNotAllowed {
-        method: String,
-        path: String,
-        allow: &'static str,
-    },
+    MethodNotAllowed { method: String, path: String, allow: &'static str },
     #[error("the request body is larger than {limit} bytes, the most that is accepted")]
     BodyTooLarge { limit: usize },
     #[error("the request body did not arrive within {seconds} seconds")]
@@ -71,10 +58,7 @@ fn neutral_hint(neutral: &[&str]) -> String {
 impl ApiError {
     /// A field with a wrong value.
     pub(crate) fn invalid(param: &str, message: impl Into<String>) -> Self {
-        Self::Invalid {
-            param: Some(param.to_owned()),
-            message: message.into(),
-        }
+        Self::Invalid { param: Some(param.to_owned()), message: message.into() }
     }
 
     /// What a refused submission becomes; `prompt_param` is the field that carried the prompt.
@@ -83,13 +67,10 @@ impl ApiError {
             SubmitError::Invalid(InvalidParam { param, message }) => {
                 Self::invalid(param, format!("invalid {param}: {message}"))
             }
-            SubmitError::PromptTooLong { .. } => Self::ContextLength {
-                param: prompt_param,
-                message: error.to_string(),
-            },
-            SubmitError::Overloaded { .. } => Self::Overloaded {
-                message: error.to_string(),
-            },
+            SubmitError::PromptTooLong { .. } => {
+                Self::ContextLength { param: prompt_param, message: error.to_string() }
+            }
+            SubmitError::Overloaded { .. } => Self::Overloaded { message: error.to_string() },
             SubmitError::Draining => Self::Draining,
             SubmitError::Stopped => Self::EngineStopped,
         }
@@ -111,41 +92,27 @@ impl ApiError {
         const INVALID: &str = "invalid_request_error";
         match self {
             Self::Invalid { .. } => (StatusCode::BAD_REQUEST, INVALID, None),
-            Self::Unsupported { .. } => (
-                StatusCode::BAD_REQUEST,
-                INVALID,
-                Some("unsupported_parameter"),
-            ),
-            Self::ContextLength { .. } => (
-                StatusCode::BAD_REQUEST,
-                INVALID,
-                Some("context_length_exceeded"),
-            ),
+            Self::Unsupported { .. } => {
+                (StatusCode::BAD_REQUEST, INVALID, Some("unsupported_parameter"))
+            }
+            Self::ContextLength { .. } => {
+                (StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"))
+            }
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
             Self::UnknownPath { .. } => (StatusCode::NOT_FOUND, INVALID, None),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
-            Self::BodyTooLarge { .. } => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                INVALID,
-                Some("body_too_large"),
-            ),
+            Self::BodyTooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("body_too_large"))
+            }
             Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
             Self::ContentEncoding { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, None),
-            Self::Overloaded { .. } => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "rate_limit_error",
-                Some("rate_limit_exceeded"),
-            ),
-            Self::Draining => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "server_error",
-                Some("draining"),
-            ),
-            Self::EngineStopped => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "server_error",
-                Some("engine_stopped"),
-            ),
+            Self::Overloaded { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("rate_limit_exceeded"))
+            }
+            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("draining")),
+            Self::EngineStopped => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("engine_stopped"))
+            }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", None),
         }
     }
@@ -210,20 +177,14 @@ mod tests {
 
     #[test]
     fn a_code_is_a_string_or_null_and_every_key_is_present() {
-        let known = ApiError::ModelNotFound {
-            model: "a".into(),
-            served: "b".into(),
-        };
+        let known = ApiError::ModelNotFound { model: "a".into(), served: "b".into() };
         let json: serde_json::Value = serde_json::from_slice(&known.body().to_json()).unwrap();
         assert_eq!(json["error"]["code"], "model_not_found");
         assert_eq!(json["error"]["param"], "model");
         let json: serde_json::Value =
             serde_json::from_slice(&ApiError::Internal.body().to_json()).unwrap();
         let error = json["error"].as_object().unwrap();
-        assert_eq!(
-            error.keys().collect::<Vec<_>>(),
-            ["message", "type", "param", "code"]
-        );
+        assert_eq!(error.keys().collect::<Vec<_>>(), ["message", "type", "param", "code"]);
         assert!(error["code"].is_null() && error["param"].is_null());
     }
 
@@ -231,10 +192,7 @@ mod tests {
     fn a_long_message_is_cut_between_characters() {
         let error = ApiError::invalid("prompt", "é".repeat(MAX_MESSAGE_BYTES));
         let message = error.body().error.message;
-        assert!(
-            message.len() <= MAX_MESSAGE_BYTES + 3 && message.ends_with("é..."),
-            "{message}"
-        );
+        assert!(message.len() <= MAX_MESSAGE_BYTES + 3 && message.ends_with("é..."), "{message}");
     }
 
     #[test]

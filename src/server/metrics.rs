@@ -46,9 +46,7 @@ impl Default for Recorded {
     fn default() -> Self {
         Self {
             http_requests: BTreeMap::new(),
-            ended: [STOP, LENGTH, ABORT, ERROR]
-                .map(|reason| (reason, 0))
-                .into(),
+            ended: [STOP, LENGTH, ABORT, ERROR].map(|reason| (reason, 0)).into(),
             time_to_first_token: Histogram::new(names::TIME_TO_FIRST_TOKEN),
             inter_token_latency: Histogram::new(names::INTER_TOKEN_LATENCY),
             time_per_output_token: Histogram::new(names::REQUEST_TIME_PER_OUTPUT_TOKEN),
@@ -86,11 +84,7 @@ pub(super) struct RequestRecord {
 
 impl RequestRecord {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            metrics,
-            last_token_at: None,
-            has_ended: false,
-        }
+        Self { metrics, last_token_at: None, has_ended: false }
     }
 
     /// Tokens arrived.
@@ -113,14 +107,10 @@ impl RequestRecord {
         self.end(reason.as_str());
         let mut recorded = self.metrics.lock();
         recorded.queue_time.observe_seconds(usage.queue_time);
-        recorded
-            .time_to_first_token
-            .observe_seconds(usage.time_to_first_token);
+        recorded.time_to_first_token.observe_seconds(usage.time_to_first_token);
         recorded.e2e_latency.observe_seconds(usage.total_time);
         recorded.prompt_tokens.observe(usage.prompt_tokens as f64);
-        recorded
-            .generation_tokens
-            .observe(usage.completion_tokens as f64);
+        recorded.generation_tokens.observe(usage.completion_tokens as f64);
         if usage.completion_tokens > 1 {
             let decode = usage.total_time.saturating_sub(usage.time_to_first_token);
             let mean = decode.as_secs_f64() / (usage.completion_tokens - 1) as f64;
@@ -169,11 +159,7 @@ struct Histogram {
 impl Histogram {
     fn new(metric: Metric) -> Self {
         let num_bounds = Self::bounds(&metric).len();
-        Self {
-            metric,
-            counts: vec![0; num_bounds + 1],
-            sum: 0.0,
-        }
+        Self { metric, counts: vec![0; num_bounds + 1], sum: 0.0 }
     }
 
     fn bounds(metric: &Metric) -> &'static [f64] {
@@ -202,17 +188,10 @@ pub(super) async fn page(State(state): State<ServerState>) -> Response {
     page.labelled(
         &names::BOOT_PHASE_SECONDS,
         state.about().boot_phases.iter().map(|(phase, took)| {
-            (
-                vec![("phase", phase.clone())],
-                format!("{:?}", took.as_secs_f64()),
-            )
+            (vec![("phase", phase.clone())], format!("{:?}", took.as_secs_f64()))
         }),
     );
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        page.text,
-    )
-        .into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text).into_response()
 }
 
 /// The page while it is written. Every series carries `model_name`.
@@ -223,10 +202,7 @@ struct Page {
 
 impl Page {
     fn new(model_name: &str) -> Self {
-        Self {
-            text: String::with_capacity(16 << 10),
-            model_name: model_name.to_owned(),
-        }
+        Self { text: String::with_capacity(16 << 10), model_name: model_name.to_owned() }
     }
 
     fn engine(&mut self, stats: &EngineStats) {
@@ -249,10 +225,7 @@ impl Page {
         self.labelled(
             &names::REQUEST_SUCCESS,
             ended.map(|(reason, count)| {
-                (
-                    vec![("finished_reason", (*reason).to_owned())],
-                    count.to_string(),
-                )
+                (vec![("finished_reason", (*reason).to_owned())], count.to_string())
             }),
         );
         for histogram in [
@@ -294,9 +267,7 @@ impl Page {
     fn histogram(&mut self, histogram: &Histogram) {
         let name = histogram.metric.name;
         self.header(&histogram.metric);
-        let bounds = Histogram::bounds(&histogram.metric)
-            .iter()
-            .map(|bound| format!("{bound:?}"));
+        let bounds = Histogram::bounds(&histogram.metric).iter().map(|bound| format!("{bound:?}"));
         let mut count = 0;
         for (bound, in_bucket) in bounds.chain(["+Inf".to_owned()]).zip(&histogram.counts) {
             count += in_bucket;
@@ -329,10 +300,7 @@ impl Page {
 
 /// A label's value as the text format wants it.
 fn escaped(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -341,11 +309,7 @@ mod tests {
 
     fn rendered(metrics: &Metrics) -> String {
         let mut page = Page::new("tiny \"one\"");
-        page.engine(&EngineStats {
-            num_kv_blocks: 8,
-            num_kv_blocks_used: 2,
-            ..Default::default()
-        });
+        page.engine(&EngineStats { num_kv_blocks: 8, num_kv_blocks_used: 2, ..Default::default() });
         page.recorded(&metrics.lock());
         page.text
     }
@@ -377,10 +341,7 @@ mod tests {
             format!("vllm:request_generation_tokens_bucket{label},le=\"+Inf\"}} 1"),
             format!("vllm:kv_cache_usage_perc{label}}} 0.25"),
         ] {
-            assert!(
-                page.lines().any(|found| found == line),
-                "{line} is missing in\n{page}"
-            );
+            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
         }
     }
 

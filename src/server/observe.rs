@@ -33,16 +33,10 @@ impl RequestTag {
     fn of(headers: &HeaderMap) -> Self {
         let is_plain = |tag: &&str| {
             (1..=MAX_TAG_BYTES).contains(&tag.len())
-                && tag
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+                && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         };
-        let given = headers
-            .get(X_REQUEST_ID)
-            .and_then(|value| value.to_str().ok());
-        given
-            .filter(is_plain)
-            .map_or_else(Self::random, |tag| Self(tag.to_owned()))
+        let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
+        given.filter(is_plain).map_or_else(Self::random, |tag| Self(tag.to_owned()))
     }
 
     /// 128 bits that no other process and no other request of this one has.
@@ -50,11 +44,7 @@ impl RequestTag {
         static KEYS: LazyLock<(RandomState, RandomState)> = LazyLock::new(Default::default);
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(format!(
-            "{:016x}{:016x}",
-            KEYS.0.hash_one(count),
-            KEYS.1.hash_one(count)
-        ))
+        Self(format!("{:016x}{:016x}", KEYS.0.hash_one(count), KEYS.1.hash_one(count)))
     }
 }
 
@@ -70,9 +60,7 @@ pub(super) async fn observe(
     request.extensions_mut().insert(tag.clone());
     let span = tracing::error_span!("request", request_id = tag.as_str());
 
-    let answered = catch_panic(next.run(request))
-        .instrument(span.clone())
-        .await;
+    let answered = catch_panic(next.run(request)).instrument(span.clone()).await;
     let mut response = answered.unwrap_or_else(|_| {
         span.in_scope(|| tracing::error!(path, "a handler panicked"));
         ApiError::Internal.into_response()

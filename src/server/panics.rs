@@ -13,12 +13,10 @@ pub(super) async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Panic
     let mut future = pin!(future);
     // The future is never polled again after a panic, so nobody sees what it left half done; what
     // it shares with other requests is behind locks that ignore poison or is not changed at all.
-    std::future::poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(_) => std::task::Poll::Ready(Err(Panicked)),
-        },
-    )
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(_) => std::task::Poll::Ready(Err(Panicked)),
+    })
     .await
 }
 

@@ -21,44 +21,17 @@ struct Route {
 const GET: &str = "GET,HEAD";
 const POST: &str = "POST";
 const MODEL_PREFIX: &str = "/v1/models/";
-const MODEL: Route = Route {
-    path: "/v1/models/{id}",
-    allow: GET,
-};
+const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 
 const ROUTES: [Route; 8] = [
-    Route {
-        path: "/v1/models",
-        allow: GET,
-    },
-    Route {
-        path: "/v1/completions",
-        allow: POST,
-    },
-    Route {
-        path: "/v1/chat/completions",
-        allow: POST,
-    },
-    Route {
-        path: "/health",
-        allow: GET,
-    },
-    Route {
-        path: "/health/live",
-        allow: GET,
-    },
-    Route {
-        path: "/health/ready",
-        allow: GET,
-    },
-    Route {
-        path: "/metrics",
-        allow: GET,
-    },
-    Route {
-        path: "/version",
-        allow: GET,
-    },
+    Route { path: "/v1/models", allow: GET },
+    Route { path: "/v1/completions", allow: POST },
+    Route { path: "/v1/chat/completions", allow: POST },
+    Route { path: "/health", allow: GET },
+    Route { path: "/health/live", allow: GET },
+    Route { path: "/health/ready", allow: GET },
+    Route { path: "/metrics", allow: GET },
+    Route { path: "/version", allow: GET },
 ];
 
 fn route(path: &str) -> Option<&'static Route> {

@@ -128,10 +128,7 @@ impl Connections {
 
     fn open(&mut self, stream: TcpStream) {
         if self.tasks.len() >= self.options.max_connections {
-            tracing::warn!(
-                max_connections = self.options.max_connections,
-                "too many connections"
-            );
+            tracing::warn!(max_connections = self.options.max_connections, "too many connections");
             // Best effort: a client that does not get it sees a closed connection.
             let _ = stream.try_write(TOO_MANY_CONNECTIONS);
             return;
@@ -141,12 +138,7 @@ impl Connections {
             tracing::debug!(%error, "a connection cannot send without delay");
         }
         let is_closing = self.is_closing.subscribe();
-        self.tasks.spawn(answer(
-            stream,
-            self.router.clone(),
-            self.options.clone(),
-            is_closing,
-        ));
+        self.tasks.spawn(answer(stream, self.router.clone(), self.options.clone(), is_closing));
     }
 
     /// Connections end after the request they are in.
@@ -212,14 +204,7 @@ mod tests {
     fn the_refusal_of_a_connection_is_a_whole_answer() {
         let text = str::from_utf8(TOO_MANY_CONNECTIONS).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("content-length: {}\r\n", body.len())),
-            "{}",
-            body.len()
-        );
-        assert!(
-            serde_json::from_str::<serde_json::Value>(body).is_ok(),
-            "{body}"
-        );
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
     }
 }

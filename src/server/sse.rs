@@ -88,9 +88,7 @@ where
     let mut producer = JoinSet::new();
     let task = async move {
         if catch_panic(production).await.is_err() {
-            let _ = events
-                .send(Event::json(&ApiError::Internal.body().to_json()))
-                .await;
+            let _ = events.send(Event::json(&ApiError::Internal.body().to_json())).await;
         }
     };
     producer.spawn(task.in_current_span());
@@ -98,23 +96,12 @@ where
     let period = keep_alive_interval.max(Duration::from_millis(1));
     let mut keep_alive = interval_at(Instant::now() + period, period);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream = EventStream {
-        receiver,
-        keep_alive,
-        _producer: producer,
-        _ticket: ticket,
-    };
+    let stream = EventStream { receiver, keep_alive, _producer: producer, _ticket: ticket };
     let headers = [
-        (
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream; charset=utf-8"),
-        ),
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         // Asks reverse proxies not to collect the events.
-        (
-            HeaderName::from_static("x-accel-buffering"),
-            HeaderValue::from_static("no"),
-        ),
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     (headers, Body::from_stream(stream)).into_response()
 }
@@ -134,9 +121,7 @@ impl Stream for EventStream {
             self.keep_alive.reset();
             return Poll::Ready(next.map(|event| Ok(event.0)));
         }
-        self.keep_alive
-            .poll_tick(cx)
-            .map(|_| Some(Ok(Event::keep_alive().0)))
+        self.keep_alive.poll_tick(cx).map(|_| Some(Ok(Event::keep_alive().0)))
     }
 }
 
@@ -146,10 +131,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_data_line_and_a_blank_one() {
-        assert_eq!(
-            Event::json(br#"{"a":"\n"}"#).0,
-            &b"data: {\"a\":\"\\n\"}\n\n"[..]
-        );
+        assert_eq!(Event::json(br#"{"a":"\n"}"#).0, &b"data: {\"a\":\"\\n\"}\n\n"[..]);
         assert_eq!(Event::done().0, &b"data: [DONE]\n\n"[..]);
         assert!(Event::keep_alive().0.starts_with(b":"));
     }

@@ -133,11 +133,7 @@ impl ServerState {
         // Counted before the flag is read: a drain that misses the ticket has set the flag.
         self.0.num_tickets.send_modify(|count| *count += 1);
         let ticket = Ticket(self.clone());
-        if self.is_draining() {
-            Err(ApiError::Draining)
-        } else {
-            Ok(ticket)
-        }
+        if self.is_draining() { Err(ApiError::Draining) } else { Ok(ticket) }
     }
 
     /// Returns when no ticket is out.

@@ -18,6 +18,10 @@
 //!
 //! A template can loop and can multiply strings, so it runs on a budget that counts instructions
 //! and bytes alike. It sees nothing but the values above: no file, no other template.
+//!
+//! One thing the budget does not see: printing a list that holds one list twice, which holds one
+//! list twice, and so on for dozens of levels. The engine walks it before it counts. `tojson` is
+//! bounded by itself.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,10 +55,7 @@ pub struct ChatMessage {
 
 impl ChatMessage {
     fn to_value(&self) -> Value {
-        Value::from_pairs([
-            ("role", self.role.as_str()),
-            ("content", self.content.as_str()),
-        ])
+        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
     }
 }
 
@@ -79,10 +80,7 @@ impl ChatTemplate {
             environment: Arc::new(environment(bos_token, eos_token, SystemTime::now)),
             source: prepare(&source).into(),
         };
-        template
-            .environment
-            .template_from_str(&template.source)
-            .map_err(template_error)?;
+        template.environment.template_from_str(&template.source).map_err(template_error)?;
         Ok(template)
     }
 
@@ -122,10 +120,7 @@ impl ChatTemplate {
         messages: &[ChatMessage],
         add_generation_prompt: bool,
     ) -> Result<String, TextError> {
-        let template = self
-            .environment
-            .template_from_str(&self.source)
-            .map_err(template_error)?;
+        let template = self.environment.template_from_str(&self.source).map_err(template_error)?;
         let scope = context! {
             messages => messages.iter().map(ChatMessage::to_value).collect::<Value>(),
             add_generation_prompt,
@@ -167,10 +162,7 @@ fn configured_template(model_folder: &Path) -> Result<Option<String>, TextError>
                 let problem = "`chat_template` is a list without a template named `default`";
                 TextError::invalid(path.display().to_string(), problem)
             })?;
-            templates
-                .into_iter()
-                .nth(default)
-                .map(|template| template.template)
+            templates.into_iter().nth(default).map(|template| template.template)
         }
     })
 }
@@ -181,10 +173,7 @@ fn environment(
     now: fn() -> SystemTime,
 ) -> Environment<'static> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("invariant: the default delimiters are valid"));
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_fuel(Some(FUEL));
@@ -202,9 +191,7 @@ fn environment(
 }
 
 fn add_clock(environment: &mut Environment<'static>, now: fn() -> SystemTime) {
-    environment.add_function("strftime_now", move |format: &str| {
-        strftime::format(format, now())
-    });
+    environment.add_function("strftime_now", move |format: &str| strftime::format(format, now()));
 }
 
 /// What a template refuses a conversation with, carried through the engine's error.
@@ -234,10 +221,7 @@ fn template_error(error: Error) -> TextError {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
     };
-    TextError::Template {
-        line: error.line(),
-        problem,
-    }
+    TextError::Template { line: error.line(), problem }
 }
 
 /// The source as the reference's lexer sees it: one kind of line end; and the tags that mark
@@ -253,11 +237,8 @@ fn prepare(source: &str) -> String {
             rest = tag;
             break;
         };
-        let (open, inside) = tag[..end].split_at(if tag[2..].starts_with(['-', '+']) {
-            3
-        } else {
-            2
-        });
+        let (open, inside) =
+            tag[..end].split_at(if tag[2..].starts_with(['-', '+']) { 3 } else { 2 });
         let name = inside.trim_end_matches(['-', '+']);
         let replacement = match name.trim() {
             "generation" => Some(" with "),

@@ -34,37 +34,20 @@ pub(super) struct Decoder {
 enum Step {
     ByteLevel,
     ByteFallback,
-    Replace {
-        pattern: String,
-        content: String,
-    },
-    Metaspace {
-        replacement: char,
-        drops_on_first: bool,
-    },
-    Strip {
-        content: char,
-        start: usize,
-        stop: usize,
-    },
+    Replace { pattern: String, content: String },
+    Metaspace { replacement: char, drops_on_first: bool },
+    Strip { content: char, start: usize, stop: usize },
 }
 
 impl Decoder {
     /// Every letter of a token stands for one byte.
     pub(super) fn byte_level() -> Self {
-        Self {
-            steps: vec![Step::ByteLevel],
-            joins_with_space: false,
-            strip_start: None,
-        }
+        Self { steps: vec![Step::ByteLevel], joins_with_space: false, strip_start: None }
     }
 
     /// `▁` for spaces and `<0xNN>` for bytes.
     pub(super) fn sentencepiece(has_space_prefix: bool) -> Self {
-        let replace = Step::Replace {
-            pattern: "▁".to_owned(),
-            content: " ".to_owned(),
-        };
+        let replace = Step::Replace { pattern: "▁".to_owned(), content: " ".to_owned() };
         Self {
             steps: vec![replace, Step::ByteFallback],
             joins_with_space: false,
@@ -77,11 +60,8 @@ impl Decoder {
     /// # Errors
     /// [`TextError::Unsupported`] for other types, [`TextError::Invalid`] for missing fields.
     pub(super) fn from_json(decoder: &Value) -> Result<Self, TextError> {
-        let mut result = Self {
-            steps: Vec::new(),
-            joins_with_space: decoder.is_null(),
-            strip_start: None,
-        };
+        let mut result =
+            Self { steps: Vec::new(), joins_with_space: decoder.is_null(), strip_start: None };
         if !decoder.is_null() {
             let mut is_fused = false;
             result.add_json(decoder, &mut is_fused)?;
@@ -93,12 +73,7 @@ impl Decoder {
         let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
         let step = match kind {
             "Sequence" => {
-                for member in part
-                    .get("decoders")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                {
+                for member in part.get("decoders").and_then(Value::as_array).into_iter().flatten() {
                     self.add_json(member, is_fused)?;
                 }
                 return Ok(());
@@ -115,11 +90,7 @@ impl Decoder {
             _ => return Err(unsupported(kind)),
         };
         match step {
-            Step::Strip {
-                content,
-                start,
-                stop: 0,
-            } if *is_fused => {
+            Step::Strip { content, start, stop: 0 } if *is_fused => {
                 self.strip_start = Some((content, start));
             }
             // After all tokens became one text, the end of a text is known only when it ends.
@@ -138,15 +109,10 @@ impl Decoder {
     /// Whether a token may stand for something else when it is the first of a text.
     pub(super) fn treats_first_token_apart(&self) -> bool {
         self.joins_with_space
-            || self.steps.iter().any(|step| {
-                matches!(
-                    step,
-                    Step::Metaspace {
-                        drops_on_first: true,
-                        ..
-                    }
-                )
-            })
+            || self
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Metaspace { drops_on_first: true, .. }))
     }
 
     /// What the token stands for.
@@ -163,18 +129,13 @@ impl Decoder {
                     None => text,
                 },
                 Step::Replace { pattern, content } => text.replace(pattern, content),
-                Step::Metaspace {
-                    replacement,
-                    drops_on_first,
-                } => {
+                Step::Metaspace { replacement, drops_on_first } => {
                     let space = if is_first && *drops_on_first { "" } else { " " };
                     text.replace(*replacement, space)
                 }
-                Step::Strip {
-                    content,
-                    start,
-                    stop,
-                } => strip(&text, *content, *start, *stop).to_owned(),
+                Step::Strip { content, start, stop } => {
+                    strip(&text, *content, *start, *stop).to_owned()
+                }
             };
         }
         if self.joins_with_space && !is_first {
@@ -194,30 +155,21 @@ fn unsupported(kind: &str) -> TextError {
 
 fn field<'a>(part: &'a Value, name: &str) -> Result<&'a str, TextError> {
     let text = part.get(name).and_then(Value::as_str);
-    text.filter(|text| !text.is_empty() || name == "content")
-        .ok_or_else(|| {
-            TextError::invalid(
-                "decoder",
-                format!("`{name}` must be a string that is not empty"),
-            )
-        })
+    text.filter(|text| !text.is_empty() || name == "content").ok_or_else(|| {
+        TextError::invalid("decoder", format!("`{name}` must be a string that is not empty"))
+    })
 }
 
 fn single_char(part: &Value, name: &str) -> Result<char, TextError> {
     let mut chars = field(part, name)?.chars();
     match (chars.next(), chars.next()) {
         (Some(only), None) => Ok(only),
-        _ => Err(TextError::invalid(
-            "decoder",
-            format!("`{name}` must be one character"),
-        )),
+        _ => Err(TextError::invalid("decoder", format!("`{name}` must be one character"))),
     }
 }
 
 fn replace_step(part: &Value) -> Result<Step, TextError> {
-    let Some(pattern) = part
-        .get("pattern")
-        .filter(|pattern| pattern.get("String").is_some())
+    let Some(pattern) = part.get("pattern").filter(|pattern| pattern.get("String").is_some())
     else {
         return Err(unsupported("Replace with a regex"));
     };
@@ -239,10 +191,8 @@ fn metaspace_step(part: &Value) -> Result<Step, TextError> {
 
 fn strip_step(part: &Value) -> Result<Step, TextError> {
     let count = |name| {
-        let count = part
-            .get(name)
-            .and_then(Value::as_u64)
-            .and_then(|count| usize::try_from(count).ok());
+        let count =
+            part.get(name).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
         count.ok_or_else(|| TextError::invalid("decoder", format!("`{name}` must be a count")))
     };
     Ok(Step::Strip {
@@ -266,9 +216,7 @@ fn strip(mut text: &str, content: char, start: usize, stop: usize) -> &str {
 fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     let is_hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    is_hex
-        .then(|| u8::from_str_radix(digits, 16).ok())
-        .flatten()
+    is_hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
 /// The bytes that the letters stand for; `None` when one of them stands for none, as in tokens that
@@ -297,10 +245,8 @@ mod tests {
 
     #[test]
     fn every_byte_has_one_letter() {
-        let mut bytes: Vec<u8> = (0..0x200)
-            .filter_map(char::from_u32)
-            .filter_map(byte_of_letter)
-            .collect();
+        let mut bytes: Vec<u8> =
+            (0..0x200).filter_map(char::from_u32).filter_map(byte_of_letter).collect();
         bytes.sort_unstable();
         assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
         assert_eq!(bytes_of_letters("ĠHi").unwrap(), b" Hi");
@@ -318,12 +264,7 @@ mod tests {
     #[test]
     fn a_decoder_that_is_not_known_is_named() {
         let error = Decoder::from_json(&json!({"type": "CTC"})).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("decoder `CTC` is not supported"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("decoder `CTC` is not supported"), "{error}");
         let strip = json!({"type": "Strip", "content": " ", "start": 0, "stop": 1});
         let sequence = json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, strip]});
         assert!(Decoder::from_json(&sequence).is_err());

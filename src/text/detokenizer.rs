@@ -107,11 +107,7 @@ impl Detokenizer {
 
     fn push_broken(&mut self, num_bytes: usize, text: &mut String) {
         let replaces_each = self.tokenizer.decoder.replaces_each_byte();
-        let count = if replaces_each {
-            num_bytes
-        } else {
-            num_bytes.min(1)
-        };
+        let count = if replaces_each { num_bytes } else { num_bytes.min(1) };
         for _ in 0..count {
             self.push_str("\u{fffd}", text);
         }
@@ -119,11 +115,7 @@ impl Detokenizer {
 
     fn push_str(&mut self, mut valid: &str, text: &mut String) {
         while self.num_to_strip > 0 && !valid.is_empty() {
-            let content = self
-                .tokenizer
-                .decoder
-                .strip_start
-                .map(|(content, _)| content);
+            let content = self.tokenizer.decoder.strip_start.map(|(content, _)| content);
             match content.and_then(|content| valid.strip_prefix(content)) {
                 Some(rest) => {
                     valid = rest;

@@ -72,9 +72,6 @@ pub enum TextError {
 
 impl TextError {
     pub(super) fn invalid(place: impl Into<String>, problem: impl ToString) -> Self {
-        Self::Invalid {
-            place: place.into(),
-            problem: problem.to_string(),
-        }
+        Self::Invalid { place: place.into(), problem: problem.to_string() }
     }
 }

@@ -78,12 +78,7 @@ struct Parts {
 
 pub(super) fn build_tokenizer(vocab: GgufVocab) -> Result<Inner, TextError> {
     check(&vocab)?;
-    let Parts {
-        mut machine,
-        decoder,
-        growth,
-        adds_bos,
-    } = match vocab.model.as_str() {
+    let Parts { mut machine, decoder, growth, adds_bos } = match vocab.model.as_str() {
         "gpt2" => byte_level(&vocab)?,
         "llama" => sentencepiece(&vocab)?,
         other => {
@@ -101,12 +96,8 @@ pub(super) fn build_tokenizer(vocab: GgufVocab) -> Result<Inner, TextError> {
     for (id, token) in (0_u32..).zip(&vocab.tokens) {
         vocabulary.insert(id, &decoder.bytes_of(token, false), is_special(&vocab, id))?;
     }
-    let named = |id: Option<u32>| {
-        id.map(|id| NamedToken {
-            text: vocab.tokens[id as usize].clone(),
-            id,
-        })
-    };
+    let named =
+        |id: Option<u32>| id.map(|id| NamedToken { text: vocab.tokens[id as usize].clone(), id });
     Ok(Inner {
         segmenter: Segmenter::new(machine, growth),
         decoder,
@@ -136,10 +127,7 @@ fn check(vocab: &GgufVocab) -> Result<(), TextError> {
     ];
     for (field, length) in lengths {
         if let Some(length) = length.filter(|&length| length != num_tokens) {
-            return Err(invalid(
-                field,
-                format!("has {length} entries for {num_tokens} tokens"),
-            ));
+            return Err(invalid(field, format!("has {length} entries for {num_tokens} tokens")));
         }
     }
     let ids = [
@@ -150,22 +138,11 @@ fn check(vocab: &GgufVocab) -> Result<(), TextError> {
     ];
     for (field, id) in ids {
         if let Some(id) = id.filter(|&id| id as usize >= num_tokens) {
-            return Err(invalid(
-                field,
-                format!("is {id}, but there are {num_tokens} tokens"),
-            ));
+            return Err(invalid(field, format!("is {id}, but there are {num_tokens} tokens")));
         }
     }
-    if let Some(id) = vocab
-        .scores
-        .iter()
-        .flatten()
-        .position(|score| score.is_nan())
-    {
-        return Err(invalid(
-            "scores",
-            format!("the score of token {id} is not a number"),
-        ));
+    if let Some(id) = vocab.scores.iter().flatten().position(|score| score.is_nan()) {
+        return Err(invalid("scores", format!("the score of token {id} is not a number")));
     }
     Ok(())
 }
@@ -177,10 +154,8 @@ fn type_of(vocab: &GgufVocab, id: u32) -> i32 {
 
 /// BOS and EOS are special whatever their type says: old files give them none.
 fn is_special(vocab: &GgufVocab, id: u32) -> bool {
-    matches!(
-        type_of(vocab, id),
-        token_type::CONTROL | token_type::UNKNOWN
-    ) || [vocab.bos_token_id, vocab.eos_token_id].contains(&Some(id))
+    matches!(type_of(vocab, id), token_type::CONTROL | token_type::UNKNOWN)
+        || [vocab.bos_token_id, vocab.eos_token_id].contains(&Some(id))
 }
 
 /// Tokens that are recognised in a text before it is cut.
@@ -216,12 +191,7 @@ fn byte_level(vocab: &GgufVocab) -> Result<Parts, TextError> {
         set_normaliser(&mut machine, vec![NFC.into()])?;
     }
     machine.with_pre_tokenizer(Some(pre_tokenizer.build()?));
-    Ok(Parts {
-        machine,
-        decoder: Decoder::byte_level(),
-        growth,
-        adds_bos: pre_tokenizer.adds_bos,
-    })
+    Ok(Parts { machine, decoder: Decoder::byte_level(), growth, adds_bos: pre_tokenizer.adds_bos })
 }
 
 fn sentencepiece(vocab: &GgufVocab) -> Result<Parts, TextError> {
@@ -258,28 +228,20 @@ fn sentencepiece(vocab: &GgufVocab) -> Result<Parts, TextError> {
 }
 
 fn set_normaliser(machine: &mut Machine, parts: Vec<NormalizerWrapper>) -> Result<(), TextError> {
-    guarded(|| {
-        machine
-            .with_normalizer(Some(Sequence::new(parts)))
-            .map(|_| ())
-    })
-    .map_err(TextError::Encode)
+    guarded(|| machine.with_normalizer(Some(Sequence::new(parts))).map(|_| ()))
+        .map_err(TextError::Encode)
 }
 
 fn listed_merges(vocab: &GgufVocab) -> Result<Option<Merges>, TextError> {
     let Some(merges) = &vocab.merges else {
         return Ok(None);
     };
-    let pairs = merges
-        .iter()
-        .enumerate()
-        .map(|(rank, merge)| match merge.split_once(' ') {
-            Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
-            _ => Err(invalid(
-                "merges",
-                format!("entry {rank} is `{merge}`, not two tokens and a space"),
-            )),
-        });
+    let pairs = merges.iter().enumerate().map(|(rank, merge)| match merge.split_once(' ') {
+        Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
+        _ => {
+            Err(invalid("merges", format!("entry {rank} is `{merge}`, not two tokens and a space")))
+        }
+    });
     pairs.collect::<Result<_, _>>().map(Some)
 }
 
@@ -297,14 +259,10 @@ fn merges_of_scores(vocab: &GgufVocab) -> Result<Merges, TextError> {
         .filter(is_text)
         .map(|(id, token)| (token.as_str(), id))
         .collect();
-    let mut by_score: Vec<(&str, u32)> = text_tokens
-        .iter()
-        .map(|(&token, &id)| (token, id))
-        .collect();
+    let mut by_score: Vec<(&str, u32)> =
+        text_tokens.iter().map(|(&token, &id)| (token, id)).collect();
     by_score.sort_unstable_by(|&(_, a), &(_, b)| {
-        scores[b as usize]
-            .total_cmp(&scores[a as usize])
-            .then(a.cmp(&b))
+        scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b))
     });
     let mut merges = Merges::new();
     for (token, id) in by_score {

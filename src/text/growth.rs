@@ -62,9 +62,8 @@ pub(super) fn bound(what: &'static str, part: &Value) -> Result<u64, TextError> 
     };
     Ok(match kind {
         "Sequence" => {
-            let members = ["normalizers", "pretokenizers"]
-                .iter()
-                .find_map(|key| part.get(key)?.as_array());
+            let members =
+                ["normalizers", "pretokenizers"].iter().find_map(|key| part.get(key)?.as_array());
             let mut product = 1_u64;
             for member in members.into_iter().flatten() {
                 product = product.saturating_mul(bound(what, member)?);
@@ -91,15 +90,12 @@ pub(super) fn bound(what: &'static str, part: &Value) -> Result<u64, TextError> 
 }
 
 fn length(text: Option<&Value>) -> u64 {
-    text.and_then(Value::as_str)
-        .map_or(0, |text| text.len() as u64)
+    text.and_then(Value::as_str).map_or(0, |text| text.len() as u64)
 }
 
 fn replacement(part: &Value) -> u64 {
     let content = length(part.get("content"));
-    let pattern = part
-        .get("pattern")
-        .and_then(|pattern| pattern.get("String"));
+    let pattern = part.get("pattern").and_then(|pattern| pattern.get("String"));
     match length(pattern) {
         // A regex may match nothing, between all characters.
         0 => content.saturating_add(1),
@@ -174,10 +170,6 @@ mod tests {
     #[test]
     fn an_unknown_type_is_named() {
         let error = bound("normalizer", &json!({"type": "Rot13"})).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("normalizer `Rot13` is not supported")
-        );
+        assert!(error.to_string().starts_with("normalizer `Rot13` is not supported"));
     }
 }

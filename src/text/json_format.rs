@@ -55,9 +55,7 @@ fn indent_of(indent: Option<Value>) -> Result<Option<String>, Error> {
     }
     match indent.as_i64() {
         Some(count) if count <= 64 => Ok(Some(" ".repeat(count.max(0) as usize))),
-        _ => Err(invalid(
-            "`indent` must be a string or a number of at most 64",
-        )),
+        _ => Err(invalid("`indent` must be a string or a number of at most 64")),
     }
 }
 
@@ -77,9 +75,7 @@ impl Writer {
         }
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self
-                .out
-                .push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.number(value)?,
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,

@@ -63,10 +63,7 @@ struct Model {
 
 /// What `tokenizer_config.json` says about BOS and EOS.
 #[derive(Default, Deserialize)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "the fields are the keys of the file"
-)]
+#[expect(clippy::struct_field_names, reason = "the fields are the keys of the file")]
 struct TokenizerConfig {
     bos_token: Option<SpecialToken>,
     eos_token: Option<SpecialToken>,
@@ -112,10 +109,7 @@ fn read_config(folder: &Path) -> Result<TokenizerConfig, TextError> {
 pub(super) fn load_tokenizer(folder: &Path) -> Result<Inner, TextError> {
     let path = folder.join(TOKENIZER_FILE);
     let Some(text) = text_file::read(&path, MAX_TOKENIZER_BYTES)? else {
-        return Err(TextError::NotFound {
-            file: TOKENIZER_FILE,
-            folder: folder.to_owned(),
-        });
+        return Err(TextError::NotFound { file: TOKENIZER_FILE, folder: folder.to_owned() });
     };
     let config = read_config(folder)?;
     build(&text, config).map_err(|error| match error {
@@ -134,11 +128,7 @@ fn build(text: &str, config: TokenizerConfig) -> Result<Inner, TextError> {
     let broken = |error: String| TextError::invalid("", error);
     let file: TokenizerFile =
         serde_json::from_str(text).map_err(|error| broken(error.to_string()))?;
-    if let Some(kind) = file
-        .model
-        .kind
-        .filter(|kind| !MODELS.contains(&kind.as_str()))
-    {
+    if let Some(kind) = file.model.kind.filter(|kind| !MODELS.contains(&kind.as_str())) {
         return Err(TextError::Unsupported {
             what: "tokenizer model",
             name: kind,
@@ -182,10 +172,8 @@ fn check_added_tokens(segmenter: &Segmenter, added: &[AddedToken]) -> Result<(),
         match segmenter.token_to_id(&token.content) {
             Some(id) if id == token.id => {}
             Some(id) => {
-                let problem = format!(
-                    "`{}` has id {} but its place is {id}",
-                    token.content, token.id
-                );
+                let problem =
+                    format!("`{}` has id {} but its place is {id}", token.content, token.id);
                 return Err(TextError::invalid("added_tokens", problem));
             }
             None => {
@@ -198,10 +186,8 @@ fn check_added_tokens(segmenter: &Segmenter, added: &[AddedToken]) -> Result<(),
 }
 
 fn vocabulary(segmenter: &Segmenter, decoder: &Decoder) -> Result<Vocabulary, TextError> {
-    let is_special: HashMap<u32, bool> = segmenter
-        .added_tokens()
-        .map(|(id, token)| (id, token.special))
-        .collect();
+    let is_special: HashMap<u32, bool> =
+        segmenter.added_tokens().map(|(id, token)| (id, token.special)).collect();
     let mut vocabulary = Vocabulary::default();
     for (token, id) in segmenter.tokens() {
         let special = is_special.get(&id).copied().unwrap_or(false);

@@ -103,9 +103,7 @@ const PLAIN: PreTokenizer = PreTokenizer {
 static FAMILIES: [PreTokenizer; 11] = [
     PreTokenizer {
         // `default` is what files written before the key existed have: GPT-2's is the common one.
-        names: &[
-            "gpt-2", "default", "phi-2", "mpt", "olmo", "gigachat", "exaone4",
-        ],
+        names: &["gpt-2", "default", "phi-2", "mpt", "olmo", "gigachat", "exaone4"],
         cuts: &[GPT2],
         ..PLAIN
     },
@@ -121,28 +119,10 @@ static FAMILIES: [PreTokenizer; 11] = [
         adds_bos: true,
         ..PLAIN
     },
-    PreTokenizer {
-        names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"],
-        cuts: &[LLAMA3],
-        ..PLAIN
-    },
-    PreTokenizer {
-        names: &["qwen2"],
-        cuts: &[QWEN2],
-        normalises_nfc: true,
-        ..PLAIN
-    },
-    PreTokenizer {
-        names: &["deepseek-r1-qwen", "megrez"],
-        cuts: &[QWEN2],
-        ..PLAIN
-    },
-    PreTokenizer {
-        names: &["qwen35"],
-        cuts: &[QWEN35],
-        normalises_nfc: true,
-        ..PLAIN
-    },
+    PreTokenizer { names: &["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], cuts: &[LLAMA3], ..PLAIN },
+    PreTokenizer { names: &["qwen2"], cuts: &[QWEN2], normalises_nfc: true, ..PLAIN },
+    PreTokenizer { names: &["deepseek-r1-qwen", "megrez"], cuts: &[QWEN2], ..PLAIN },
+    PreTokenizer { names: &["qwen35"], cuts: &[QWEN35], normalises_nfc: true, ..PLAIN },
     PreTokenizer {
         names: &["tekken"],
         cuts: &[TEKKEN],
@@ -150,22 +130,9 @@ static FAMILIES: [PreTokenizer; 11] = [
         adds_bos: true,
         ..PLAIN
     },
-    PreTokenizer {
-        names: &["gpt-4o", "llama4"],
-        cuts: &[GPT4O],
-        ignores_merges: true,
-        ..PLAIN
-    },
-    PreTokenizer {
-        names: &["deepseek-coder"],
-        cuts: &DEEPSEEK_CODER,
-        ..PLAIN
-    },
-    PreTokenizer {
-        names: &["deepseek-v3"],
-        cuts: &DEEPSEEK_V3,
-        ..PLAIN
-    },
+    PreTokenizer { names: &["gpt-4o", "llama4"], cuts: &[GPT4O], ignores_merges: true, ..PLAIN },
+    PreTokenizer { names: &["deepseek-coder"], cuts: &DEEPSEEK_CODER, ..PLAIN },
+    PreTokenizer { names: &["deepseek-v3"], cuts: &DEEPSEEK_V3, ..PLAIN },
 ];
 
 impl PreTokenizer {
@@ -211,11 +178,8 @@ mod tests {
 
     #[test]
     fn every_family_builds_and_every_name_is_its_own() {
-        let mut names: Vec<&str> = FAMILIES
-            .iter()
-            .flat_map(|family| family.names)
-            .copied()
-            .collect();
+        let mut names: Vec<&str> =
+            FAMILIES.iter().flat_map(|family| family.names).copied().collect();
         for name in &names {
             PreTokenizer::by_name(name).unwrap().build().unwrap();
         }

@@ -86,12 +86,7 @@ fn call_str(
                 return Err(Error::from(ErrorKind::OutOfFuel));
             }
             let (given,): (Rest<Value>,) = from_args(args)?;
-            let longest = given
-                .iter()
-                .filter_map(Value::as_str)
-                .map(str::len)
-                .max()
-                .unwrap_or(0);
+            let longest = given.iter().filter_map(Value::as_str).map(str::len).max().unwrap_or(0);
             charge(state, longest.saturating_mul(text.matches('{').count()))?;
             return Ok(None);
         }
@@ -143,9 +138,7 @@ fn split(text: &str, args: &[Value], from_end: bool) -> Result<Value, Error> {
     let limit = limit.or(kwargs.get("maxsplit")?).unwrap_or(-1);
     kwargs.assert_all_used()?;
     // A negative limit is none.
-    let limit = usize::try_from(limit)
-        .unwrap_or(usize::MAX)
-        .saturating_add(1);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
     let mut parts: Vec<&str> = match (separator, from_end) {
         (Some(separator), false) => text.splitn(limit, non_empty(separator)?).collect(),
         (Some(separator), true) => text.rsplitn(limit, non_empty(separator)?).collect(),
@@ -162,27 +155,15 @@ fn split_space(text: &str, limit: usize, from_end: bool) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = stripped(text, None, !from_end, from_end);
     while !rest.is_empty() {
-        let gap = if from_end {
-            rest.rfind(is_space)
-        } else {
-            rest.find(is_space)
-        };
+        let gap = if from_end { rest.rfind(is_space) } else { rest.find(is_space) };
         let Some(gap) = gap.filter(|_| parts.len() + 1 < limit) else {
             // The last part keeps its inner space but not that at the far end.
-            parts.push(stripped(
-                rest,
-                None,
-                from_end,
-                !from_end && parts.len() + 1 < limit,
-            ));
+            parts.push(stripped(rest, None, from_end, !from_end && parts.len() + 1 < limit));
             break;
         };
         let after = gap + rest[gap..].chars().next().map_or(0, char::len_utf8);
-        let (part, others) = if from_end {
-            (&rest[after..], &rest[..gap])
-        } else {
-            (&rest[..gap], &rest[after..])
-        };
+        let (part, others) =
+            if from_end { (&rest[after..], &rest[..gap]) } else { (&rest[..gap], &rest[after..]) };
         parts.push(part);
         rest = stripped(others, None, !from_end, from_end);
     }
@@ -203,11 +184,8 @@ fn splitlines(text: &str, args: &[Value]) -> Result<Value, Error> {
     let mut rest = text;
     while let Some(end) = rest.find(ends_line) {
         let is_pair = rest[end..].starts_with("\r\n");
-        let end_len = if is_pair {
-            2
-        } else {
-            rest[end..].chars().next().map_or(0, char::len_utf8)
-        };
+        let end_len =
+            if is_pair { 2 } else { rest[end..].chars().next().map_or(0, char::len_utf8) };
         lines.push(&rest[..if keep_ends { end + end_len } else { end }]);
         rest = &rest[end + end_len..];
     }

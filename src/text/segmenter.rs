@@ -28,10 +28,7 @@ impl Segmenter {
     /// Guards a machine that lengthens text by `growth` at most.
     pub(super) fn new(machine: Machine, growth: u64) -> Self {
         let max = usize::try_from(MAX_NORMALISED_BYTES / growth.max(1)).unwrap_or(usize::MAX);
-        Self {
-            machine,
-            max_text_bytes: max.min(MAX_TEXT_BYTES),
-        }
+        Self { machine, max_text_bytes: max.min(MAX_TEXT_BYTES) }
     }
 
     /// The ids of a text, with those that the machine itself adds around it if asked to.
@@ -41,10 +38,7 @@ impl Segmenter {
         add_special_tokens: bool,
     ) -> Result<Vec<u32>, TextError> {
         if text.len() > self.max_text_bytes {
-            return Err(TextError::TextTooLong {
-                bytes: text.len(),
-                max: self.max_text_bytes,
-            });
+            return Err(TextError::TextTooLong { bytes: text.len(), max: self.max_text_bytes });
         }
         if longest_whitespace_run(text) > MAX_WHITESPACE_RUN {
             return Err(TextError::Encode(format!(
@@ -52,9 +46,7 @@ impl Segmenter {
             )));
         }
         let encoding = guarded(|| self.machine.encode_fast(text, add_special_tokens));
-        encoding
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(TextError::Encode)
+        encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(TextError::Encode)
     }
 
     pub(super) fn token_to_id(&self, token: &str) -> Option<u32> {
@@ -93,11 +85,7 @@ pub(super) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<
 fn longest_whitespace_run(text: &str) -> usize {
     let (mut run, mut longest) = (0, 0);
     for character in text.chars() {
-        run = if character.is_whitespace() {
-            run + 1
-        } else {
-            0
-        };
+        run = if character.is_whitespace() { run + 1 } else { 0 };
         longest = longest.max(run);
     }
     longest
@@ -110,10 +98,7 @@ mod tests {
     #[test]
     fn panics_become_messages() {
         assert_eq!(guarded(|| Ok(1)), Ok(1));
-        assert_eq!(
-            guarded::<()>(|| Err("broken".into())),
-            Err("broken".to_owned())
-        );
+        assert_eq!(guarded::<()>(|| Err("broken".into())), Err("broken".to_owned()));
         assert_eq!(guarded::<()>(|| panic!("at {}", 3)), Err("at 3".to_owned()));
     }
 }

@@ -5,15 +5,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const DAYS: [&str; 7] =
+    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -59,11 +52,7 @@ pub(super) fn format(format: &str, time: SystemTime) -> String {
         };
         let letter = conversion.chars().next();
         if let Some(converted) = letter.and_then(|letter| moment.convert(letter)) {
-            text.push_str(if is_bare {
-                bare(&converted)
-            } else {
-                &converted
-            });
+            text.push_str(if is_bare { bare(&converted) } else { &converted });
             // Letters that convert are one byte long.
             rest = &conversion[1..];
         } else {
@@ -85,9 +74,7 @@ fn bare(number: &str) -> &str {
 
 impl Moment {
     fn of(time: SystemTime) -> Self {
-        let seconds = time
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let days = seconds / 86_400;
         let (year, day_of_year) = year_of(days);
         let mut day = day_of_year;

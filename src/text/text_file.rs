@@ -23,15 +23,11 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Option<String>, TextEr
         return Err(invalid("not a regular file".to_owned()));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(max_bytes.saturating_add(1))
-        .read_to_end(&mut bytes)?;
+    fs::File::open(path)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
         return Err(invalid(format!("larger than {max_bytes} bytes")));
     }
-    String::from_utf8(bytes)
-        .map(Some)
-        .map_err(|error| invalid(error.utf8_error().to_string()))
+    String::from_utf8(bytes).map(Some).map_err(|error| invalid(error.utf8_error().to_string()))
 }
 
 /// [`read`] and parse as JSON.
@@ -58,25 +54,10 @@ mod tests {
         assert!(read(&path, 10).unwrap().is_none());
         std::fs::write(&path, "0123456789").unwrap();
         assert_eq!(read(&path, 10).unwrap().unwrap(), "0123456789");
-        assert!(
-            read(&path, 9)
-                .unwrap_err()
-                .to_string()
-                .ends_with("larger than 9 bytes")
-        );
+        assert!(read(&path, 9).unwrap_err().to_string().ends_with("larger than 9 bytes"));
         std::fs::write(&path, b"a\xff").unwrap();
-        assert!(
-            read(&path, 10)
-                .unwrap_err()
-                .to_string()
-                .contains("invalid utf-8")
-        );
-        assert!(
-            read(folder.path(), 10)
-                .unwrap_err()
-                .to_string()
-                .ends_with("not a regular file")
-        );
+        assert!(read(&path, 10).unwrap_err().to_string().contains("invalid utf-8"));
+        assert!(read(folder.path(), 10).unwrap_err().to_string().ends_with("not a regular file"));
     }
 
     #[cfg(unix)]
@@ -86,11 +67,6 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.unwrap().success());
-        assert!(
-            read(&pipe, 10)
-                .unwrap_err()
-                .to_string()
-                .ends_with("not a regular file")
-        );
+        assert!(read(&pipe, 10).unwrap_err().to_string().ends_with("not a regular file"));
     }
 }

@@ -56,9 +56,7 @@ impl Tokenizer {
     }
 
     fn new(inner: Inner) -> Self {
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// The ids of a text. Special tokens written in it are recognised. With `add_special_tokens`,
@@ -117,26 +115,17 @@ impl Tokenizer {
 
     /// Whether the id marks structure (such as the end of a turn) rather than being text.
     pub fn is_special(&self, id: u32) -> bool {
-        self.inner
-            .vocabulary
-            .token(id)
-            .is_ok_and(|token| token.is_special)
+        self.inner.vocabulary.token(id).is_ok_and(|token| token.is_special)
     }
 
     /// The token that begins a text, and its id.
     pub fn bos_token(&self) -> Option<(&str, u32)> {
-        self.inner
-            .bos
-            .as_ref()
-            .map(|token| (token.text.as_str(), token.id))
+        self.inner.bos.as_ref().map(|token| (token.text.as_str(), token.id))
     }
 
     /// The token that ends a text, and its id.
     pub fn eos_token(&self) -> Option<(&str, u32)> {
-        self.inner
-            .eos
-            .as_ref()
-            .map(|token| (token.text.as_str(), token.id))
+        self.inner.eos.as_ref().map(|token| (token.text.as_str(), token.id))
     }
 }
 

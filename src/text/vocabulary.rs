@@ -64,9 +64,7 @@ impl Vocabulary {
         let start = u32::try_from(self.bytes.len());
         let end = u32::try_from(self.bytes.len() + bytes.len());
         let (Ok(start), Ok(end)) = (start, end) else {
-            return Err(invalid(
-                "the vocabulary stands for more than 4 GiB of text".to_owned(),
-            ));
+            return Err(invalid("the vocabulary stands for more than 4 GiB of text".to_owned()));
         };
         if index >= self.entries.len() {
             self.entries.resize(index + 1, Entry::default());
@@ -74,12 +72,7 @@ impl Vocabulary {
         if self.entries[index].is_present {
             return Err(invalid("two tokens have this id".to_owned()));
         }
-        self.entries[index] = Entry {
-            start,
-            end,
-            is_present: true,
-            is_special,
-        };
+        self.entries[index] = Entry { start, end, is_present: true, is_special };
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
@@ -99,10 +92,7 @@ impl Vocabulary {
                 bytes: &self.bytes[entry.start as usize..entry.end as usize],
                 is_special: entry.is_special,
             }),
-            _ => Err(TextError::UnknownToken {
-                id,
-                vocab_size: self.size(),
-            }),
+            _ => Err(TextError::UnknownToken { id, vocab_size: self.size() }),
         }
     }
 }
@@ -123,10 +113,6 @@ mod tests {
         assert!(vocabulary.token(u32::MAX).is_err());
         assert!(vocabulary.insert(2, b"again", false).is_err());
         assert!(vocabulary.insert(u32::MAX, b"", false).is_err());
-        assert!(
-            vocabulary
-                .insert(1, &vec![0; MAX_TOKEN_BYTES + 1], false)
-                .is_err()
-        );
+        assert!(vocabulary.insert(1, &vec![0; MAX_TOKEN_BYTES + 1], false).is_err());
     }
 }

@@ -45,20 +45,14 @@ impl Owner {
 impl Bytes {
     pub(super) fn mapped(mapping: Mapping) -> Self {
         let range = 0..mapping.as_ref().len();
-        Self {
-            owner: Owner::Mapped(Arc::new(mapping)),
-            range,
-        }
+        Self { owner: Owner::Mapped(Arc::new(mapping)), range }
     }
 
     /// A copy of `bytes` in owned memory, 4-byte aligned.
     pub fn copied_from(bytes: &[u8]) -> Self {
         let mut words = vec![0_u32; bytes.len().div_ceil(size_of::<u32>())];
         bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-        Self {
-            owner: Owner::Words(Arc::new(words)),
-            range: 0..bytes.len(),
-        }
+        Self { owner: Owner::Words(Arc::new(words)), range: 0..bytes.len() }
     }
 
     /// A part of these bytes that shares their memory, or `None` when it does not lie within.
@@ -99,10 +93,7 @@ impl Bytes {
 
 impl From<Vec<f32>> for Bytes {
     fn from(floats: Vec<f32>) -> Self {
-        Self {
-            range: 0..size_of_val(floats.as_slice()),
-            owner: Owner::Floats(Arc::new(floats)),
-        }
+        Self { range: 0..size_of_val(floats.as_slice()), owner: Owner::Floats(Arc::new(floats)) }
     }
 }
 

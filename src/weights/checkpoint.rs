@@ -83,10 +83,7 @@ impl Checkpoint {
         } else if exists(&index) {
             Self::open_shards(path, &index)
         } else {
-            Err(WeightsError::no_weights(
-                path,
-                what_lies_there_instead(path)?,
-            ))
+            Err(WeightsError::no_weights(path, what_lies_there_instead(path)?))
         }
     }
 
@@ -137,12 +134,7 @@ impl Checkpoint {
             .into_iter()
             .map(|entry| (entry.name.clone(), Location::new(0, entry)))
             .collect();
-        Ok(Self {
-            path: path.to_owned(),
-            files: vec![file],
-            tensors,
-            gguf: None,
-        })
+        Ok(Self { path: path.to_owned(), files: vec![file], tensors, gguf: None })
     }
 
     fn open_shards(folder: &Path, index: &Path) -> Result<Self, WeightsError> {
@@ -156,10 +148,8 @@ impl Checkpoint {
             }
             let file = File::open(path)?;
             let entries = safetensors::parse(&file.path, &file.bytes)?;
-            let mut entries: FxHashMap<String, TensorEntry> = entries
-                .into_iter()
-                .map(|entry| (entry.name.clone(), entry))
-                .collect();
+            let mut entries: FxHashMap<String, TensorEntry> =
+                entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
             for name in names {
                 let entry = entries.remove(&name).ok_or_else(|| {
                     let what =
@@ -170,12 +160,7 @@ impl Checkpoint {
             }
             files.push(file);
         }
-        Ok(Self {
-            path: folder.to_owned(),
-            files,
-            tensors,
-            gguf: None,
-        })
+        Ok(Self { path: folder.to_owned(), files, tensors, gguf: None })
     }
 
     /// The tensor that Transformers calls `name`, without reading its values.
@@ -252,12 +237,7 @@ impl File {
 
 impl Location {
     fn new(file_idx: usize, entry: TensorEntry) -> Self {
-        Self {
-            file_idx,
-            dtype: entry.dtype,
-            shape: entry.shape,
-            range: entry.range,
-        }
+        Self { file_idx, dtype: entry.dtype, shape: entry.shape, range: entry.range }
     }
 
     fn tensor(&self, name: &str, dtype: DType, file: &File) -> Tensor {
@@ -282,11 +262,7 @@ impl fmt::Display for Format {
 
 /// What the typed views of a type need; blocks are read byte by byte.
 fn alignment(dtype: DType) -> usize {
-    if dtype.is_quantised() {
-        1
-    } else {
-        dtype.block_bytes()
-    }
+    if dtype.is_quantised() { 1 } else { dtype.block_bytes() }
 }
 
 fn unsupported_type(path: &Path, name: &str, stored: &str) -> WeightsError {
@@ -304,9 +280,7 @@ fn exists(path: &Path) -> bool {
 
 /// In lower case; empty without one.
 fn extension(path: &Path) -> String {
-    path.extension()
-        .map(|extension| extension.to_string_lossy().to_lowercase())
-        .unwrap_or_default()
+    path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
 /// By its name, or by how a pickle or the archive around it begins.
@@ -326,9 +300,7 @@ fn what_lies_there_instead(folder: &Path) -> Result<String, WeightsError> {
         .collect::<Result<_, std::io::Error>>()?;
     names.sort_unstable();
     let first = |extensions: &[&str]| {
-        names
-            .iter()
-            .find(|name| extensions.contains(&extension(Path::new(name)).as_str()))
+        names.iter().find(|name| extensions.contains(&extension(Path::new(name)).as_str()))
     };
     Ok(if let Some(name) = first(&["gguf", "safetensors"]) {
         format!(

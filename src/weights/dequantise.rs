@@ -81,11 +81,7 @@ pub struct BlockSizeMismatch {
 /// When `out` is not whole blocks, or `bytes` is not as long as they are; `out` is then unchanged.
 pub fn dequantise(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), BlockSizeMismatch> {
     if dtype.row_bytes(out.len()) != Some(bytes.len()) {
-        return Err(BlockSizeMismatch {
-            dtype,
-            elements: out.len(),
-            bytes: bytes.len(),
-        });
+        return Err(BlockSizeMismatch { dtype, elements: out.len(), bytes: bytes.len() });
     }
     match dtype {
         DType::F32 => each_value(bytes, out, f32::from_le_bytes),
@@ -212,9 +208,7 @@ fn q5_1(block: &[u8; 24], w: &mut [f32; 32]) {
 /// The scale and the minimum of each sub-block of a `q4_k` or `q5_k` block, multiplied out.
 fn k_scales(block: &[u8]) -> [(f32, f32); 8] {
     let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-    let scales = block[4..16]
-        .as_array()
-        .expect("invariant: 4..16 are 12 bytes");
+    let scales = block[4..16].as_array().expect("invariant: 4..16 are 12 bytes");
     std::array::from_fn(|idx| {
         let (scale, min) = q4_k_scale_min(scales, idx);
         (d * f32::from(scale), dmin * f32::from(min))

@@ -81,24 +81,15 @@ pub enum WeightsError {
 
 impl WeightsError {
     pub(super) fn malformed(path: &Path, what: impl Into<String>) -> Self {
-        Self::Malformed {
-            path: path.to_owned(),
-            what: what.into(),
-        }
+        Self::Malformed { path: path.to_owned(), what: what.into() }
     }
 
     pub(super) fn unsupported(path: &Path, what: impl Into<String>) -> Self {
-        Self::Unsupported {
-            path: path.to_owned(),
-            what: what.into(),
-        }
+        Self::Unsupported { path: path.to_owned(), what: what.into() }
     }
 
     pub(super) fn no_weights(path: &Path, what: impl Into<String>) -> Self {
-        Self::NoWeights {
-            path: path.to_owned(),
-            what: what.into(),
-        }
+        Self::NoWeights { path: path.to_owned(), what: what.into() }
     }
 }
 
@@ -157,14 +148,7 @@ fn likeness(a: &str, b: &str) -> usize {
         |pairs: &mut dyn Iterator<Item = (u8, u8)>| pairs.take_while(|(a, b)| a == b).count();
     let prefix = equal(&mut a.bytes().zip(b.bytes()));
     let (rest_a, rest_b) = (&a.as_bytes()[prefix..], &b.as_bytes()[prefix..]);
-    prefix
-        + equal(
-            &mut rest_a
-                .iter()
-                .rev()
-                .copied()
-                .zip(rest_b.iter().rev().copied()),
-        )
+    prefix + equal(&mut rest_a.iter().rev().copied().zip(rest_b.iter().rev().copied()))
 }
 
 #[cfg(test)]
@@ -188,10 +172,8 @@ mod tests {
 
     #[test]
     fn optional_swallows_only_absence() {
-        let missing: Result<u64, _> = Err(WeightsError::MissingKey {
-            path: "a.gguf".into(),
-            key: "k".into(),
-        });
+        let missing: Result<u64, _> =
+            Err(WeightsError::MissingKey { path: "a.gguf".into(), key: "k".into() });
         assert_eq!(missing.optional().unwrap(), None);
         let malformed: Result<u64, _> = Err(WeightsError::malformed(Path::new("a"), "cut"));
         assert!(malformed.optional().is_err());

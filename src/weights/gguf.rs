@@ -61,11 +61,7 @@ pub(super) fn parse(path: &Path, file: &Bytes) -> Result<Gguf, WeightsError> {
     let num_tensors = reader.u64(format_args!("the number of tensors"))?;
     let num_keys = reader.u64(format_args!("the number of metadata keys"))?;
     let metadata = GgufMetadata::read(path, file, &mut reader, num_keys)?;
-    if let Some(parts) = metadata
-        .u64("split.count")
-        .optional()?
-        .filter(|&parts| parts > 1)
-    {
+    if let Some(parts) = metadata.u64("split.count").optional()?.filter(|&parts| parts > 1) {
         let what = format!(
             "one of {parts} parts of a split model, which is not supported; merge them into one file first"
         );
@@ -76,15 +72,10 @@ pub(super) fn parse(path: &Path, file: &Bytes) -> Result<Gguf, WeightsError> {
     let data_start = (reader.position() as u64).next_multiple_of(alignment);
     let mut tensors = Vec::with_capacity(rows.len());
     for row in rows {
-        let place = Place {
-            alignment,
-            data_start,
-            file_bytes: file.len() as u64,
-        };
+        let place = Place { alignment, data_start, file_bytes: file.len() as u64 };
         let name = row.name.clone();
-        let entry = place
-            .of(row)
-            .map_err(|what| reader.malformed(format!("tensor `{name}` {what}")))?;
+        let entry =
+            place.of(row).map_err(|what| reader.malformed(format!("tensor `{name}` {what}")))?;
         tensors.push(entry);
     }
     expect_disjoint(&reader, &tensors)?;
@@ -120,19 +111,11 @@ fn expect_magic_and_version(
 }
 
 fn read_rows(reader: &mut Reader<'_>, count: u64) -> Result<Vec<Row>, WeightsError> {
-    reader.expect_room(
-        count,
-        MIN_ENTRY_BYTES,
-        format_args!("the number of tensors"),
-    )?;
+    reader.expect_room(count, MIN_ENTRY_BYTES, format_args!("the number of tensors"))?;
     if count > MAX_TENSORS {
-        return Err(reader.malformed(format!(
-            "{count} tensors, at most {MAX_TENSORS} are allowed"
-        )));
+        return Err(reader.malformed(format!("{count} tensors, at most {MAX_TENSORS} are allowed")));
     }
-    let rows: Vec<Row> = (0..count)
-        .map(|idx| read_row(reader, idx))
-        .collect::<Result<_, _>>()?;
+    let rows: Vec<Row> = (0..count).map(|idx| read_row(reader, idx)).collect::<Result<_, _>>()?;
     match first_duplicate(rows.iter().map(|row| row.name.as_str())) {
         Some(name) => Err(reader.malformed(format!("tensor `{name}` occurs twice"))),
         None => Ok(rows),
@@ -153,19 +136,11 @@ fn read_row(reader: &mut Reader<'_>, idx: u64) -> Result<Row, WeightsError> {
     dims.reverse();
     let type_code = reader.u32(format_args!("the type of tensor `{name}`"))?;
     let offset = reader.u64(format_args!("the offset of tensor `{name}`"))?;
-    Ok(Row {
-        name,
-        dims,
-        type_code,
-        offset,
-    })
+    Ok(Row { name, dims, type_code, offset })
 }
 
 fn alignment(reader: &Reader<'_>, metadata: &GgufMetadata) -> Result<u64, WeightsError> {
-    let alignment = metadata
-        .u64("general.alignment")
-        .optional()?
-        .unwrap_or(DEFAULT_ALIGNMENT);
+    let alignment = metadata.u64("general.alignment").optional()?.unwrap_or(DEFAULT_ALIGNMENT);
     if alignment.is_power_of_two() && (8..=1 << 31).contains(&alignment) {
         return Ok(alignment);
     }
@@ -202,12 +177,7 @@ impl Place {
                 row.offset, self.data_start, self.file_bytes
             )
         })?;
-        Ok(TensorEntry {
-            name: row.name,
-            dtype,
-            shape,
-            range,
-        })
+        Ok(TensorEntry { name: row.name, dtype, shape, range })
     }
 
     /// The place in the file, if that is within it.
@@ -225,10 +195,9 @@ fn expect_disjoint(reader: &Reader<'_>, tensors: &[TensorEntry]) -> Result<(), W
     for pair in by_start.array_windows() {
         let [before, after] = pair;
         if after.range.start < before.range.end {
-            return Err(reader.malformed(format!(
-                "tensors `{}` and `{}` overlap",
-                before.name, after.name
-            )));
+            return Err(
+                reader.malformed(format!("tensors `{}` and `{}` overlap", before.name, after.name))
+            );
         }
     }
     Ok(())

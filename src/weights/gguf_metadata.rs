@@ -53,26 +53,21 @@ impl GgufMetadata {
         let what = format_args!("the number of metadata keys");
         reader.expect_room(count, MIN_ENTRY_BYTES, what)?;
         if count > MAX_KEYS {
-            return Err(reader.malformed(format!(
-                "{count} metadata keys, at most {MAX_KEYS} are allowed"
-            )));
+            return Err(
+                reader.malformed(format!("{count} metadata keys, at most {MAX_KEYS} are allowed"))
+            );
         }
         let mut values = BTreeMap::new();
         for idx in 0..count {
             let key = reader.string(MAX_KEY_BYTES, format_args!("metadata key {idx}"))?;
             let kind = reader.value_type(format_args!("the type of metadata key `{key}`"))?;
             let range = reader.value(kind, format_args!("the value of metadata key `{key}`"))?;
-            let bytes = file
-                .slice(range)
-                .expect("invariant: the reader stays within the file");
+            let bytes = file.slice(range).expect("invariant: the reader stays within the file");
             if values.insert(key.clone(), Value { kind, bytes }).is_some() {
                 return Err(reader.malformed(format!("metadata key `{key}` occurs twice")));
             }
         }
-        Ok(Self {
-            path: path.to_owned(),
-            values,
-        })
+        Ok(Self { path: path.to_owned(), values })
     }
 
     /// All keys, sorted.
@@ -128,10 +123,7 @@ impl GgufMetadata {
         }
         (0..len)
             .map(|idx| {
-                reader.string(
-                    u64::MAX,
-                    format_args!("element {idx} of metadata key `{key}`"),
-                )
+                reader.string(u64::MAX, format_args!("element {idx} of metadata key `{key}`"))
             })
             .collect()
     }
@@ -143,11 +135,9 @@ impl GgufMetadata {
 
     /// An array of integers that fit an i32, of whatever width.
     pub fn i32s(&self, key: &str) -> Result<Vec<i32>, WeightsError> {
-        self.numbers(
-            key,
-            "an array of integers that fit an i32",
-            |kind, bytes| integer(kind, bytes).and_then(|number| i32::try_from(number).ok()),
-        )
+        self.numbers(key, "an array of integers that fit an i32", |kind, bytes| {
+            integer(kind, bytes).and_then(|number| i32::try_from(number).ok())
+        })
     }
 
     fn numbers<T>(
@@ -186,12 +176,10 @@ impl GgufMetadata {
     }
 
     fn value(&self, key: &str) -> Result<&Value, WeightsError> {
-        self.values
-            .get(key)
-            .ok_or_else(|| WeightsError::MissingKey {
-                path: self.path.clone(),
-                key: key.to_owned(),
-            })
+        self.values.get(key).ok_or_else(|| WeightsError::MissingKey {
+            path: self.path.clone(),
+            key: key.to_owned(),
+        })
     }
 
     fn wrong_type(&self, key: &str, expected: &'static str) -> WeightsError {
@@ -248,12 +236,12 @@ fn describe(value: &Value) -> String {
     }
     match kind {
         ValueType::Bool => format!("{name} {}", bytes.first().copied().unwrap_or_default()),
-        ValueType::Array => Reader::new(Path::new(""), bytes)
-            .array_head(format_args!("array"))
-            .map_or_else(
+        ValueType::Array => {
+            Reader::new(Path::new(""), bytes).array_head(format_args!("array")).map_or_else(
                 |_| name.to_owned(),
                 |(kind, len)| format!("array of {len} {}", kind.name()),
-            ),
+            )
+        }
         _ => name.to_owned(),
     }
 }

@@ -19,11 +19,8 @@
 use std::borrow::Cow;
 
 /// Outside of the layers.
-const MODEL: [(&str, &str); 3] = [
-    ("token_embd", "model.embed_tokens"),
-    ("output_norm", "model.norm"),
-    ("output", "lm_head"),
-];
+const MODEL: [(&str, &str); 3] =
+    [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
 /// In layer `i`: after `blk.i.` and after `model.layers.i.`.
 const LAYER: [(&str, &str); 11] = [
@@ -53,9 +50,7 @@ fn mapped(name: &str) -> Option<String> {
     if let Some(layer_module) = module.strip_prefix("blk.") {
         let (layer, module) = layer_module.split_once('.')?;
         // Only the one spelling that is written, so that no two names become the same.
-        let is_canonical = layer
-            .parse::<u32>()
-            .is_ok_and(|idx| idx.to_string() == layer);
+        let is_canonical = layer.parse::<u32>().is_ok_and(|idx| idx.to_string() == layer);
         let module = look_up(&LAYER, module).filter(|_| is_canonical)?;
         return Some(format!("model.layers.{layer}.{module}.{parameter}"));
     }
@@ -63,10 +58,7 @@ fn mapped(name: &str) -> Option<String> {
 }
 
 fn look_up(table: &[(&str, &'static str)], key: &str) -> Option<&'static str> {
-    table
-        .iter()
-        .find(|(gguf, _)| *gguf == key)
-        .map(|&(_, name)| name)
+    table.iter().find(|(gguf, _)| *gguf == key).map(|&(_, name)| name)
 }
 
 #[cfg(test)]
@@ -78,22 +70,10 @@ mod tests {
         for (gguf, expected) in [
             ("token_embd.weight", "model.embed_tokens.weight"),
             ("output.weight", "lm_head.weight"),
-            (
-                "blk.0.attn_q.weight",
-                "model.layers.0.self_attn.q_proj.weight",
-            ),
-            (
-                "blk.12.attn_k.bias",
-                "model.layers.12.self_attn.k_proj.bias",
-            ),
-            (
-                "blk.3.attn_q_norm.weight",
-                "model.layers.3.self_attn.q_norm.weight",
-            ),
-            (
-                "blk.3.ffn_norm.weight",
-                "model.layers.3.post_attention_layernorm.weight",
-            ),
+            ("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight"),
+            ("blk.12.attn_k.bias", "model.layers.12.self_attn.k_proj.bias"),
+            ("blk.3.attn_q_norm.weight", "model.layers.3.self_attn.q_norm.weight"),
+            ("blk.3.ffn_norm.weight", "model.layers.3.post_attention_layernorm.weight"),
         ] {
             assert_eq!(transformers_name(gguf), expected);
         }

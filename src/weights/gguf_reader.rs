@@ -116,10 +116,7 @@ impl<'a> Reader<'a> {
         min_bytes: u64,
         what: fmt::Arguments<'_>,
     ) -> Result<(), WeightsError> {
-        if count
-            .checked_mul(min_bytes)
-            .is_some_and(|bytes| bytes <= self.remaining())
-        {
+        if count.checked_mul(min_bytes).is_some_and(|bytes| bytes <= self.remaining()) {
             return Ok(());
         }
         Err(self.malformed(format!(
@@ -198,9 +195,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let code = self.u32(what)?;
         ValueType::from_code(code).ok_or_else(|| {
-            self.malformed(format!(
-                "{what} at byte {start} is {code}, which is no type"
-            ))
+            self.malformed(format!("{what} at byte {start} is {code}, which is no type"))
         })
     }
 

@@ -29,10 +29,7 @@ impl Mapping {
         expect_regular(path, &fs::metadata(path)?)?;
         let file = fs::File::open(path)?;
         expect_regular(path, &file.metadata()?)?;
-        #[expect(
-            unsafe_code,
-            reason = "mapping a file is unsafe: others may change it meanwhile"
-        )]
+        #[expect(unsafe_code, reason = "mapping a file is unsafe: others may change it meanwhile")]
         // SAFETY: `Mmap::map` asks that the file is not changed while it is mapped. We map it
         // read-only and never write to it. What another process may do to it cannot become
         // undefined behaviour of ours beyond what the module's documentation says: the bytes are
@@ -58,10 +55,7 @@ impl AsRef<[u8]> for Mapping {
 
 fn expect_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), WeightsError> {
     if metadata.is_dir() {
-        return Err(WeightsError::malformed(
-            path,
-            "expected a file, got a folder",
-        ));
+        return Err(WeightsError::malformed(path, "expected a file, got a folder"));
     }
     if !metadata.is_file() {
         let what = "expected a regular file, got a pipe, socket or device";

@@ -73,12 +73,7 @@ fn table(file: &[u8]) -> Result<Vec<TensorEntry>, String> {
     for (name, row) in rows {
         let entry = row.place(data_start, data_bytes);
         let (dtype, shape, range) = entry.map_err(|what| format!("tensor `{name}` {what}"))?;
-        tensors.push(TensorEntry {
-            name,
-            dtype,
-            shape,
-            range,
-        });
+        tensors.push(TensorEntry { name, dtype, shape, range });
     }
     expect_no_gaps(&mut tensors, data_start, file.len())?;
     Ok(tensors)
@@ -87,10 +82,7 @@ fn table(file: &[u8]) -> Result<Vec<TensorEntry>, String> {
 /// A copy of the header: it is parsed from memory that nobody else can change.
 fn header_bytes(file: &[u8]) -> Result<Vec<u8>, String> {
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
-        return Err(format!(
-            "too short for a safetensors file: {} bytes",
-            file.len()
-        ));
+        return Err(format!("too short for a safetensors file: {} bytes", file.len()));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
@@ -98,19 +90,15 @@ fn header_bytes(file: &[u8]) -> Result<Vec<u8>, String> {
             "the header's length is {length} bytes, at most {MAX_HEADER_BYTES} are allowed; is this a safetensors file?"
         ));
     }
-    let header = usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.get(..length))
-        .ok_or_else(|| {
+    let header =
+        usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or_else(|| {
             format!(
                 "cut off: the header needs {length} bytes, but {} follow its length",
                 rest.len()
             )
         })?;
     if !header.starts_with(b"{") {
-        return Err(format!(
-            "the header of {length} bytes does not begin with `{{`"
-        ));
+        return Err(format!("the header of {length} bytes does not begin with `{{`"));
     }
     Ok(header.to_vec())
 }
@@ -192,11 +180,8 @@ impl Row<'_> {
 
     fn dtype_and_bytes(&self, shape: &[usize]) -> Result<(StoredDType, usize), String> {
         let Some(&(name, bits, ours)) = TYPES.iter().find(|(name, ..)| *name == self.dtype) else {
-            let supported: Vec<_> = TYPES
-                .iter()
-                .filter(|(.., ours)| ours.is_some())
-                .map(|(name, ..)| *name)
-                .collect();
+            let supported: Vec<_> =
+                TYPES.iter().filter(|(.., ours)| ours.is_some()).map(|(name, ..)| *name).collect();
             return Err(format!(
                 "has the unknown type `{}`, supported are {}",
                 self.dtype,
@@ -207,9 +192,7 @@ impl Row<'_> {
             return Ok((StoredDType::Known(dtype), tensor_bytes(dtype, shape)?));
         }
         let elements: usize = shape.iter().product();
-        let bits = elements
-            .checked_mul(bits)
-            .filter(|bits| bits.is_multiple_of(8));
+        let bits = elements.checked_mul(bits).filter(|bits| bits.is_multiple_of(8));
         let bytes =
             bits.ok_or_else(|| format!("does not fill whole bytes: {shape:?} of {name}"))? / 8;
         Ok((StoredDType::Foreign(name.to_owned()), bytes))

@@ -30,10 +30,8 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>, W
     let mapping = Mapping::open(path)?;
     let bytes: &[u8] = mapping.as_ref();
     if bytes.len() > MAX_INDEX_BYTES {
-        let what = format!(
-            "the index has {} bytes, at most {MAX_INDEX_BYTES} are allowed",
-            bytes.len()
-        );
+        let what =
+            format!("the index has {} bytes, at most {MAX_INDEX_BYTES} are allowed", bytes.len());
         return Err(malformed(what));
     }
     // Copied before it is parsed: the file may change under the map.
@@ -65,17 +63,7 @@ mod tests {
     #[test]
     fn only_plain_names_are_shards() {
         assert!(is_plain_file_name("model-00001-of-00002.safetensors"));
-        for name in [
-            "",
-            ".",
-            "..",
-            "../a",
-            "/etc/passwd",
-            "a/b",
-            "a\\b",
-            "C:a",
-            "a\0b",
-        ] {
+        for name in ["", ".", "..", "../a", "/etc/passwd", "a/b", "a\\b", "C:a", "a\0b"] {
             assert!(!is_plain_file_name(name), "{name}");
         }
     }

@@ -32,10 +32,7 @@ pub(super) enum StoredDType {
 /// Checks a shape from a file: rank, no axis of size 0, a number of elements that fits.
 pub(super) fn check_shape(dims: &[u64]) -> Result<Vec<usize>, String> {
     if dims.len() > MAX_RANK {
-        return Err(format!(
-            "has {} axes, at most {MAX_RANK} are supported",
-            dims.len()
-        ));
+        return Err(format!("has {} axes, at most {MAX_RANK} are supported", dims.len()));
     }
     if dims.contains(&0) {
         return Err(format!("has an axis of size 0: shape {dims:?}"));
@@ -43,10 +40,7 @@ pub(super) fn check_shape(dims: &[u64]) -> Result<Vec<usize>, String> {
     let shape: Option<Vec<usize>> = dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
     shape
         .filter(|shape| {
-            shape
-                .iter()
-                .try_fold(1_usize, |product, &dim| product.checked_mul(dim))
-                .is_some()
+            shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim)).is_some()
         })
         .ok_or_else(|| format!("has more elements than can be counted: shape {dims:?}"))
 }
@@ -69,10 +63,7 @@ pub(super) fn tensor_bytes(dtype: DType, shape: &[usize]) -> Result<usize, Strin
 pub(super) fn first_duplicate<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
-    names
-        .array_windows()
-        .find(|[a, b]| a == b)
-        .map(|[name, _]| *name)
+    names.array_windows().find(|[a, b]| a == b).map(|[name, _]| *name)
 }
 
 #[cfg(test)]
@@ -85,20 +76,8 @@ mod tests {
         assert_eq!(check_shape(&[2, 3]), Ok(vec![2, 3]));
         assert!(check_shape(&[1; 9]).unwrap_err().contains("9 axes"));
         assert!(check_shape(&[3, 0]).unwrap_err().contains("size 0"));
-        assert!(
-            check_shape(&[1 << 33, 1 << 33])
-                .unwrap_err()
-                .contains("more elements")
-        );
-        assert!(
-            tensor_bytes(DType::Q4K, &[3, 128])
-                .unwrap_err()
-                .contains("blocks of 256")
-        );
-        assert!(
-            tensor_bytes(DType::F32, &[usize::MAX / 2])
-                .unwrap_err()
-                .contains("more bytes")
-        );
+        assert!(check_shape(&[1 << 33, 1 << 33]).unwrap_err().contains("more elements"));
+        assert!(tensor_bytes(DType::Q4K, &[3, 128]).unwrap_err().contains("blocks of 256"));
+        assert!(tensor_bytes(DType::F32, &[usize::MAX / 2]).unwrap_err().contains("more bytes"));
     }
 }

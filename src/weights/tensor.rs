@@ -130,12 +130,7 @@ impl Tensor {
             | DType::Q5K
             | DType::Q6K => panic!("tensors are converted to f32, f16 or bf16, not to {to}"),
         };
-        Self {
-            name: self.name.clone(),
-            dtype: to,
-            shape: self.shape.clone(),
-            bytes,
-        }
+        Self { name: self.name.clone(), dtype: to, shape: self.shape.clone(), bytes }
     }
 
     /// Row and column of the first element that is infinite or not a number.
@@ -156,13 +151,11 @@ impl Tensor {
 
     fn first_non_finite_block(&self) -> Option<usize> {
         let offsets = f16_offsets(self.dtype);
-        self.bytes
-            .chunks_exact(self.dtype.block_bytes())
-            .position(|block| {
-                let is_finite =
-                    |&at: &usize| f16::from_le_bytes([block[at], block[at + 1]]).is_finite();
-                !offsets.iter().all(is_finite)
-            })
+        self.bytes.chunks_exact(self.dtype.block_bytes()).position(|block| {
+            let is_finite =
+                |&at: &usize| f16::from_le_bytes([block[at], block[at + 1]]).is_finite();
+            !offsets.iter().all(is_finite)
+        })
     }
 }
 
@@ -191,10 +184,7 @@ mod tests {
         };
         assert_eq!((tensor(&[]).rows(), tensor(&[]).row_elements()), (1, 1));
         assert_eq!((tensor(&[5]).rows(), tensor(&[5]).row_elements()), (1, 5));
-        assert_eq!(
-            (tensor(&[2, 3, 4]).rows(), tensor(&[2, 3, 4]).row_elements()),
-            (6, 4)
-        );
+        assert_eq!((tensor(&[2, 3, 4]).rows(), tensor(&[2, 3, 4]).row_elements()), (6, 4));
         assert_eq!(tensor(&[2, 3]).row_bytes(), 12);
     }
 
@@ -211,22 +201,13 @@ mod tests {
         let tensor = Tensor::from_f32("q", vec![2, 3], vec![0.0; 6]).unwrap();
         assert!(tensor.clone().with_shape(&[2, 3]).is_ok());
         let error = tensor.with_shape(&[3, 2]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "tensor `q` has shape [2, 3], expected [3, 2]"
-        );
+        assert_eq!(error.to_string(), "tensor `q` has shape [2, 3], expected [3, 2]");
     }
 
     #[test]
     fn conversion_rounds_to_nearest_even_and_keeps_what_is_not_finite() {
-        let values = vec![
-            1.0,
-            1.0 + 1.0 / 256.0,
-            1.0 + 3.0 / 256.0,
-            1e30,
-            f32::NAN,
-            f32::NEG_INFINITY,
-        ];
+        let values =
+            vec![1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1e30, f32::NAN, f32::NEG_INFINITY];
         let tensor = Tensor::from_f32("t", vec![6], values).unwrap();
         let rounded = tensor.convert(DType::BF16).to_f32_vec();
         assert_eq!(&rounded[..3], &[1.0, 1.0, 1.0 + 4.0 / 256.0]);
@@ -234,10 +215,7 @@ mod tests {
         let half = tensor.convert(DType::F16);
         assert_eq!((half.dtype, half.bytes.len()), (DType::F16, 12));
         assert_eq!(half.first_non_finite(), Some((0, 3)));
-        assert_eq!(
-            half.convert(DType::F32).to_f32_vec()[..3],
-            tensor.to_f32_vec()[..3]
-        );
+        assert_eq!(half.convert(DType::F32).to_f32_vec()[..3], tensor.to_f32_vec()[..3]);
     }
 
     #[test]
@@ -251,14 +229,10 @@ mod tests {
     fn the_first_value_that_is_not_finite_is_found_in_every_type() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let mut values = vec![1.0; 12];
-            let fine = Tensor::from_f32("t", vec![3, 4], values.clone())
-                .unwrap()
-                .convert(dtype);
+            let fine = Tensor::from_f32("t", vec![3, 4], values.clone()).unwrap().convert(dtype);
             assert_eq!(fine.first_non_finite(), None);
             (values[6], values[9]) = (f32::NAN, f32::INFINITY);
-            let bad = Tensor::from_f32("t", vec![3, 4], values)
-                .unwrap()
-                .convert(dtype);
+            let bad = Tensor::from_f32("t", vec![3, 4], values).unwrap().convert(dtype);
             assert_eq!(bad.first_non_finite(), Some((1, 2)));
         }
         for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {

@@ -3,8 +3,9 @@
     python make_text.py [SMOLLM2.gguf]
 
 Needs transformers, tokenizers and sentencepiece (and gguf for the real model); the versions used are
-recorded in each file. Everything is seeded or deterministic. The tokenizers are trained here, on the few
-sentences below, so that the files stay small:
+recorded in the files. The tokenizers are trained here, on the few sentences below, so that the files stay
+small. Two of the library's trainers break ties at random, so `tokenizers.json` and `ids.json` change from
+run to run, always together:
 
     corpus.json           texts that are hard to tokenize; `long` is texts given by a repeated piece
     tokenizers.json       tokenizer.json documents by name, as a model folder would have them
@@ -161,7 +162,7 @@ def special(text):
     return AddedToken(text, normalized=False, special=True)
 
 
-def train_byte_level(pre_tokenizer, normalizer=None, vocab_size=400, extra=()):
+def train_byte_level(pre_tokenizer, normalizer=None, vocab_size=400, extra=(), texts=TRAINING):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer
@@ -172,7 +173,7 @@ def train_byte_level(pre_tokenizer, normalizer=None, vocab_size=400, extra=()):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TRAINING, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in extra])
     return tokenizer
 
@@ -270,7 +271,7 @@ def make_ids(tokenizer):
 
 def make_pre_tokenizers():
     """Merges learned across every boundary, so that a boundary in the wrong place changes the ids."""
-    base = train_byte_level(byte_level(), vocab_size=420)
+    base = train_byte_level(byte_level(), vocab_size=1200, texts=2 * CORPUS)
     document = json.loads(base.to_str())
     result = {"vocab": document["model"]["vocab"], "merges": [" ".join(m) for m in document["model"]["merges"]], "pre": {}}
     for name, (normalizer, pre_tokenizer) in PRE_TOKENIZERS.items():

@@ -35,14 +35,11 @@ impl Server {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Client {
-            stream: BufReader::new(stream),
-        }
+        Client { stream: BufReader::new(stream) }
     }
 
     pub(crate) fn get(&self, path: &str) -> Reply {
-        self.connect()
-            .exchange(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+        self.connect().exchange(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
     }
 
     pub(crate) fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Reply {
@@ -61,12 +58,7 @@ impl Server {
     pub(crate) fn chunks(&self, path: &str, fields: &Value) -> Vec<Value> {
         let reply = self.post(path, with_model(fields).to_string());
         assert_eq!(reply.status, 200, "{reply:?}");
-        assert!(
-            reply
-                .header("content-type")
-                .unwrap()
-                .starts_with("text/event-stream")
-        );
+        assert!(reply.header("content-type").unwrap().starts_with("text/event-stream"));
         let text = String::from_utf8(reply.body).unwrap();
         let mut data: Vec<&str> = text
             .split("\n\n")
@@ -74,20 +66,13 @@ impl Server {
             .map(|event| event.strip_prefix("data: ").unwrap())
             .collect();
         assert_eq!(data.pop(), Some("[DONE]"));
-        data.into_iter()
-            .map(|json| serde_json::from_str(json).unwrap())
-            .collect()
+        data.into_iter().map(|json| serde_json::from_str(json).unwrap()).collect()
     }
 
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let page = String::from_utf8(self.get("/metrics").body).unwrap();
         let line = page.lines().find(|line| line.starts_with(series));
-        line.unwrap_or_else(|| panic!("no {series}"))
-            .rsplit_once(' ')
-            .unwrap()
-            .1
-            .parse()
-            .unwrap()
+        line.unwrap_or_else(|| panic!("no {series}")).rsplit_once(' ').unwrap().1.parse().unwrap()
     }
 
     pub(crate) fn assert_serves(&self, after: &str) {
@@ -101,10 +86,7 @@ impl Server {
         while self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting")
             > 0.0
         {
-            assert!(
-                start.elapsed() < PATIENCE,
-                "requests of clients that left still run"
-            );
+            assert!(start.elapsed() < PATIENCE, "requests of clients that left still run");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -112,9 +94,7 @@ impl Server {
 
 pub(crate) fn with_model(fields: &Value) -> Value {
     let mut body = json!({"model": MODEL});
-    body.as_object_mut()
-        .unwrap()
-        .extend(fields.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     body
 }
 
@@ -141,10 +121,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -156,14 +133,8 @@ impl Reply {
         let error = self.json()["error"].clone();
         let keys: Vec<_> = error.as_object().unwrap().keys().cloned().collect();
         assert_eq!(keys, ["message", "type", "param", "code"], "{self:?}");
-        assert!(
-            error["message"].is_string() && error["type"].is_string(),
-            "{self:?}"
-        );
-        assert!(
-            error["code"].is_string() || error["code"].is_null(),
-            "{self:?}"
-        );
+        assert!(error["message"].is_string() && error["type"].is_string(), "{self:?}");
+        assert!(error["code"].is_string() || error["code"].is_null(), "{self:?}");
         error
     }
 }
@@ -195,11 +166,7 @@ impl Client {
             };
             headers.push((key.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        Some(Reply {
-            status,
-            headers,
-            body: Vec::new(),
-        })
+        Some(Reply { status, headers, body: Vec::new() })
     }
 
     pub(crate) fn read_reply(&mut self) -> Option<Reply> {
@@ -230,12 +197,7 @@ impl Client {
 }
 
 pub(crate) fn keys(value: &Value) -> BTreeSet<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 pub(crate) fn user(content: &str) -> Value {

@@ -27,10 +27,7 @@ fn what_is_not_a_json_object_is_refused() {
     ]
     .map(String::into_bytes)
     .into_iter()
-    .chain([
-        b"\xff\xfe".to_vec(),
-        b"{\"model\": \"tiny\", \"prompt\": \"\xff\"}".to_vec(),
-    ])
+    .chain([b"\xff\xfe".to_vec(), b"{\"model\": \"tiny\", \"prompt\": \"\xff\"}".to_vec()])
     .collect();
     for body in &bodies {
         for path in [COMPLETIONS, CHAT] {
@@ -79,19 +76,13 @@ fn a_bad_parameter_is_named() {
                 &digits,
             ],
         ),
-        (
-            "temperature",
-            vec!["-0.1", "1e30", "\"a\"", "1e999", "true", &digits, "[1]"],
-        ),
+        ("temperature", vec!["-0.1", "1e30", "\"a\"", "1e999", "true", &digits, "[1]"]),
         ("top_p", vec!["0", "-1", "1.5", "\"a\""]),
         ("top_k", vec!["-7", "1.5", "\"a\"", "9223372036854775808"]),
         ("min_p", vec!["-0.1", "1.1", "\"a\""]),
         ("seed", vec!["1.5", "\"a\"", "99999999999999999999"]),
         ("stop", vec!["[\"\"]", "[1]", "{}", "5", "\"\""]),
-        (
-            "stop_token_ids",
-            vec!["[-1]", "[4294967295]", "[\"a\"]", "5"],
-        ),
+        ("stop_token_ids", vec!["[-1]", "[4294967295]", "[\"a\"]", "5"]),
         ("ignore_eos", vec!["1", "\"true\""]),
         ("stream", vec!["1", "\"true\""]),
         ("stream_options", vec!["[]", "{\"include_usage\": true}"]),
@@ -119,10 +110,7 @@ fn a_bad_parameter_is_named() {
     let zero = server.chat(&json!({"messages": user("a"), "max_completion_tokens": 0}));
     assert_eq!(zero.error()["param"], "max_completion_tokens");
     let other = server.complete(&json!({"model": "other", "prompt": "a"}));
-    assert_eq!(
-        (other.status, &other.error()["code"]),
-        (404, &json!("model_not_found"))
-    );
+    assert_eq!((other.status, &other.error()["code"]), (404, &json!("model_not_found")));
 }
 
 #[test]
@@ -154,10 +142,7 @@ fn what_is_not_supported_is_refused_by_name_unless_it_asks_for_nothing() {
                 assert_eq!(reply.status, 400, "{field} {value}: {reply:?}");
                 let error = reply.error();
                 assert_eq!(error["param"], *field, "{value}");
-                assert!(
-                    error["message"].as_str().unwrap().contains("not supported"),
-                    "{error}"
-                );
+                assert!(error["message"].as_str().unwrap().contains("not supported"), "{error}");
             }
         }
     }
@@ -191,17 +176,10 @@ fn a_prompt_that_is_none_is_refused() {
         "[[[1]]]",
     ] {
         let reply = server.post(COMPLETIONS, format!(r#"{{"prompt": {prompt}}}"#));
-        assert_eq!(
-            (reply.status, &reply.error()["param"]),
-            (400, &json!("prompt")),
-            "{prompt}"
-        );
+        assert_eq!((reply.status, &reply.error()["param"]), (400, &json!("prompt")), "{prompt}");
     }
     let many = server.complete(&json!({"prompt": vec!["a"; 3_000]}));
-    assert_eq!(
-        (many.status, &many.error()["param"]),
-        (400, &json!("prompt"))
-    );
+    assert_eq!((many.status, &many.error()["param"]), (400, &json!("prompt")));
     assert_eq!(server.complete(&json!({})).error()["param"], "prompt");
 }
 
@@ -242,11 +220,7 @@ fn what_is_too_long_for_the_context_is_refused_quickly() {
     let start = Instant::now();
     let long = |reply: Reply| {
         assert_eq!(reply.status, 400, "{reply:?}");
-        assert_eq!(
-            reply.error()["code"],
-            "context_length_exceeded",
-            "{reply:?}"
-        );
+        assert_eq!(reply.error()["code"], "context_length_exceeded", "{reply:?}");
     };
     long(server.complete(&json!({"prompt": "word ".repeat(1_000_000)})));
     long(server.complete(&json!({"prompt": vec![5; 1_000_000]})));

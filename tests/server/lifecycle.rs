@@ -29,9 +29,7 @@ fn a_client_that_leaves_takes_its_request_with_it() {
     }
     // Not streamed: nothing is read until the answer is whole.
     let whole = json!({"prompt": ["a", "b"], "max_tokens": 1_900, "ignore_eos": true});
-    server
-        .connect()
-        .send(&post_bytes(COMPLETIONS, whole.to_string().as_bytes()));
+    server.connect().send(&post_bytes(COMPLETIONS, whole.to_string().as_bytes()));
     server.wait_until_idle();
     server.assert_serves("clients that left");
 }
@@ -51,11 +49,7 @@ fn half_open_and_idle_connections_delay_nobody() {
     let start = Instant::now();
     assert_eq!(server.get("/health").status, 200);
     server.assert_serves("300 open connections");
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     drop(idle);
 }
 
@@ -66,10 +60,7 @@ fn a_full_queue_says_429_and_when_to_come_back() {
     for client in &mut clients {
         client.send(&long_stream());
     }
-    let heads: Vec<Reply> = clients
-        .iter_mut()
-        .map(|client| client.read_head().unwrap())
-        .collect();
+    let heads: Vec<Reply> = clients.iter_mut().map(|client| client.read_head().unwrap()).collect();
     assert!(heads.iter().any(|head| head.status == 200), "{heads:?}");
     let refused: Vec<&Reply> = heads.iter().filter(|head| head.status != 200).collect();
     assert!(!refused.is_empty());
@@ -90,13 +81,7 @@ fn a_terminated_server_finishes_its_answers_and_exits_well() {
     assert_eq!(client.read_head().unwrap().status, 200);
     let mut text = client.read_chunk().unwrap();
     let pid = server.child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     while let Some(chunk) = client.read_chunk() {
         text.extend(chunk);
     }
@@ -110,8 +95,5 @@ fn a_terminated_server_finishes_its_answers_and_exits_well() {
         std::thread::sleep(Duration::from_millis(10));
     };
     assert!(status.success(), "{status}");
-    assert!(
-        TcpStream::connect(server.address).is_err(),
-        "the port is still open"
-    );
+    assert!(TcpStream::connect(server.address).is_err(), "the port is still open");
 }

@@ -12,20 +12,11 @@ fn a_body_that_is_too_large_is_refused_whether_declared_or_not() {
     let server = start_server(&["--max-body-bytes", "64KiB"]);
     let body = "x".repeat(100_000);
     let reply = server.post(COMPLETIONS, &body);
-    assert_eq!(
-        (reply.status, &reply.error()["code"]),
-        (413, &json!("body_too_large"))
-    );
+    assert_eq!((reply.status, &reply.error()["code"]), (413, &json!("body_too_large")));
     let head =
         format!("POST {COMPLETIONS} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
     let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-    assert_eq!(
-        server
-            .connect()
-            .exchange(format!("{head}{chunk}").as_bytes())
-            .status,
-        413
-    );
+    assert_eq!(server.connect().exchange(format!("{head}{chunk}").as_bytes()).status, 413);
     let huge = format!(
         "POST {COMPLETIONS} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
          content-length: 999999999999\r\n\r\n"
@@ -37,14 +28,9 @@ fn a_body_that_is_too_large_is_refused_whether_declared_or_not() {
 #[test]
 fn paths_and_methods_that_are_none_are_told_so() {
     let server = start_server(&[]);
-    for path in [
-        "/",
-        "/v1",
-        "/v1/embeddings",
-        "/../../etc/passwd",
-        "/v1/models/../../health",
-        "/%2e%2e/x",
-    ] {
+    for path in
+        ["/", "/v1", "/v1/embeddings", "/../../etc/passwd", "/v1/models/../../health", "/%2e%2e/x"]
+    {
         let reply = server.get(path);
         assert_eq!(
             (reply.status, &reply.error()["type"]),
@@ -62,17 +48,9 @@ fn paths_and_methods_that_are_none_are_told_so() {
     ] {
         let bytes = format!("{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
         let reply = server.connect().exchange(bytes.as_bytes());
-        assert_eq!(
-            (reply.status, reply.header("allow")),
-            (405, Some(allow)),
-            "{request}"
-        );
+        assert_eq!((reply.status, reply.header("allow")), (405, Some(allow)), "{request}");
         reply.error();
-        let all: Vec<_> = reply
-            .headers
-            .iter()
-            .filter(|(key, _)| key == "allow")
-            .collect();
+        let all: Vec<_> = reply.headers.iter().filter(|(key, _)| key == "allow").collect();
         assert_eq!(all.len(), 1, "{request}");
     }
 }
@@ -81,9 +59,7 @@ fn paths_and_methods_that_are_none_are_told_so() {
 fn bytes_that_are_no_request_end_the_connection_and_nothing_else() {
     let server = start_server(&[]);
     let post = format!("POST {COMPLETIONS} HTTP/1.1\r\nhost: x\r\n");
-    let headers = (0..20_000).fold(String::new(), |headers, i| {
-        headers + &format!("h{i}: v\r\n")
-    });
+    let headers = (0..20_000).fold(String::new(), |headers, i| headers + &format!("h{i}: v\r\n"));
     let cases: Vec<Vec<u8>> = [
         "\0\0\0\0\r\n\r\n".to_owned(),
         "hello\r\n\r\n".to_owned(),
@@ -110,10 +86,7 @@ fn bytes_that_are_no_request_end_the_connection_and_nothing_else() {
         client.send(case);
         let _ = client.stream.get_mut().shutdown(Shutdown::Write);
         let reply = client.read_reply();
-        assert!(
-            reply.as_ref().is_none_or(|reply| reply.status >= 400),
-            "{shown}: {reply:?}"
-        );
+        assert!(reply.as_ref().is_none_or(|reply| reply.status >= 400), "{shown}: {reply:?}");
         assert_eq!(server.get("/health").status, 200, "after {shown}");
     }
     server.assert_serves("bytes that are no request");
@@ -145,13 +118,7 @@ fn lesser_used_parts_of_http_work() {
     assert_eq!(client.read_reply().unwrap().status, 200);
     // Two requests at once, then a third on the same connection.
     let mut client = server.connect();
-    client.send(
-        &[
-            post_bytes(COMPLETIONS, body.as_bytes()),
-            post_bytes("/nowhere", b""),
-        ]
-        .concat(),
-    );
+    client.send(&[post_bytes(COMPLETIONS, body.as_bytes()), post_bytes("/nowhere", b"")].concat());
     assert_eq!(client.read_reply().unwrap().status, 200);
     assert_eq!(client.read_reply().unwrap().status, 404);
     client.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");

@@ -53,31 +53,18 @@ fn files_that_are_not_tokenizers_are_errors_that_name_the_file() {
 fn a_folder_without_a_tokenizer_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let error = Tokenizer::from_folder(folder.path()).unwrap_err();
-    assert!(matches!(
-        error,
-        TextError::NotFound {
-            file: "tokenizer.json",
-            ..
-        }
-    ));
+    assert!(matches!(error, TextError::NotFound { file: "tokenizer.json", .. }));
     assert!(Tokenizer::from_folder(Path::new("/nonexistent")).is_err());
     std::fs::create_dir(folder.path().join("tokenizer.json")).unwrap();
-    let message = Tokenizer::from_folder(folder.path())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.ends_with("tokenizer.json: not a regular file"),
-        "{message}"
-    );
+    let message = Tokenizer::from_folder(folder.path()).unwrap_err().to_string();
+    assert!(message.ends_with("tokenizer.json: not a regular file"), "{message}");
 }
 
 #[test]
 fn a_broken_configuration_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     model_folders::write(folder.path(), &good(), Some(&json!({"bos_token": 5})));
-    let message = Tokenizer::from_folder(folder.path())
-        .unwrap_err()
-        .to_string();
+    let message = Tokenizer::from_folder(folder.path()).unwrap_err().to_string();
     assert!(message.contains("tokenizer_config.json: "), "{message}");
 }
 
@@ -86,23 +73,14 @@ fn ids_out_of_range_taken_twice_or_out_of_place_are_errors() {
     error_of(|file| file["model"]["vocab"]["a"] = json!(1_u64 << 40));
     error_of(|file| file["model"]["vocab"]["a"] = json!(-1));
     let huge = error_of(|file| file["model"]["vocab"]["a"] = json!(u32::MAX));
-    assert!(
-        huge.contains("token 4294967295: ids must be below"),
-        "{huge}"
-    );
+    assert!(huge.contains("token 4294967295: ids must be below"), "{huge}");
     let twice = error_of(|file| file["model"]["vocab"]["a"] = file["model"]["vocab"]["b"].clone());
     assert!(twice.contains("two tokens have this id"), "{twice}");
     error_of(|file| file["added_tokens"][0]["id"] = json!(1_u64 << 40));
     let moved = error_of(|file| file["added_tokens"][0]["id"] = json!(77));
-    assert!(
-        moved.contains("`<|endoftext|>` has id 77 but its place is 0"),
-        "{moved}"
-    );
+    assert!(moved.contains("`<|endoftext|>` has id 77 but its place is 0"), "{moved}");
     let empty = error_of(|file| file["added_tokens"][0]["content"] = json!(""));
-    assert!(
-        empty.contains("added_tokens: the token with id 0 is empty"),
-        "{empty}"
-    );
+    assert!(empty.contains("added_tokens: the token with id 0 is empty"), "{empty}");
 }
 
 #[test]
@@ -121,22 +99,14 @@ fn merges_of_unknown_tokens_and_broken_merges_are_errors() {
 
 #[test]
 fn unknown_parts_are_named() {
-    for (key, what) in [
-        ("normalizer", "normalizer"),
-        ("pre_tokenizer", "pre-tokenizer"),
-        ("decoder", "decoder"),
-    ] {
+    for (key, what) in
+        [("normalizer", "normalizer"), ("pre_tokenizer", "pre-tokenizer"), ("decoder", "decoder")]
+    {
         let message = error_of(|file| file[key] = json!({"type": "Nonsense"}));
-        assert!(
-            message.starts_with(&format!("{what} `Nonsense` is not supported")),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("{what} `Nonsense` is not supported")), "{message}");
     }
     let message = error_of(|file| file["model"]["type"] = json!("Nonsense"));
-    assert!(
-        message.starts_with("tokenizer model `Nonsense` is not supported"),
-        "{message}"
-    );
+    assert!(message.starts_with("tokenizer model `Nonsense` is not supported"), "{message}");
     error_of(|file| file["post_processor"] = json!({"type": "Nonsense"}));
     error_of(|file| file["normalizer"] = json!({"normalizers": []}));
 }
@@ -155,12 +125,7 @@ fn invalid_regular_expressions_are_errors() {
 
 #[test]
 fn a_catastrophic_regular_expression_ends() {
-    for regex in [
-        "(?=(a+)+$)(a+)+$",
-        "(a*)*(?=b)c",
-        "(x+x+)+(?!z)y",
-        "(?:(?=a)a){1000000000}",
-    ] {
+    for regex in ["(?=(a+)+$)(a+)+$", "(a*)*(?=b)c", "(x+x+)+(?!z)y", "(?:(?=a)a){1000000000}"] {
         let mut tokenizer = good();
         tokenizer["pre_tokenizer"] = split(regex);
         let start = Instant::now();
@@ -169,11 +134,7 @@ fn a_catastrophic_regular_expression_ends() {
             let _ = tokenizer.encode(&"a".repeat(2000), false);
             let _ = tokenizer.encode(&"x".repeat(2000), false);
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(30),
-            "{regex}: {:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(30), "{regex}: {:?}", start.elapsed());
     }
 }
 
@@ -184,10 +145,7 @@ fn a_normaliser_that_grows_without_end_only_takes_short_texts() {
     tokenizer["normalizer"] = json!({"type": "Sequence", "normalizers": vec![ten; 7]});
     let tokenizer = load_text(&tokenizer.to_string()).unwrap();
     let start = Instant::now();
-    assert!(matches!(
-        tokenizer.encode("aaaaaaaa", false),
-        Err(TextError::TextTooLong { .. })
-    ));
+    assert!(matches!(tokenizer.encode("aaaaaaaa", false), Err(TextError::TextTooLong { .. })));
     assert!(start.elapsed() < Duration::from_secs(1));
     assert!(tokenizer.encode("", false).is_ok());
 }
@@ -196,22 +154,13 @@ fn a_normaliser_that_grows_without_end_only_takes_short_texts() {
 fn texts_beyond_the_limit_are_refused_and_long_words_are_fine() {
     let tokenizer = Tokenizer::from_gguf(gguf::byte_level("smollm")).unwrap();
     let start = Instant::now();
-    let error = tokenizer
-        .encode(&"a".repeat((4 << 20) + 1), false)
-        .unwrap_err();
-    assert!(
-        matches!(error, TextError::TextTooLong { max: 4_194_304, .. }),
-        "{error}"
-    );
+    let error = tokenizer.encode(&"a".repeat((4 << 20) + 1), false).unwrap_err();
+    assert!(matches!(error, TextError::TextTooLong { max: 4_194_304, .. }), "{error}");
     assert!(tokenizer.encode(&" ".repeat(1_000_000), false).is_err());
     let word = "ab".repeat(200_000);
     let ids = tokenizer.encode(&word, false).unwrap();
     assert_eq!(tokenizer.decode(&ids, false).unwrap(), word);
-    assert!(
-        start.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -24,11 +24,7 @@ pub(crate) fn byte_level(pre: &str) -> GgufVocab {
     GgufVocab {
         model: "gpt2".to_owned(),
         pre: Some(pre.to_owned()),
-        token_types: Some(
-            (0..tokens.len())
-                .map(|id| if id < 3 { 3 } else { 1 })
-                .collect(),
-        ),
+        token_types: Some((0..tokens.len()).map(|id| if id < 3 { 3 } else { 1 }).collect()),
         tokens,
         merges: Some(golden::strings(&golden["merges"])),
         bos_token_id: Some(1),
@@ -42,10 +38,7 @@ pub(crate) fn sentencepiece(name: &str) -> (GgufVocab, Value) {
     let golden = golden::read("sentencepiece.json")[name].clone();
     let numbers = |field: &str| golden[field].as_array().unwrap().clone();
     #[expect(clippy::cast_possible_truncation, reason = "scores are f32 in a GGUF")]
-    let scores = numbers("scores")
-        .iter()
-        .map(|score| score.as_f64().unwrap() as f32)
-        .collect();
+    let scores = numbers("scores").iter().map(|score| score.as_f64().unwrap() as f32).collect();
     let types = numbers("token_types")
         .iter()
         .map(|kind| i32::try_from(kind.as_i64().unwrap()).unwrap())
@@ -76,10 +69,7 @@ fn every_pre_tokenizer_cuts_as_the_reference() {
 #[test]
 fn a_file_without_a_pre_tokenizer_has_the_default_one() {
     let golden = golden::read("pre_tokenizers.json");
-    let vocab = GgufVocab {
-        pre: None,
-        ..byte_level("")
-    };
+    let vocab = GgufVocab { pre: None, ..byte_level("") };
     let tokenizer = Tokenizer::from_gguf(vocab).unwrap();
     golden::check_ids("none", &golden["pre"]["default"], |text| {
         tokenizer.encode(text, false).unwrap()
@@ -95,20 +85,13 @@ fn sentencepiece_ids_and_texts_equal_the_library() {
         let ids = golden["ids"].as_array().unwrap();
         let decoded = golden["decoded"].as_array().unwrap();
         for ((text, ids), decoded) in golden::corpus().iter().zip(ids).zip(decoded) {
-            if ["<s>", "</s>", "<unk>", "<tool>"]
-                .iter()
-                .any(|token| text.contains(token))
-            {
+            if ["<s>", "</s>", "<unk>", "<tool>"].iter().any(|token| text.contains(token)) {
                 continue;
             }
             let encoded = tokenizer.encode(text, false).unwrap();
             assert_eq!(encoded, golden::ids(ids), "{name}: {text:?}");
             let expected = decoded.as_str().unwrap_or(text);
-            assert_eq!(
-                tokenizer.decode(&encoded, false).unwrap(),
-                expected,
-                "{name}: {text:?}"
-            );
+            assert_eq!(tokenizer.decode(&encoded, false).unwrap(), expected, "{name}: {text:?}");
         }
     }
 }
@@ -120,24 +103,15 @@ fn sentencepiece_special_tokens_are_whole_and_get_a_space_behind() {
     let dog = tokenizer.encode("dog", false).unwrap();
     let joined = tokenizer.encode("<s>dog</s>dog", false).unwrap();
     assert_eq!(joined, [&[1], &dog[..], &[2], &dog[..]].concat());
-    assert_eq!(
-        tokenizer.encode("dog", true).unwrap(),
-        [&[1], &dog[..]].concat()
-    );
+    assert_eq!(tokenizer.encode("dog", true).unwrap(), [&[1], &dog[..]].concat());
     assert_eq!(tokenizer.decode(&joined, true).unwrap(), "dog dog");
 }
 
 #[test]
 fn control_tokens_are_special_and_user_defined_ones_are_text() {
     let (vocab, _) = sentencepiece("no_space_prefix");
-    let tool = u32::try_from(
-        vocab
-            .tokens
-            .iter()
-            .position(|token| token == "<tool>")
-            .unwrap(),
-    )
-    .unwrap();
+    let tool =
+        u32::try_from(vocab.tokens.iter().position(|token| token == "<tool>").unwrap()).unwrap();
     let tokenizer = Tokenizer::from_gguf(vocab).unwrap();
     assert_eq!(tokenizer.encode("<tool></s>", false).unwrap(), [tool, 2]);
     assert_eq!(tokenizer.decode(&[tool, 2], true).unwrap(), "<tool>");
@@ -178,88 +152,45 @@ fn broken_fields_are_named() {
     let merges = |merge: &str| Some(vec![merge.to_owned()]);
     let cases = [
         (
-            GgufVocab {
-                model: "bert".to_owned(),
-                ..good.clone()
-            },
+            GgufVocab { model: "bert".to_owned(), ..good.clone() },
             "tokenizer.ggml.model `bert` is not supported",
         ),
         (
-            GgufVocab {
-                pre: Some("nope".to_owned()),
-                ..good.clone()
-            },
+            GgufVocab { pre: Some("nope".to_owned()), ..good.clone() },
             "tokenizer.ggml.pre `nope` is not supported",
         ),
         (
-            GgufVocab {
-                tokens: Vec::new(),
-                token_types: None,
-                ..good.clone()
-            },
+            GgufVocab { tokens: Vec::new(), token_types: None, ..good.clone() },
             "tokenizer.ggml.tokens: has 0 tokens",
         ),
         (
-            GgufVocab {
-                token_types: Some(vec![1]),
-                ..good.clone()
-            },
+            GgufVocab { token_types: Some(vec![1]), ..good.clone() },
             "tokenizer.ggml.token_type: has 1 entries for",
         ),
         (
-            GgufVocab {
-                scores: Some(vec![]),
-                ..good.clone()
-            },
+            GgufVocab { scores: Some(vec![]), ..good.clone() },
             "tokenizer.ggml.scores: has 0 entries for",
         ),
         (
-            GgufVocab {
-                eos_token_id: Some(u32::MAX),
-                ..good.clone()
-            },
+            GgufVocab { eos_token_id: Some(u32::MAX), ..good.clone() },
             "tokenizer.ggml.eos_token_id: is 4294967295, but",
         ),
+        (GgufVocab { merges: None, ..good.clone() }, "tokenizer.ggml.merges: is missing"),
         (
-            GgufVocab {
-                merges: None,
-                ..good.clone()
-            },
-            "tokenizer.ggml.merges: is missing",
-        ),
-        (
-            GgufVocab {
-                merges: merges("ab"),
-                ..good.clone()
-            },
+            GgufVocab { merges: merges("ab"), ..good.clone() },
             "tokenizer.ggml.merges: entry 0 is `ab`",
         ),
         (
-            GgufVocab {
-                merges: merges("a b c"),
-                ..good.clone()
-            },
+            GgufVocab { merges: merges("a b c"), ..good.clone() },
             "tokenizer.ggml.merges: entry 0 is `a b c`",
         ),
+        (GgufVocab { merges: merges("zq qz"), ..good.clone() }, "tokenizer.ggml.merges: "),
         (
-            GgufVocab {
-                merges: merges("zq qz"),
-                ..good.clone()
-            },
-            "tokenizer.ggml.merges: ",
-        ),
-        (
-            GgufVocab {
-                scores: with_nan(spm.scores.clone()),
-                ..spm.clone()
-            },
+            GgufVocab { scores: with_nan(spm.scores.clone()), ..spm.clone() },
             "tokenizer.ggml.scores: the score of token 7",
         ),
         (
-            GgufVocab {
-                scores: None,
-                ..spm.clone()
-            },
+            GgufVocab { scores: None, ..spm.clone() },
             "tokenizer.ggml.scores: is missing, and so are merges",
         ),
     ];

@@ -34,9 +34,7 @@ pub(crate) fn all() -> Vec<(String, Tokenizer, Value)> {
 #[test]
 fn ids_equal_the_reference() {
     for (name, tokenizer, golden) in all() {
-        golden::check_ids(&name, &golden, |text| {
-            tokenizer.encode(text, false).unwrap()
-        });
+        golden::check_ids(&name, &golden, |text| tokenizer.encode(text, false).unwrap());
         let expected = golden::ids(&golden["around_hello"]);
         assert_eq!(tokenizer.encode("Hello", true).unwrap(), expected, "{name}");
     }
@@ -50,11 +48,7 @@ fn decoded_texts_equal_the_reference() {
             for (text, expected) in golden::corpus().iter().zip(expected) {
                 let ids = tokenizer.encode(text, false).unwrap();
                 let decoded = tokenizer.decode(&ids, skip).unwrap();
-                assert_eq!(
-                    decoded,
-                    expected.as_str().unwrap_or(text),
-                    "{name}, {field}: {text:?}"
-                );
+                assert_eq!(decoded, expected.as_str().unwrap_or(text), "{name}, {field}: {text:?}");
             }
         }
     }
@@ -89,17 +83,9 @@ fn the_configuration_names_bos_and_eos_and_adds_them_where_the_post_processor_is
 #[test]
 fn an_old_folder_names_bos_and_eos_in_the_special_tokens_map() {
     let folder = tempfile::tempdir().unwrap();
-    write(
-        folder.path(),
-        &golden::read("tokenizers.json")["smollm"],
-        None,
-    );
+    write(folder.path(), &golden::read("tokenizers.json")["smollm"], None);
     let map = json!({"bos_token": {"content": "<|im_start|>"}, "eos_token": "<|im_end|>"});
-    std::fs::write(
-        folder.path().join("special_tokens_map.json"),
-        map.to_string(),
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("special_tokens_map.json"), map.to_string()).unwrap();
     let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
     assert_eq!(tokenizer.bos_token().unwrap().0, "<|im_start|>");
     assert_eq!(tokenizer.eos_token().unwrap().0, "<|im_end|>");

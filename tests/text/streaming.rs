@@ -7,10 +7,7 @@ use super::{gguf, golden, model_folders};
 
 fn stream(tokenizer: &Tokenizer, ids: &[u32], skip: bool) -> Vec<String> {
     let mut detokenizer = tokenizer.detokenizer(skip);
-    let mut pieces: Vec<String> = ids
-        .iter()
-        .map(|&id| detokenizer.push(id).unwrap())
-        .collect();
+    let mut pieces: Vec<String> = ids.iter().map(|&id| detokenizer.push(id).unwrap()).collect();
     pieces.push(detokenizer.finish());
     pieces
 }
@@ -39,14 +36,8 @@ fn a_character_comes_with_its_last_byte() {
         |token: &str| u32::try_from(vocab.tokens.iter().position(|t| t == token).unwrap()).unwrap();
     let bytes = ["<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "<0xE4>", "<0x41>"].map(id_of);
     let tokenizer = Tokenizer::from_gguf(vocab).unwrap();
-    assert_eq!(
-        stream(&tokenizer, &bytes, true),
-        ["", "", "", "😀", "", "\u{fffd}A", ""]
-    );
-    assert_eq!(
-        stream(&tokenizer, &bytes[..2], true),
-        ["", "", "\u{fffd}\u{fffd}"]
-    );
+    assert_eq!(stream(&tokenizer, &bytes, true), ["", "", "", "😀", "", "\u{fffd}A", ""]);
+    assert_eq!(stream(&tokenizer, &bytes[..2], true), ["", "", "\u{fffd}\u{fffd}"]);
 }
 
 #[test]
@@ -55,10 +46,7 @@ fn an_unknown_id_is_an_error_and_the_stream_goes_on() {
     let size = u32::try_from(tokenizer.vocab_size()).unwrap();
     let mut detokenizer = tokenizer.detokenizer(true);
     for id in [size, u32::MAX] {
-        assert!(matches!(
-            detokenizer.push(id),
-            Err(TextError::UnknownToken { .. })
-        ));
+        assert!(matches!(detokenizer.push(id), Err(TextError::UnknownToken { .. })));
         assert!(tokenizer.decode(&[0, id], true).is_err());
     }
     let a = tokenizer.token_to_id("a").unwrap();
@@ -79,10 +67,8 @@ fn a_long_stream_costs_the_same_per_token() {
 }
 
 fn tokenizers() -> Vec<Tokenizer> {
-    let mut tokenizers: Vec<Tokenizer> = model_folders::all()
-        .into_iter()
-        .map(|(_, tokenizer, _)| tokenizer)
-        .collect();
+    let mut tokenizers: Vec<Tokenizer> =
+        model_folders::all().into_iter().map(|(_, tokenizer, _)| tokenizer).collect();
     tokenizers.push(Tokenizer::from_gguf(gguf::byte_level("qwen2")).unwrap());
     tokenizers.push(Tokenizer::from_gguf(gguf::sentencepiece("add_space_prefix").0).unwrap());
     tokenizers
@@ -92,11 +78,8 @@ fn tokenizers() -> Vec<Tokenizer> {
 fn any_ids_decode_and_their_pieces_join_to_the_whole() {
     let tokenizers = tokenizers();
     let id = prop_oneof![0..600_u32, 0..100_u32];
-    let config = ProptestConfig {
-        cases: 300,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config =
+        ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(ids in prop::collection::vec(id, 0..40), skip: bool)| {
         for tokenizer in &tokenizers {
             let ids: Vec<u32> = ids.iter().copied().filter(|&id| tokenizer.decode(&[id], false).is_ok()).collect();
@@ -108,11 +91,8 @@ fn any_ids_decode_and_their_pieces_join_to_the_whole() {
 #[test]
 fn byte_level_texts_come_back_as_they_went_in() {
     let tokenizer = Tokenizer::from_gguf(gguf::byte_level("smollm")).unwrap();
-    let config = ProptestConfig {
-        cases: 300,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config =
+        ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(text: String)| {
         let ids = tokenizer.encode(&text, false).unwrap();
         prop_assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);

@@ -34,17 +34,9 @@ fn read_all(path: &Path) -> Result<(), WeightsError> {
     }
     if let Some(metadata) = checkpoint.gguf() {
         for key in metadata.keys() {
-            let _ = (
-                metadata.u64(key),
-                metadata.f32(key),
-                metadata.bool(key),
-                metadata.string(key),
-            );
-            let _ = (
-                metadata.strings(key),
-                metadata.f32s(key),
-                metadata.i32s(key),
-            );
+            let _ =
+                (metadata.u64(key), metadata.f32(key), metadata.bool(key), metadata.string(key));
+            let _ = (metadata.strings(key), metadata.f32s(key), metadata.i32s(key));
         }
     }
     Ok(())

@@ -26,9 +26,7 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, WeightsError> {
     let path = path.to_owned();
     thread::spawn(move || sender.send(Checkpoint::open(&path)));
     let patience = Duration::from_mins(2);
-    receiver
-        .recv_timeout(patience)
-        .expect("open neither panics nor hangs")
+    receiver.recv_timeout(patience).expect("open neither panics nor hangs")
 }
 
 /// The message of the error of opening `path`, which must name the file and hold every `wanted`.
@@ -37,18 +35,11 @@ pub(crate) fn expect_refused(case: &str, path: &Path, wanted: &[&str]) {
         Ok(_) => panic!("{case}: was opened"),
         Err(error) => error.to_string(),
     };
-    let file_name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .expect("a plain name");
+    let file_name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
     for part in wanted.iter().copied().chain([file_name]) {
         assert!(message.contains(part), "{case}: no `{part}` in: {message}");
     }
-    assert!(
-        message.len() < 1000,
-        "{case}: a message of {} bytes",
-        message.len()
-    );
+    assert!(message.len() < 1000, "{case}: a message of {} bytes", message.len());
 }
 
 /// A safetensors file: the length of the header, the header, so many bytes of data.
@@ -92,22 +83,12 @@ pub(crate) fn gguf_string(text: impl AsRef<[u8]>) -> Vec<u8> {
 
 /// A metadata entry.
 pub(crate) fn entry(key: &str, kind: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
-    [
-        gguf_string(key).as_slice(),
-        &kind.to_le_bytes(),
-        value.as_ref(),
-    ]
-    .concat()
+    [gguf_string(key).as_slice(), &kind.to_le_bytes(), value.as_ref()].concat()
 }
 
 /// The value of an array: type, length, elements.
 pub(crate) fn array(kind: u32, len: u64, elements: impl AsRef<[u8]>) -> Vec<u8> {
-    [
-        kind.to_le_bytes().as_slice(),
-        &len.to_le_bytes(),
-        elements.as_ref(),
-    ]
-    .concat()
+    [kind.to_le_bytes().as_slice(), &len.to_le_bytes(), elements.as_ref()].concat()
 }
 
 /// A row of the table of tensors; `dims` innermost first, as in the file.
@@ -145,11 +126,7 @@ pub(crate) fn valid_gguf() -> Vec<u8> {
     let entries = [
         entry("general.architecture", kind::STRING, gguf_string("llama")),
         entry("llama.block_count", kind::U32, 1_u32.to_le_bytes()),
-        entry(
-            "tokenizer.ggml.tokens",
-            kind::ARRAY,
-            array(kind::STRING, 2, words),
-        ),
+        entry("tokenizer.ggml.tokens", kind::ARRAY, array(kind::STRING, 2, words)),
         entry(
             "tokenizer.ggml.token_type",
             kind::ARRAY,

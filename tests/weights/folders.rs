@@ -18,9 +18,7 @@ fn sharded(folder: &Path, index: &str) {
 
 /// The message of the error of opening a folder.
 fn refusal(folder: &Path) -> String {
-    open(folder)
-        .expect_err("there is no checkpoint")
-        .to_string()
+    open(folder).expect_err("there is no checkpoint").to_string()
 }
 
 fn expect_folder_refused(case: &str, folder: &Path, wanted: &[&str]) {
@@ -52,10 +50,7 @@ fn a_single_file_goes_before_an_index() {
     let folder = folder();
     sharded(folder.path(), "broken");
     write(folder.path(), "model.safetensors", valid_safetensors());
-    assert_eq!(
-        open(folder.path()).unwrap().names().collect::<Vec<_>>(),
-        ["a", "b"]
-    );
+    assert_eq!(open(folder.path()).unwrap().names().collect::<Vec<_>>(), ["a", "b"]);
 }
 
 #[test]
@@ -77,24 +72,12 @@ fn bad_indices_are_refused_with_the_reason() {
             r#"{"weight_map":{"a":"/etc/passwd"}}"#,
             &["`/etc/passwd` of tensor `a`", "plain name"],
         ),
-        (
-            "backslashes",
-            r#"{"weight_map":{"a":"..\\x"}}"#,
-            &["plain name"],
-        ),
+        ("backslashes", r#"{"weight_map":{"a":"..\\x"}}"#, &["plain name"]),
         ("empty name", r#"{"weight_map":{"a":""}}"#, &["plain name"]),
         ("dots", r#"{"weight_map":{"a":".."}}"#, &["plain name"]),
         ("NUL", r#"{"weight_map":{"a":"x\u0000"}}"#, &["plain name"]),
-        (
-            "number as shard",
-            r#"{"weight_map":{"a":5}}"#,
-            &["expected a string"],
-        ),
-        (
-            "list as map",
-            r#"{"weight_map":["a"]}"#,
-            &["expected a map"],
-        ),
+        ("number as shard", r#"{"weight_map":{"a":5}}"#, &["expected a string"]),
+        ("list as map", r#"{"weight_map":["a"]}"#, &["expected a map"]),
         ("no map", r#"{"metadata":{}}"#, &["weight_map"]),
         ("not an object", "[]", &["not an index"]),
         ("not JSON", "{", &["not an index"]),
@@ -105,11 +88,7 @@ fn bad_indices_are_refused_with_the_reason() {
             r#"{"weight_map":{"z":"one.safetensors"}}"#,
             &["tensor `z`", "shard `one.safetensors`, which lacks it"],
         ),
-        (
-            "index as shard",
-            r#"{"weight_map":{"a":"model.safetensors.index.json"}}"#,
-            &[],
-        ),
+        ("index as shard", r#"{"weight_map":{"a":"model.safetensors.index.json"}}"#, &[]),
     ];
     for (case, index, wanted) in cases {
         let folder = folder();
@@ -123,41 +102,20 @@ fn a_damaged_shard_is_named() {
     let folder = folder();
     sharded(folder.path(), r#"{"weight_map":{"a":"one.safetensors"}}"#);
     write(folder.path(), "one.safetensors", [0; 7]);
-    expect_folder_refused(
-        "damaged shard",
-        folder.path(),
-        &["one.safetensors", "too short"],
-    );
+    expect_folder_refused("damaged shard", folder.path(), &["one.safetensors", "too short"]);
 }
 
 #[test]
 fn folders_without_weights_say_what_was_looked_for_and_what_to_do() {
     let cases: [(&str, &[&str]); 5] = [
-        (
-            "config.json",
-            &["looked for `model.safetensors` and `model.safetensors.index.json`"],
-        ),
+        ("config.json", &["looked for `model.safetensors` and `model.safetensors.index.json`"]),
         (
             "pytorch_model.bin",
-            &[
-                "`pytorch_model.bin`",
-                "pickle files are never read",
-                "runs code",
-                "convert it",
-            ],
+            &["`pytorch_model.bin`", "pickle files are never read", "runs code", "convert it"],
         ),
-        (
-            "consolidated.00.pth",
-            &["`consolidated.00.pth`", "pickle files are never read"],
-        ),
-        (
-            "smol.gguf",
-            &["there is `smol.gguf`: give the path of that file"],
-        ),
-        (
-            "other.safetensors",
-            &["there is `other.safetensors`: give the path of that file"],
-        ),
+        ("consolidated.00.pth", &["`consolidated.00.pth`", "pickle files are never read"]),
+        ("smol.gguf", &["there is `smol.gguf`: give the path of that file"]),
+        ("other.safetensors", &["there is `other.safetensors`: give the path of that file"]),
     ];
     for (name, wanted) in cases {
         let folder = folder();
@@ -165,46 +123,22 @@ fn folders_without_weights_say_what_was_looked_for_and_what_to_do() {
         expect_folder_refused(name, folder.path(), wanted);
     }
     let empty = folder();
-    expect_folder_refused(
-        "empty folder",
-        empty.path(),
-        &["no weights in", "looked for"],
-    );
+    expect_folder_refused("empty folder", empty.path(), &["no weights in", "looked for"]);
 }
 
 #[test]
 fn files_that_are_no_checkpoints_are_refused() {
     let folder = folder();
     let cases: [(&str, &[u8], &[&str]); 4] = [
-        (
-            "model.bin",
-            b"\x80\x02}q\x00.",
-            &["pickle files are never read"],
-        ),
-        (
-            "model",
-            b"PK\x03\x04archive",
-            &["pickle files are never read"],
-        ),
-        (
-            "notes.txt",
-            b"hello",
-            &["neither a GGUF file", "`*.safetensors`"],
-        ),
-        (
-            "model.gguf",
-            b"hello",
-            &["expected `GGUF` at its start, got `hell`"],
-        ),
+        ("model.bin", b"\x80\x02}q\x00.", &["pickle files are never read"]),
+        ("model", b"PK\x03\x04archive", &["pickle files are never read"]),
+        ("notes.txt", b"hello", &["neither a GGUF file", "`*.safetensors`"]),
+        ("model.gguf", b"hello", &["expected `GGUF` at its start, got `hell`"]),
     ];
     for (name, bytes, wanted) in cases {
         expect_refused(name, &write(folder.path(), name, bytes), wanted);
     }
-    expect_refused(
-        "missing",
-        &folder.path().join("none.gguf"),
-        &["No such file"],
-    );
+    expect_refused("missing", &folder.path().join("none.gguf"), &["No such file"]);
 }
 
 #[test]
@@ -224,27 +158,16 @@ fn things_that_are_no_files_are_refused_and_never_waited_for() {
 
         let pipe = folder();
         make_pipe(&pipe.path().join(name));
-        expect_folder_refused(
-            "pipe",
-            pipe.path(),
-            &[name, "expected a regular file, got a pipe"],
-        );
+        expect_folder_refused("pipe", pipe.path(), &[name, "expected a regular file, got a pipe"]);
     }
     let pipe = folder();
     make_pipe(&pipe.path().join("model.gguf"));
     expect_refused("pipe", &pipe.path().join("model.gguf"), &["got a pipe"]);
-    expect_refused(
-        "device",
-        Path::new("/dev/zero"),
-        &["expected a regular file"],
-    );
+    expect_refused("device", Path::new("/dev/zero"), &["expected a regular file"]);
 }
 
 fn make_pipe(path: &Path) {
-    let status = Command::new("mkfifo")
-        .arg(path)
-        .status()
-        .expect("mkfifo runs");
+    let status = Command::new("mkfifo").arg(path).status().expect("mkfifo runs");
     assert!(status.success());
 }
 

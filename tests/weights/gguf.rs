@@ -18,53 +18,17 @@ fn damaged_files_are_refused_with_the_reason() {
     let huge_string = [(1_u64 << 62).to_le_bytes().as_slice(), &[0; 32]].concat();
     let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
         ("empty file", vec![], &["the file is empty"]),
-        (
-            "wrong magic",
-            b"GGML\x03\0\0\0".to_vec(),
-            &["expected `GGUF` at its start, got `GGML`"],
-        ),
+        ("wrong magic", b"GGML\x03\0\0\0".to_vec(), &["expected `GGUF` at its start, got `GGML`"]),
         ("half a magic", b"GG".to_vec(), &["got `GG`"]),
-        (
-            "magic only",
-            b"GGUF".to_vec(),
-            &["the version at byte 4 needs 4 bytes, but 0 are left"],
-        ),
-        (
-            "version 99",
-            head(99, 0, 0),
-            &["version 99 is not supported, only 2 and 3"],
-        ),
+        ("magic only", b"GGUF".to_vec(), &["the version at byte 4 needs 4 bytes, but 0 are left"]),
+        ("version 99", head(99, 0, 0), &["version 99 is not supported, only 2 and 3"]),
         ("version 1", head(1, 0, 0), &["version 1 is not supported"]),
-        (
-            "big-endian",
-            head(3_u32.swap_bytes(), 0, 0),
-            &["big-endian"],
-        ),
-        (
-            "no counts",
-            head(3, 0, 0)[..12].to_vec(),
-            &["number of tensors at byte 8 needs 8 bytes"],
-        ),
-        (
-            "2^63 tensors",
-            head(3, 1 << 63, 0),
-            &["number of tensors", "9223372036854775808"],
-        ),
-        (
-            "2^63 keys",
-            head(3, 0, 1 << 63),
-            &["number of metadata keys", "9223372036854775808"],
-        ),
-        (
-            "too many keys",
-            many,
-            &["131072 metadata keys, at most 65536"],
-        ),
-        (
-            "cut in a key",
-            cut_after_key.clone(),
-            &["type of metadata key `general.name`"],
-        ),
+        ("big-endian", head(3_u32.swap_bytes(), 0, 0), &["big-endian"]),
+        ("no counts", head(3, 0, 0)[..12].to_vec(), &["number of tensors at byte 8 needs 8 bytes"]),
+        ("2^63 tensors", head(3, 1 << 63, 0), &["number of tensors", "9223372036854775808"]),
+        ("2^63 keys", head(3, 0, 1 << 63), &["number of metadata keys", "9223372036854775808"]),
+        ("too many keys", many, &["131072 metadata keys, at most 65536"]),
+        ("cut in a key", cut_after_key.clone(), &["type of metadata key `general.name`"]),
         (
             "cut in a value",
             [cut_after_key, vec![4, 0, 0, 0, 1]].concat(),
@@ -73,10 +37,7 @@ fn damaged_files_are_refused_with_the_reason() {
         (
             "string of 2^62",
             key("general.name", kind::STRING, &huge_string),
-            &[
-                "value of metadata key `general.name`",
-                "4611686018427387904 bytes",
-            ],
+            &["value of metadata key `general.name`", "4611686018427387904 bytes"],
         ),
         (
             "key of 2^62",
@@ -88,11 +49,7 @@ fn damaged_files_are_refused_with_the_reason() {
             [head(3, 0, 1), gguf_string(b"\xff\xfe"), vec![0; 5]].concat(),
             &["metadata key 0", "not UTF-8"],
         ),
-        (
-            "unknown value type",
-            key("k", 13, &[0; 8]),
-            &["type of metadata key `k`", "is 13"],
-        ),
+        ("unknown value type", key("k", 13, &[0; 8]), &["type of metadata key `k`", "is 13"]),
         (
             "array of 2^61 u64",
             key("k", kind::ARRAY, &array(10, 1 << 61, [0; 8])),
@@ -120,18 +77,10 @@ fn damaged_files_are_refused_with_the_reason() {
         ),
         (
             "doubled key",
-            gguf(
-                &[entry("k", kind::U8, [1]), entry("k", kind::U8, [1])],
-                &[],
-                0,
-            ),
+            gguf(&[entry("k", kind::U8, [1]), entry("k", kind::U8, [1])], &[], 0),
             &["key `k` occurs twice"],
         ),
-        (
-            "alignment 0",
-            key("general.alignment", kind::U32, &[0; 4]),
-            &["general.alignment` is 0"],
-        ),
+        ("alignment 0", key("general.alignment", kind::U32, &[0; 4]), &["general.alignment` is 0"]),
         (
             "alignment 24",
             key("general.alignment", kind::U32, &[24, 0, 0, 0]),
@@ -145,11 +94,7 @@ fn damaged_files_are_refused_with_the_reason() {
         (
             "alignment 2^31",
             gguf(
-                &[entry(
-                    "general.alignment",
-                    kind::U32,
-                    (1_u32 << 31).to_le_bytes(),
-                )],
+                &[entry("general.alignment", kind::U32, (1_u32 << 31).to_le_bytes())],
                 &[row("a", &[1], F32, 0)],
                 8,
             ),
@@ -160,11 +105,7 @@ fn damaged_files_are_refused_with_the_reason() {
             key("split.count", kind::U16, &[3, 0]),
             &["one of 3 parts", "not supported"],
         ),
-        (
-            "cut table",
-            valid[..valid.len() - 192 - 40].to_vec(),
-            &["tensor"],
-        ),
+        ("cut table", valid[..valid.len() - 192 - 40].to_vec(), &["tensor"]),
         (
             "cut data",
             valid[..valid.len() - 140].to_vec(),
@@ -175,11 +116,7 @@ fn damaged_files_are_refused_with_the_reason() {
             table(&[row("a", &[1], F32, 0), row("a", &[1], F32, 32)]),
             &["tensor `a` occurs twice"],
         ),
-        (
-            "name of 2^62",
-            [head(3, 1, 0), huge_string].concat(),
-            &["name of tensor 0"],
-        ),
+        ("name of 2^62", [head(3, 1, 0), huge_string].concat(), &["name of tensor 0"]),
         (
             "name not UTF-8",
             [head(3, 1, 0), gguf_string(b"\xff"), vec![0; 64]].concat(),
@@ -205,11 +142,7 @@ fn damaged_files_are_refused_with_the_reason() {
             table(&[row("a", &[1 << 33, 1 << 33], F32, 0)]),
             &["tensor `a` has more elements"],
         ),
-        (
-            "byte overflow",
-            table(&[row("a", &[1 << 62], F32, 0)]),
-            &["tensor `a` has more bytes"],
-        ),
+        ("byte overflow", table(&[row("a", &[1 << 62], F32, 0)]), &["tensor `a` has more bytes"]),
         (
             "not whole blocks",
             table(&[row("a", &[33], ggml::Q4_1, 0)]),
@@ -242,10 +175,7 @@ fn damaged_files_are_refused_with_the_reason() {
         ),
         (
             "two names for one tensor",
-            table(&[
-                row("output.weight", &[1], F32, 0),
-                row("lm_head.weight", &[1], F32, 32),
-            ]),
+            table(&[row("output.weight", &[1], F32, 0), row("lm_head.weight", &[1], F32, 32)]),
             &["`lm_head.weight`", "two names"],
         ),
     ];
@@ -261,34 +191,24 @@ fn the_valid_file_that_the_damaged_ones_stem_from_opens_whatever_its_name() {
     let folder = folder();
     let path = write(folder.path(), "model.bin", valid_gguf());
     let checkpoint = open(&path).unwrap();
-    let tensor = checkpoint
-        .tensor("model.layers.0.self_attn.q_proj.weight")
-        .unwrap();
+    let tensor = checkpoint.tensor("model.layers.0.self_attn.q_proj.weight").unwrap();
     assert_eq!(tensor.shape, [2, 32]);
     let metadata = checkpoint.gguf().unwrap();
-    assert_eq!(
-        metadata.strings("tokenizer.ggml.tokens").unwrap(),
-        ["a", "bc"]
-    );
+    assert_eq!(metadata.strings("tokenizer.ggml.tokens").unwrap(), ["a", "bc"]);
 }
 
 #[test]
 fn types_that_are_not_ours_are_errors_only_when_asked_for() {
     let folder = folder();
-    let rows = [
-        row("a", &[256], ggml::IQ2_XXS, 0),
-        row("b", &[1], 77, 32),
-        row("c", &[1], F32, 64),
-    ];
+    let rows =
+        [row("a", &[256], ggml::IQ2_XXS, 0), row("b", &[1], 77, 32), row("c", &[1], F32, 64)];
     let path = write(folder.path(), "model.gguf", gguf(&[], &rows, 68));
     let checkpoint = open(&path).unwrap();
     assert!(checkpoint.tensor("c").is_ok());
     for (name, kind) in [("a", "IQ2_XXS"), ("b", "ggml type 77")] {
         let message = checkpoint.tensor(name).unwrap_err().to_string();
         assert!(
-            message.contains(&format!(
-                "tensor `{name}` is stored as {kind}, supported are f32"
-            )),
+            message.contains(&format!("tensor `{name}` is stored as {kind}, supported are f32")),
             "{message}"
         );
     }
@@ -311,18 +231,9 @@ fn text_that_is_not_utf8_is_an_error_only_when_asked_for() {
     let checkpoint = open(&path).unwrap();
     let metadata = checkpoint.gguf().unwrap();
     for (message, wanted) in [
-        (
-            metadata.string("bad").unwrap_err().to_string(),
-            "metadata key `bad`",
-        ),
-        (
-            metadata.strings("bads").unwrap_err().to_string(),
-            "element 1 of metadata key `bads`",
-        ),
-        (
-            metadata.bool("odd").unwrap_err().to_string(),
-            "should be a bool, but is bool 7",
-        ),
+        (metadata.string("bad").unwrap_err().to_string(), "metadata key `bad`"),
+        (metadata.strings("bads").unwrap_err().to_string(), "element 1 of metadata key `bads`"),
+        (metadata.bool("odd").unwrap_err().to_string(), "should be a bool, but is bool 7"),
     ] {
         assert!(message.contains(wanted), "{message}");
     }
@@ -338,8 +249,5 @@ fn version_2_and_another_alignment_are_read() {
     file.resize(file.len().next_multiple_of(64) + 64, 0);
     file.extend(1.5_f32.to_le_bytes());
     let path = write(folder.path(), "model.gguf", file);
-    assert_eq!(
-        open(&path).unwrap().tensor("b").unwrap().to_f32_vec(),
-        [1.5]
-    );
+    assert_eq!(open(&path).unwrap().tensor("b").unwrap().to_f32_vec(), [1.5]);
 }

@@ -6,9 +6,7 @@ use cairn::ir::DType;
 use cairn::weights::{Checkpoint, Format, Optional, Tensor, WeightsError, dequantise};
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/weights")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/weights").join(name)
 }
 
 fn block_file(dtype: DType, ending: &str) -> Vec<u8> {
@@ -44,40 +42,20 @@ fn a_safetensors_file_of_the_reference_library_reads_back() {
     assert_eq!(checkpoint.format(), Format::Safetensors);
     assert_eq!(checkpoint.format().to_string(), "safetensors");
     let names: Vec<_> = checkpoint.names().collect();
-    assert_eq!(
-        names,
-        [
-            "lm_head.weight",
-            "model.norm.weight",
-            "position_ids",
-            "scalar"
-        ]
-    );
+    assert_eq!(names, ["lm_head.weight", "model.norm.weight", "position_ids", "scalar"]);
 
     let norm = checkpoint.tensor("model.norm.weight").unwrap();
-    assert_eq!(
-        (norm.dtype, norm.shape.as_slice()),
-        (DType::F32, [3].as_slice())
-    );
+    assert_eq!((norm.dtype, norm.shape.as_slice()), (DType::F32, [3].as_slice()));
     assert_eq!(norm.bytes.as_f32(), Some([0.5, -1.0, 2.0].as_slice()));
     let head = checkpoint.tensor("lm_head.weight").unwrap();
-    assert_eq!(
-        (head.dtype, head.shape.as_slice()),
-        (DType::F16, [2, 3].as_slice())
-    );
+    assert_eq!((head.dtype, head.shape.as_slice()), (DType::F16, [2, 3].as_slice()));
     assert_eq!(head.to_f32_vec(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
     let scalar = checkpoint.tensor("scalar").unwrap();
-    assert_eq!(
-        (scalar.shape.as_slice(), scalar.to_f32_vec()),
-        ([].as_slice(), vec![7.0])
-    );
+    assert_eq!((scalar.shape.as_slice(), scalar.to_f32_vec()), ([].as_slice(), vec![7.0]));
 
     assert!(checkpoint.contains("position_ids"));
     let error = checkpoint.tensor("position_ids").unwrap_err().to_string();
-    assert!(
-        error.contains("stored as I64") && error.contains("bf16"),
-        "{error}"
-    );
+    assert!(error.contains("stored as I64") && error.contains("bf16"), "{error}");
     assert!(checkpoint.gguf().is_none());
 }
 
@@ -85,23 +63,11 @@ fn a_safetensors_file_of_the_reference_library_reads_back() {
 fn a_gguf_file_of_the_reference_library_reads_back_under_the_names_of_transformers() {
     let checkpoint = open("tiny.gguf");
     assert_eq!(checkpoint.format(), Format::Gguf);
-    let shape = |name: &str| {
-        checkpoint
-            .tensor(name)
-            .map(|Tensor { dtype, shape, .. }| (dtype, shape))
-    };
-    assert_eq!(
-        shape("model.embed_tokens.weight").unwrap(),
-        (DType::F32, vec![4, 32])
-    );
-    assert_eq!(
-        shape("model.layers.0.self_attn.q_proj.weight").unwrap(),
-        (DType::F16, vec![2, 32])
-    );
-    assert_eq!(
-        shape("model.layers.0.mlp.down_proj.weight").unwrap(),
-        (DType::Q4_1, vec![3, 64])
-    );
+    let shape =
+        |name: &str| checkpoint.tensor(name).map(|Tensor { dtype, shape, .. }| (dtype, shape));
+    assert_eq!(shape("model.embed_tokens.weight").unwrap(), (DType::F32, vec![4, 32]));
+    assert_eq!(shape("model.layers.0.self_attn.q_proj.weight").unwrap(), (DType::F16, vec![2, 32]));
+    assert_eq!(shape("model.layers.0.mlp.down_proj.weight").unwrap(), (DType::Q4_1, vec![3, 64]));
     assert_eq!(shape("rope_freqs.weight").unwrap(), (DType::F32, vec![8]));
     let norm = checkpoint.tensor("model.norm.weight").unwrap();
     assert!(norm.bytes.is_mapped());
@@ -110,10 +76,7 @@ fn a_gguf_file_of_the_reference_library_reads_back_under_the_names_of_transforme
     assert!(matches!(error, WeightsError::Unsupported { .. }));
     assert!(error.to_string().contains("IQ2_XXS"), "{error}");
     assert_eq!(checkpoint.names().len(), 6);
-    assert_eq!(
-        checkpoint.total_bytes(),
-        std::fs::metadata(golden("tiny.gguf")).unwrap().len()
-    );
+    assert_eq!(checkpoint.total_bytes(), std::fs::metadata(golden("tiny.gguf")).unwrap().len());
 }
 
 #[test]
@@ -138,14 +101,8 @@ fn metadata_of_every_type_is_read() {
     }
     assert!(metadata.bool("test.true").unwrap());
     assert!(!metadata.bool("test.false").unwrap());
-    assert_eq!(
-        metadata.string("test.string").unwrap(),
-        "h\u{e9}llo \u{4e16}\u{754c} \u{1f600}"
-    );
-    assert_eq!(
-        metadata.strings("test.strings").unwrap(),
-        ["", "a", "\u{4e16}"]
-    );
+    assert_eq!(metadata.string("test.string").unwrap(), "h\u{e9}llo \u{4e16}\u{754c} \u{1f600}");
+    assert_eq!(metadata.strings("test.strings").unwrap(), ["", "a", "\u{4e16}"]);
     assert_eq!(metadata.f32s("test.f32s").unwrap(), [0.5, -1.5]);
     assert_eq!(metadata.i32s("test.i32s").unwrap(), [1, -2, 3]);
     assert!(metadata.contains("test.u8") && metadata.keys().any(|key| key == "test.i32s"));
@@ -164,10 +121,7 @@ fn metadata_errors_name_the_key_what_was_expected_and_what_was_found() {
             metadata.f32("test.string").unwrap_err(),
             "`test.string` should be a floating-point number, but is string",
         ),
-        (
-            metadata.bool("test.u8").unwrap_err(),
-            "`test.u8` should be a bool, but is u8 255",
-        ),
+        (metadata.bool("test.u8").unwrap_err(), "`test.u8` should be a bool, but is u8 255"),
         (
             metadata.string("test.true").unwrap_err(),
             "`test.true` should be a string, but is bool 1",
@@ -176,14 +130,8 @@ fn metadata_errors_name_the_key_what_was_expected_and_what_was_found() {
             metadata.strings("test.i32s").unwrap_err(),
             "should be an array of strings, but is array of 3 i32",
         ),
-        (
-            metadata.i32s("test.strings").unwrap_err(),
-            "but is array of 3 string",
-        ),
-        (
-            metadata.f32s("test.i32s").unwrap_err(),
-            "should be an array of floating-point numbers",
-        ),
+        (metadata.i32s("test.strings").unwrap_err(), "but is array of 3 string"),
+        (metadata.f32s("test.i32s").unwrap_err(), "should be an array of floating-point numbers"),
         (metadata.i32s("test.u8").unwrap_err(), "but is u8 255"),
         (
             metadata.u64("llama.block_count").unwrap_err(),
@@ -192,10 +140,7 @@ fn metadata_errors_name_the_key_what_was_expected_and_what_was_found() {
     ];
     for (error, expected) in messages {
         let message = error.to_string();
-        assert!(
-            message.contains(expected) && message.contains("tiny.gguf"),
-            "{message}"
-        );
+        assert!(message.contains(expected) && message.contains("tiny.gguf"), "{message}");
     }
     assert_eq!(metadata.u64("llama.block_count").optional().unwrap(), None);
     assert!(metadata.u64("test.f32").optional().is_err());
@@ -203,9 +148,7 @@ fn metadata_errors_name_the_key_what_was_expected_and_what_was_found() {
 
 #[test]
 fn a_missing_tensor_is_reported_with_the_nearest_names() {
-    let error = open("tiny.gguf")
-        .tensor("model.layers.0.self_attn.q_porj.weight")
-        .unwrap_err();
+    let error = open("tiny.gguf").tensor("model.layers.0.self_attn.q_porj.weight").unwrap_err();
     let message = error.to_string();
     assert!(
         message.contains("tensor `model.layers.0.self_attn.q_porj.weight` is not in"),

@@ -35,66 +35,18 @@ fn damaged_files_are_refused_with_the_reason() {
             with_length(1 << 63, b"{}"),
             &["9223372036854775808 bytes, at most 100000000"],
         ),
-        (
-            "header length of ones",
-            vec![0xff; 16],
-            &["18446744073709551615"],
-        ),
-        (
-            "header over 100 MB",
-            with_length(100_000_001, b"{}"),
-            &["at most 100000000"],
-        ),
-        (
-            "header length 0",
-            with_length(0, b"{}"),
-            &["header of 0 bytes"],
-        ),
-        (
-            "header longer than the file",
-            with_length(50, b"{}"),
-            &["cut off", "50 bytes, but 2"],
-        ),
-        (
-            "not JSON",
-            safetensors("{hello}", 0),
-            &["header", "line 1 column"],
-        ),
-        (
-            "JSON array",
-            safetensors("[1, 2]", 0),
-            &["does not begin with `{`"],
-        ),
-        (
-            "leading space",
-            safetensors(" {}", 0),
-            &["does not begin with `{`"],
-        ),
-        (
-            "invalid UTF-8",
-            safetensors(b"{\"\xff\xfe\":1}", 0),
-            &["header", "unicode"],
-        ),
-        (
-            "nested header",
-            safetensors(nested(""), 0),
-            &["does not begin"],
-        ),
-        (
-            "nested tensor",
-            safetensors(nested("{\"a\":"), 0),
-            &["tensor `a`"],
-        ),
-        (
-            "nested shape",
-            safetensors(nested("{\"a\":{\"shape\":"), 0),
-            &["tensor `a`"],
-        ),
-        (
-            "nested field",
-            safetensors(nested("{\"a\":{\"x\":"), 0),
-            &["tensor `a`"],
-        ),
+        ("header length of ones", vec![0xff; 16], &["18446744073709551615"]),
+        ("header over 100 MB", with_length(100_000_001, b"{}"), &["at most 100000000"]),
+        ("header length 0", with_length(0, b"{}"), &["header of 0 bytes"]),
+        ("header longer than the file", with_length(50, b"{}"), &["cut off", "50 bytes, but 2"]),
+        ("not JSON", safetensors("{hello}", 0), &["header", "line 1 column"]),
+        ("JSON array", safetensors("[1, 2]", 0), &["does not begin with `{`"]),
+        ("leading space", safetensors(" {}", 0), &["does not begin with `{`"]),
+        ("invalid UTF-8", safetensors(b"{\"\xff\xfe\":1}", 0), &["header", "unicode"]),
+        ("nested header", safetensors(nested(""), 0), &["does not begin"]),
+        ("nested tensor", safetensors(nested("{\"a\":"), 0), &["tensor `a`"]),
+        ("nested shape", safetensors(nested("{\"a\":{\"shape\":"), 0), &["tensor `a`"]),
+        ("nested field", safetensors(nested("{\"a\":{\"x\":"), 0), &["tensor `a`"]),
         (
             "nested metadata",
             safetensors(nested("{\"__metadata__\":{\"a\":"), 0),
@@ -130,16 +82,8 @@ fn damaged_files_are_refused_with_the_reason() {
             safetensors(one("F32", "[1]", "0", "18446744073709551615"), 4),
             &["past the end"],
         ),
-        (
-            "overlap",
-            safetensors(two("[0,8]", "[4,12]"), 12),
-            &["tensors `a` and `b` overlap"],
-        ),
-        (
-            "same place",
-            safetensors(two("[0,8]", "[0,8]"), 8),
-            &["overlap"],
-        ),
+        ("overlap", safetensors(two("[0,8]", "[4,12]"), 12), &["tensors `a` and `b` overlap"]),
+        ("same place", safetensors(two("[0,8]", "[0,8]"), 8), &["overlap"]),
         (
             "hole",
             safetensors(two("[0,8]", "[12,20]"), 20),
@@ -150,26 +94,10 @@ fn damaged_files_are_refused_with_the_reason() {
             safetensors(one("F32", "[1]", "4", "8"), 8),
             &["a hole of 4 bytes before tensor `a`"],
         ),
-        (
-            "negative offset",
-            safetensors(one("F32", "[1]", "-4", "0"), 4),
-            &["tensor `a`", "-4"],
-        ),
-        (
-            "float offset",
-            safetensors(one("F32", "[1]", "0", "4.0"), 4),
-            &["tensor `a`", "4.0"],
-        ),
-        (
-            "three offsets",
-            safetensors(one("F32", "[1]", "0,4", "4"), 4),
-            &["tensor `a`"],
-        ),
-        (
-            "negative size",
-            safetensors(one("F32", "[-1]", "0", "4"), 4),
-            &["tensor `a`", "-1"],
-        ),
+        ("negative offset", safetensors(one("F32", "[1]", "-4", "0"), 4), &["tensor `a`", "-4"]),
+        ("float offset", safetensors(one("F32", "[1]", "0", "4.0"), 4), &["tensor `a`", "4.0"]),
+        ("three offsets", safetensors(one("F32", "[1]", "0,4", "4"), 4), &["tensor `a`"]),
+        ("negative size", safetensors(one("F32", "[-1]", "0", "4"), 4), &["tensor `a`", "-1"]),
         (
             "shape overflow",
             safetensors(one("F32", "[4294967296,4294967296,4]", "0", "4"), 4),
@@ -210,27 +138,11 @@ fn damaged_files_are_refused_with_the_reason() {
             safetensors(one("F32", "[2,0]", "0", "0"), 0),
             &["tensor `a` has an axis of size 0"],
         ),
-        (
-            "2,001 axes",
-            safetensors(one("F32", &dims, "0", "4"), 4),
-            &["tensor `a`", "at most 8"],
-        ),
+        ("2,001 axes", safetensors(one("F32", &dims, "0", "4"), 4), &["tensor `a`", "at most 8"]),
         ("cut header", valid[..40].to_vec(), &["cut off"]),
-        (
-            "cut data",
-            valid[..valid.len() - 1].to_vec(),
-            &["tensor `b`", "past the end"],
-        ),
-        (
-            "trailing bytes",
-            [valid.as_slice(), &[0]].concat(),
-            &["1 bytes after the last tensor"],
-        ),
-        (
-            "data without tensors",
-            safetensors("{}", 1),
-            &["1 bytes after the last tensor"],
-        ),
+        ("cut data", valid[..valid.len() - 1].to_vec(), &["tensor `b`", "past the end"]),
+        ("trailing bytes", [valid.as_slice(), &[0]].concat(), &["1 bytes after the last tensor"]),
+        ("data without tensors", safetensors("{}", 1), &["1 bytes after the last tensor"]),
     ];
     let folder = folder();
     for (case, bytes, wanted) in cases {
@@ -242,11 +154,7 @@ fn damaged_files_are_refused_with_the_reason() {
 #[test]
 fn a_header_that_is_really_over_100_mb_is_refused_before_it_is_read() {
     let folder = folder();
-    let path = write(
-        folder.path(),
-        "model.safetensors",
-        with_length(100_000_001, b"{}"),
-    );
+    let path = write(folder.path(), "model.safetensors", with_length(100_000_001, b"{}"));
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(100_000_100).unwrap();
     expect_refused("sparse", &path, &["at most 100000000"]);
@@ -275,11 +183,7 @@ fn weights_that_are_not_finite_are_found() {
     let folder = folder();
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut file = safetensors(one("F32", "[2,3]", "0", "24"), 0);
-        file.extend(
-            [1.0, 2.0, 3.0, 4.0, value, value]
-                .map(f32::to_le_bytes)
-                .concat(),
-        );
+        file.extend([1.0, 2.0, 3.0, 4.0, value, value].map(f32::to_le_bytes).concat());
         let path = write(folder.path(), "model.safetensors", file);
         let tensor = open(&path).unwrap().tensor("a").unwrap();
         assert_eq!(tensor.first_non_finite(), Some((1, 1)));
@@ -312,11 +216,7 @@ fn a_million_tensors_are_opened() {
     }
     header.push('}');
     let folder = folder();
-    let path = write(
-        folder.path(),
-        "model.safetensors",
-        safetensors(header, 1_000_000),
-    );
+    let path = write(folder.path(), "model.safetensors", safetensors(header, 1_000_000));
     let checkpoint = open(&path).unwrap();
     assert_eq!(checkpoint.names().len(), 1_000_000);
     assert!(checkpoint.tensor("1000000").is_err());

@@ -84,9 +84,7 @@ impl AclStatus {
     }
 
     fn row(self) -> Option<&'static (i32, &'static str, StatusClass)> {
-        let idx = CODES
-            .binary_search_by_key(&self.0, |(code, _, _)| *code)
-            .ok()?;
+        let idx = CODES.binary_search_by_key(&self.0, |(code, _, _)| *code).ok()?;
         CODES.get(idx)
     }
 }
@@ -100,12 +98,7 @@ impl fmt::Display for AclStatus {
 
 impl fmt::Debug for AclStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "AclStatus({} {})",
-            self.0,
-            self.name().unwrap_or("unknown")
-        )
+        write!(f, "AclStatus({} {})", self.0, self.name().unwrap_or("unknown"))
     }
 }
 
@@ -127,29 +120,13 @@ mod tests {
         for (code, name, class) in [
             (0, "ACL_ERROR_NONE", StatusClass::Ok),
             (100_002, "ACL_ERROR_REPEAT_INITIALIZE", StatusClass::Misuse),
-            (
-                145_003,
-                "ACL_ERROR_GE_EXEC_MODEL_ID_INVALID",
-                StatusClass::DropEntry,
-            ),
-            (
-                207_001,
-                "ACL_ERROR_RT_MEMORY_ALLOCATION",
-                StatusClass::Retry,
-            ),
+            (145_003, "ACL_ERROR_GE_EXEC_MODEL_ID_INVALID", StatusClass::DropEntry),
+            (207_001, "ACL_ERROR_RT_MEMORY_ALLOCATION", StatusClass::Retry),
             (207_004, "ACL_ERROR_RT_NO_DEVICE", StatusClass::Environment),
             (507_014, "ACL_ERROR_RT_AICORE_TIMEOUT", StatusClass::Restart),
-            (
-                507_054,
-                "ACL_ERROR_RT_HBM_MULTI_BIT_ECC_ERROR",
-                StatusClass::DeviceLost,
-            ),
+            (507_054, "ACL_ERROR_RT_HBM_MULTI_BIT_ECC_ERROR", StatusClass::DeviceLost),
             (545_001, "ACL_ERROR_GE_LOAD_MODEL", StatusClass::DropEntry),
-            (
-                545_601,
-                "ACL_ERROR_GE_MODEL_EXECUTE_TIMEOUT",
-                StatusClass::Restart,
-            ),
+            (545_601, "ACL_ERROR_GE_MODEL_EXECUTE_TIMEOUT", StatusClass::Restart),
         ] {
             let status = AclStatus(code);
             assert_eq!((status.name(), status.class()), (Some(name), class));

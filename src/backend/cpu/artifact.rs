@@ -41,7 +41,9 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Result<Plan, BackendError> {
     let header: Header = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
     if header.format != FORMAT || header.version != VERSION {
         let (format, version) = (header.format, header.version);
-        return Err(bad(format!("expected {FORMAT} version {VERSION}, got {format} version {version}")));
+        return Err(bad(format!(
+            "expected {FORMAT} version {VERSION}, got {format} version {version}"
+        )));
     }
     let read: Read = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
     check(&read.plan).map_err(bad)?;
@@ -68,7 +70,9 @@ fn check(plan: &Plan) -> Result<(), String> {
 
 fn check_size(plan: &Plan, size: Size) -> Result<(), String> {
     match size {
-        Size::Symbol(idx) if idx >= plan.symbols.len() => Err(format!("symbol {idx} does not exist")),
+        Size::Symbol(idx) if idx >= plan.symbols.len() => {
+            Err(format!("symbol {idx} does not exist"))
+        }
         Size::Symbol(_) | Size::Fixed(_) => Ok(()),
     }
 }
@@ -89,7 +93,9 @@ fn check_view(plan: &Plan, view: &View) -> Result<(), String> {
         (Source::Slot(idx), rows) => match (plan.slots.get(idx), rows) {
             (None, _) => false,
             // Same rows: each row of the view is within a row of that many columns.
-            (Some(slot), rows) if slot.rows == rows => view.stride <= slot.columns && end <= view.stride,
+            (Some(slot), rows) if slot.rows == rows => {
+                view.stride <= slot.columns && end <= view.stride
+            }
             (Some(slot), Size::Fixed(rows)) => match slot.rows {
                 Size::Fixed(slot_rows) => {
                     let size = slot_rows.checked_mul(slot.columns);
@@ -164,7 +170,9 @@ fn check_operands(plan: &Plan, step: &Step) -> Result<(), String> {
             weight == (Size::Fixed(target.columns), x.columns) && target.rows == x.rows
         }
         Call::Binary { a, b, .. } => {
-            same(a) && b.columns <= a.columns && a.columns.is_multiple_of(b.columns)
+            same(a)
+                && b.columns <= a.columns
+                && a.columns.is_multiple_of(b.columns)
                 && (b.rows == a.rows || b.rows == Size::Fixed(1))
         }
         Call::Silu { x } | Call::Round { x, .. } | Call::Copy { x } => same(x),
@@ -176,7 +184,11 @@ fn check_operands(plan: &Plan, step: &Step) -> Result<(), String> {
         Call::Rope { x, cos, sin, head_dim, .. } => {
             let is_table = |t: &View| t.rows == x.rows && t.columns == head_dim / 2;
             let is_even = *head_dim > 0 && head_dim.is_multiple_of(2);
-            same(x) && is_even && x.columns.is_multiple_of(*head_dim) && is_table(cos) && is_table(sin)
+            same(x)
+                && is_even
+                && x.columns.is_multiple_of(*head_dim)
+                && is_table(cos)
+                && is_table(sin)
         }
         Call::KvWrite { x, state, slots } => {
             let cache = cache(&plan.states, *state).ok_or("the state is not a cache")?;

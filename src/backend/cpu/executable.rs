@@ -97,7 +97,10 @@ fn check(plan: &Plan, memory: &CpuMemory, step: &Step<'_>) -> Result<(), Backend
     for (idx, (bound, input)) in plan.inputs.iter().zip(step.inputs).enumerate() {
         let shape = resolve(bound);
         if shape.iter().product::<usize>() != input.len() {
-            return fail(format!("input {idx} must be of shape {shape:?}, got {} numbers", input.len()));
+            return fail(format!(
+                "input {idx} must be of shape {shape:?}, got {} numbers",
+                input.len()
+            ));
         }
     }
     if memory.weights.len() != plan.weights.len() || memory.states.len() != plan.states.len() {
@@ -305,7 +308,9 @@ impl Run<'_> {
                 return fail(format!("sequence {sequence}: negative end {end} or length {len}"));
             };
             let Some(count) = end.checked_sub(first).filter(|_| end <= num_tokens) else {
-                return fail(format!("sequence {sequence}: query end {end} after {first} of {num_tokens}"));
+                return fail(format!(
+                    "sequence {sequence}: query end {end} after {first} of {num_tokens}"
+                ));
             };
             if count > len && count > 0 || len > width * block_size {
                 return fail(format!(
@@ -314,7 +319,9 @@ impl Run<'_> {
             }
             let table = sequence * width;
             let used = &tables[table..table + len.div_ceil(block_size)];
-            if let Some(block) = used.iter().find(|&&block| usize::try_from(block).map_or(true, |b| b >= num_blocks)) {
+            if let Some(block) =
+                used.iter().find(|&&block| usize::try_from(block).map_or(true, |b| b >= num_blocks))
+            {
                 return fail(format!("sequence {sequence}: block {block} of {num_blocks}"));
             }
             for (idx, query) in self.queries[first..end].iter_mut().enumerate() {

@@ -37,7 +37,9 @@ pub(super) struct WeightRows<'a> {
 impl<'a> WeightRows<'a> {
     /// Bytes of one row.
     pub(super) fn row_bytes(&self) -> usize {
-        self.dtype.row_bytes(self.columns).expect("invariant: rows are whole blocks, checked when placed")
+        self.dtype
+            .row_bytes(self.columns)
+            .expect("invariant: rows are whole blocks, checked when placed")
     }
 
     /// A row.

@@ -25,7 +25,13 @@ pub(super) fn lower(graph: &Verified<Graph>, kernels: KernelSet) -> Result<Plan,
             constants: Vec::new(),
             slots: Vec::new(),
             steps: Vec::new(),
-            output: View { source: Source::Slot(0), rows: Size::Fixed(0), columns: 0, offset: 0, stride: 0 },
+            output: View {
+                source: Source::Slot(0),
+                rows: Size::Fixed(0),
+                columns: 0,
+                offset: 0,
+                stride: 0,
+            },
         },
     };
     for node in graph.nodes() {
@@ -112,10 +118,9 @@ impl Lowering<'_> {
                     }
                 }
             }
-            Op::Linear => Call::Linear {
-                x: self.view(node.inputs[0])?,
-                weight: self.weight(node.inputs[1])?,
-            },
+            Op::Linear => {
+                Call::Linear { x: self.view(node.inputs[0])?, weight: self.weight(node.inputs[1])? }
+            }
             Op::Add => self.binary(node, Binary::Add)?,
             Op::Mul => self.binary(node, Binary::Mul)?,
             Op::SiluMul => self.binary(node, Binary::SiluMul)?,
@@ -219,7 +224,9 @@ impl Lowering<'_> {
         };
         let columns = Shape(rest.to_vec())
             .as_fixed()
-            .and_then(|dims| dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim)))
+            .and_then(|dims| {
+                dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))
+            })
             .ok_or_else(|| self.unsupported_value(id, "a symbol beyond the first axis"))?;
         Ok((self.size(id, rows)?, columns))
     }

@@ -40,7 +40,8 @@ pub(super) fn share_slots(mut plan: Plan) -> Plan {
         }
     }
 
-    let slot_of = |buffer: usize| slot_of[buffer].expect("invariant: every buffer is a target once");
+    let slot_of =
+        |buffer: usize| slot_of[buffer].expect("invariant: every buffer is a target once");
     for step in &mut plan.steps {
         for target in &mut step.targets {
             target.slot = slot_of(target.slot);

@@ -10,7 +10,8 @@ const MAX_FOLDED_ELEMENTS: usize = 4096;
 /// already is, and joins chains of reshapes.
 pub fn fold(graph: &Graph) -> Graph {
     let definitions = graph.definitions();
-    let definition = |id: ValueId| definitions[id.0 as usize].map(|node| &graph.nodes()[node.0 as usize]);
+    let definition =
+        |id: ValueId| definitions[id.0 as usize].map(|node| &graph.nodes()[node.0 as usize]);
     // Constants by old value: those of the graph and those that folding made.
     let mut constants: Vec<Option<Constant>> = vec![None; graph.values().len()];
     let mut rewrite = Rewrite::new(graph);
@@ -104,9 +105,9 @@ fn unchanged_operand(
     constants: &[Option<Constant>],
 ) -> Option<ValueId> {
     let all = |id: ValueId, wanted: f32| {
-        constants[id.0 as usize]
-            .as_ref()
-            .is_some_and(|constant| constant.values.iter().all(|&v| v.to_bits() == wanted.to_bits()))
+        constants[id.0 as usize].as_ref().is_some_and(|constant| {
+            constant.values.iter().all(|&v| v.to_bits() == wanted.to_bits())
+        })
     };
     let same_type = |id: ValueId| graph.ty(id) == graph.ty(node.outputs[0]);
     let neutral = |wanted: f32| {

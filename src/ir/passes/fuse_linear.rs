@@ -78,10 +78,8 @@ fn emit_fused(rewrite: &mut Rewrite<'_>, members: &[(&Node, &Node)]) {
     }
     let first = graph.ty(members[0].1.outputs[0]);
     let total: u64 = rows_of.iter().sum();
-    let ty = ValueType {
-        dtype: first.dtype,
-        shape: Shape::new([Dim::Fixed(total), first.shape.0[1]]),
-    };
+    let ty =
+        ValueType { dtype: first.dtype, shape: Shape::new([Dim::Fixed(total), first.shape.0[1]]) };
     let names: Vec<&str> =
         members.iter().map(|(_, weight)| graph.value(weight.outputs[0]).name.as_str()).collect();
     let weight = rewrite.builder.source(&names.join("|"), Op::Weight { parts }, ty);

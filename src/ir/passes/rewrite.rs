@@ -38,12 +38,9 @@ impl<'a> Rewrite<'a> {
             return;
         }
         let inputs: Vec<ValueId> = inputs.iter().map(|&id| self.get(id)).collect();
-        let names: Vec<&str> =
-            outputs.iter().map(|&id| self.old.value(id).name.as_str()).collect();
-        let made = self
-            .builder
-            .multi(&names, op, &inputs)
-            .expect("invariant: a pass keeps operand types");
+        let names: Vec<&str> = outputs.iter().map(|&id| self.old.value(id).name.as_str()).collect();
+        let made =
+            self.builder.multi(&names, op, &inputs).expect("invariant: a pass keeps operand types");
         for (&old, new) in outputs.iter().zip(made) {
             self.map(old, new);
         }

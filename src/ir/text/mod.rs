@@ -75,7 +75,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_graph_reads_back_equal() {
-        for graph in [every_op(), crate::ir::passes::optimise(&verify(every_op()).unwrap()).unwrap().into_inner()] {
+        for graph in [
+            every_op(),
+            crate::ir::passes::optimise(&verify(every_op()).unwrap()).unwrap().into_inner(),
+        ] {
             let text = graph.to_string();
             let back = parse(&text).unwrap();
             assert_eq!(back, graph, "{text}");

@@ -134,7 +134,8 @@ fn op(cursor: &mut Cursor<'_>, name: &str) -> Result<Op, ParseError> {
             let shape = cursor.shape()?.as_fixed();
             let shape = shape.ok_or_else(|| cursor.error_at(at, "a constant's shape is fixed"))?;
             cursor.expect(", values=[")?;
-            let values = if cursor.peek() == Some(']') { Vec::new() } else { cursor.list(Cursor::f32)? };
+            let values =
+                if cursor.peek() == Some(']') { Vec::new() } else { cursor.list(Cursor::f32)? };
             cursor.expect("]")?;
             Op::Constant(Constant { shape, values })
         }

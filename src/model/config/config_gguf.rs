@@ -65,17 +65,12 @@ impl ModelConfig {
     /// A key that is missing or invalid, an architecture or option that is not supported; each
     /// names the key.
     pub fn from_gguf(metadata: &dyn MetadataSource, tensors: GgufTensorFacts) -> Result<Self> {
-        let name = metadata
-            .str("general.architecture")
-            .ok_or_else(|| ConfigError::Missing {
-                file: METADATA,
-                key: "general.architecture".to_owned(),
-            })?;
+        let name = metadata.str("general.architecture").ok_or_else(|| ConfigError::Missing {
+            file: METADATA,
+            key: "general.architecture".to_owned(),
+        })?;
         let architecture = architecture(&name)?;
-        let reader = Reader {
-            metadata,
-            prefix: architecture.model_type(),
-        };
+        let reader = Reader { metadata, prefix: architecture.model_type() };
         reader.refuse_experts()?;
 
         let hidden_size = reader.required("embedding_length", limits::HIDDEN_SIZE)?;
@@ -92,14 +87,8 @@ impl ModelConfig {
         let (num_kv_heads, head_dim) = AttentionSizes {
             hidden_size: (&keys[0], hidden_size),
             num_attention_heads: (&keys[1], num_attention_heads),
-            num_kv_heads: (
-                &keys[2],
-                reader.size("attention.head_count_kv", limits::NUM_HEADS)?,
-            ),
-            head_dim: (
-                &keys[3],
-                reader.size("attention.key_length", limits::HEAD_DIM)?,
-            ),
+            num_kv_heads: (&keys[2], reader.size("attention.head_count_kv", limits::NUM_HEADS)?),
+            head_dim: (&keys[3], reader.size("attention.key_length", limits::HEAD_DIM)?),
         }
         .check(METADATA)?;
         for key in ["attention.value_length", "rope.dimension_count"] {
@@ -153,19 +142,15 @@ impl ModelConfig {
 
 /// `mistral` is no name of the format: such models are stored as `llama`.
 fn architecture(name: &str) -> Result<Architecture> {
-    const KNOWN: [Architecture; 3] = [
-        Architecture::Llama,
-        Architecture::Qwen2,
-        Architecture::Qwen3,
-    ];
-    KNOWN
-        .into_iter()
-        .find(|architecture| architecture.model_type() == name)
-        .ok_or_else(|| ConfigError::UnknownArchitecture {
+    const KNOWN: [Architecture; 3] =
+        [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
+    KNOWN.into_iter().find(|architecture| architecture.model_type() == name).ok_or_else(|| {
+        ConfigError::UnknownArchitecture {
             file: METADATA,
             got: shortened(name),
             supported: KNOWN.map(Architecture::model_type).join(", "),
-        })
+        }
+    })
 }
 
 /// Besides the end of text, a file may name the ends of a turn and of a message: generation stops
@@ -218,18 +203,11 @@ impl Reader<'_> {
     }
 
     fn missing(&self, key: &str) -> ConfigError {
-        ConfigError::Missing {
-            file: METADATA,
-            key: self.path(key),
-        }
+        ConfigError::Missing { file: METADATA, key: self.path(key) }
     }
 
     fn unsupported(&self, key: &str, reason: impl Into<String>) -> ConfigError {
-        ConfigError::Unsupported {
-            file: METADATA,
-            key: self.path(key),
-            reason: reason.into(),
-        }
+        ConfigError::Unsupported { file: METADATA, key: self.path(key), reason: reason.into() }
     }
 
     fn size(&self, key: &str, most: usize) -> Result<Option<usize>> {
@@ -304,11 +282,7 @@ impl Reader<'_> {
             return Err(invalid("rope_freqs.weight", expected, factors.len()));
         }
         if let Some(factor) = factors.iter().find(|&&f| !(f > 0.0 && f.is_finite())) {
-            return Err(invalid(
-                "rope_freqs.weight",
-                "finite values above 0",
-                factor,
-            ));
+            return Err(invalid("rope_freqs.weight", "finite values above 0", factor));
         }
         Ok(RopeScaling::FrequencyFactors(factors))
     }

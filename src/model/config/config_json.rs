@@ -56,13 +56,10 @@ impl ModelConfig {
     pub fn from_json(config: &[u8], generation_config: Option<&[u8]>) -> Result<Self> {
         let root = parse(CONFIG, config)?;
         let root = Object::root(CONFIG, &root)?;
-        let generation = generation_config
-            .map(|text| parse(GENERATION_CONFIG, text))
-            .transpose()?;
-        let generation = generation
-            .as_ref()
-            .map(|value| Object::root(GENERATION_CONFIG, value))
-            .transpose()?;
+        let generation =
+            generation_config.map(|text| parse(GENERATION_CONFIG, text)).transpose()?;
+        let generation =
+            generation.as_ref().map(|value| Object::root(GENERATION_CONFIG, value)).transpose()?;
 
         let architecture = architecture(&root)?;
         refuse_unsupported(&root)?;
@@ -99,9 +96,7 @@ impl ModelConfig {
             num_kv_heads,
             head_dim,
             max_position_embeddings,
-            rms_norm_eps: root
-                .number("rms_norm_eps", limits::EPSILON)?
-                .unwrap_or(1e-6) as f32,
+            rms_norm_eps: root.number("rms_norm_eps", limits::EPSILON)?.unwrap_or(1e-6) as f32,
             rope: rope(&root, max_position_embeddings)?,
             tie_word_embeddings: root.bool("tie_word_embeddings")?.unwrap_or(false),
             attention_bias: bias.qkv,
@@ -117,11 +112,7 @@ impl ModelConfig {
 
 fn parse(file: &'static str, text: &[u8]) -> Result<Value> {
     if text.len() > MAX_CONFIG_BYTES {
-        return Err(ConfigError::TooLarge {
-            file,
-            limit: MAX_CONFIG_BYTES,
-            got: text.len(),
-        });
+        return Err(ConfigError::TooLarge { file, limit: MAX_CONFIG_BYTES, got: text.len() });
     }
     serde_json::from_slice(text).map_err(|source| ConfigError::Json { file, source })
 }
@@ -130,14 +121,13 @@ fn parse(file: &'static str, text: &[u8]) -> Result<Value> {
 fn architecture(root: &Object) -> Result<Architecture> {
     let find = |name: &str, of: fn(Architecture) -> &'static str| {
         let known = Architecture::ALL.into_iter();
-        known
-            .clone()
-            .find(|&architecture| of(architecture) == name)
-            .ok_or_else(|| ConfigError::UnknownArchitecture {
+        known.clone().find(|&architecture| of(architecture) == name).ok_or_else(|| {
+            ConfigError::UnknownArchitecture {
                 file: CONFIG,
                 got: shortened(name),
                 supported: known.map(of).collect::<Vec<_>>().join(", "),
-            })
+            }
+        })
     };
     let names = match root.get("architectures") {
         None => &[],
@@ -229,9 +219,8 @@ fn sliding_window(
     if let Some(types) = root.get("layer_types") {
         return layer_types(root, types, window, num_layers);
     }
-    let first = root
-        .count("max_window_layers", limits::NUM_LAYERS)?
-        .unwrap_or(DEFAULT_MAX_WINDOW_LAYERS);
+    let first =
+        root.count("max_window_layers", limits::NUM_LAYERS)?.unwrap_or(DEFAULT_MAX_WINDOW_LAYERS);
     let of_layer = |layer| window.filter(|_| layer >= first);
     Ok((0..num_layers).map(of_layer).collect())
 }
@@ -274,9 +263,7 @@ fn rope(root: &Object, max_position_embeddings: usize) -> Result<RopeConfig> {
     let mut rope_scaling = RopeScaling::None;
     root.refuse_partial_rotary()?;
     if let Some(parameters) = parameters {
-        theta = parameters
-            .number("rope_theta", limits::ROPE_THETA)?
-            .or(theta);
+        theta = parameters.number("rope_theta", limits::ROPE_THETA)?.or(theta);
         parameters.refuse_partial_rotary()?;
         rope_scaling = self::rope_scaling(root, &parameters, max_position_embeddings)?;
     }
@@ -301,11 +288,7 @@ fn rope_scaling(
                 .to_owned(),
         });
     }
-    let key = if parameters.get("rope_type").is_some() {
-        "rope_type"
-    } else {
-        "type"
-    };
+    let key = if parameters.get("rope_type").is_some() { "rope_type" } else { "type" };
     let optional = |key| parameters.number(key, limits::ROPE_NUMBER);
     let required = |key| optional(key)?.ok_or_else(|| parameters.missing(key));
     let original_max_position_embeddings = || -> Result<usize> {
@@ -316,9 +299,7 @@ fn rope_scaling(
     };
     match parameters.str(key)?.unwrap_or("default") {
         "default" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear {
-            factor: required("factor")?,
-        }),
+        "linear" => Ok(RopeScaling::Linear { factor: required("factor")? }),
         "llama3" => {
             let low_freq_factor = required("low_freq_factor")?;
             let high_freq_factor = required("high_freq_factor")?;
@@ -366,19 +347,13 @@ fn eos_token_ids(
     let from_config = if root.contains("eos_token_id") {
         root.token_ids("eos_token_id", vocab_size)?
     } else {
-        default_token(architecture, 2, vocab_size)
-            .into_iter()
-            .collect()
+        default_token(architecture, 2, vocab_size).into_iter().collect()
     };
     let from_generation = match generation {
         Some(generation) => generation.token_ids("eos_token_id", vocab_size)?,
         None => Vec::new(),
     };
-    Ok(if from_generation.is_empty() {
-        from_config
-    } else {
-        from_generation
-    })
+    Ok(if from_generation.is_empty() { from_config } else { from_generation })
 }
 
 fn bos_token_id(

@@ -24,15 +24,8 @@ pub(super) struct Object<'a> {
 impl<'a> Object<'a> {
     pub(super) fn root(file: &'static str, value: &'a Value) -> Result<Self> {
         match value {
-            Value::Object(fields) => Ok(Self {
-                file,
-                prefix: String::new(),
-                fields,
-            }),
-            other => Err(ConfigError::NotAnObject {
-                file,
-                got: describe(other),
-            }),
+            Value::Object(fields) => Ok(Self { file, prefix: String::new(), fields }),
+            other => Err(ConfigError::NotAnObject { file, got: describe(other) }),
         }
     }
 
@@ -56,10 +49,7 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn missing(&self, key: &str) -> ConfigError {
-        ConfigError::Missing {
-            file: self.file,
-            key: self.path(key),
-        }
+        ConfigError::Missing { file: self.file, key: self.path(key) }
     }
 
     pub(super) fn invalid(
@@ -119,9 +109,7 @@ impl<'a> Object<'a> {
 
     pub(super) fn number(&self, key: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
         let expected = || format!("a number from {:?} to {:?}", range.start(), range.end());
-        self.read(key, expected, |value| {
-            value.as_f64().filter(|number| range.contains(number))
-        })
+        self.read(key, expected, |value| value.as_f64().filter(|number| range.contains(number)))
     }
 
     pub(super) fn refuse_partial_rotary(&self) -> Result<()> {
@@ -187,11 +175,7 @@ pub(super) fn describe(value: &Value) -> String {
 /// Text from the file, without control characters and not longer than a message bears.
 pub(super) fn shortened(text: &str) -> String {
     const MOST: usize = 64;
-    let mut short: String = text
-        .chars()
-        .take(MOST)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut short: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
     if text.chars().nth(MOST).is_some() {
         short.push_str("...");
     }

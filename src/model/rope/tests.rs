@@ -18,9 +18,7 @@ fn config_of(case: &Value) -> RopeConfig {
     });
     let fields = config.as_object_mut().unwrap();
     fields.extend(case["config"].as_object().unwrap().clone());
-    ModelConfig::from_json(config.to_string().as_bytes(), None)
-        .unwrap()
-        .rope
+    ModelConfig::from_json(config.to_string().as_bytes(), None).unwrap().rope
 }
 
 /// How many f32 lie between two positive ones.
@@ -44,10 +42,7 @@ fn tables_equal_those_of_the_reference_for_every_scaling() {
         assert_eq!(frequencies.len(), expected.len());
         let mut errors = vec![0.0; expected.len()];
         for (pair, (&got, &want)) in frequencies.iter().zip(&expected).enumerate() {
-            assert!(
-                ulps(got, want) <= 1,
-                "{name}: frequency {pair} is {got}, not {want}"
-            );
+            assert!(ulps(got, want) <= 1, "{name}: frequency {pair} is {got}, not {want}");
             errors[pair] = (got - want).abs();
         }
         // The reference's own power function is off by its last bit now and then.
@@ -79,11 +74,7 @@ fn tables_equal_those_of_the_reference_for_every_scaling() {
 #[test]
 fn equal_factors_are_linear_scaling() {
     let tables = |scaling| {
-        let config = RopeConfig {
-            theta: 10_000.0,
-            scaling,
-            style: RopeStyle::Interleaved,
-        };
+        let config = RopeConfig { theta: 10_000.0, scaling, style: RopeStyle::Interleaved };
         rope_tables(&config, 16, 64)
     };
     assert_eq!(
@@ -91,20 +82,15 @@ fn equal_factors_are_linear_scaling() {
         tables(RopeScaling::Linear { factor: 4.0 }).unwrap()
     );
     assert_eq!(
-        tables(RopeScaling::FrequencyFactors(vec![4.0; 7]))
-            .unwrap_err()
-            .to_string(),
+        tables(RopeScaling::FrequencyFactors(vec![4.0; 7])).unwrap_err().to_string(),
         "frequency factors do not match: expected 8, half a head, got 7"
     );
 }
 
 #[test]
 fn tables_that_do_not_fit_are_an_error() {
-    let config = RopeConfig {
-        theta: 10_000.0,
-        scaling: RopeScaling::None,
-        style: RopeStyle::Halves,
-    };
+    let config =
+        RopeConfig { theta: 10_000.0, scaling: RopeScaling::None, style: RopeStyle::Halves };
     for num_positions in [usize::MAX, usize::MAX / 16] {
         let error = rope_tables(&config, 16, num_positions).unwrap_err();
         assert!(matches!(error, RopeError::OutOfMemory { pairs: 8, .. }));

@@ -55,22 +55,11 @@ fn prepare(state: &ServerState, id: &str, body: &[u8]) -> Result<Prepared<Shaped
     let add_special_tokens = fields.add_special_tokens.unwrap_or(false);
     let prompt_token_ids = encode(state, PARAM, &text, add_special_tokens)?;
     if prompt_token_ids.is_empty() {
-        return Err(ApiError::invalid(
-            PARAM,
-            "the messages render to an empty prompt",
-        ));
+        return Err(ApiError::invalid(PARAM, "the messages render to an empty prompt"));
     }
-    let requests = vec![engine::Request {
-        prompt_token_ids,
-        params,
-    }];
+    let requests = vec![engine::Request { prompt_token_ids, params }];
     let head = Head::new(state, "chatcmpl", id, streaming);
-    Ok(Prepared {
-        requests,
-        streaming,
-        prompt_param: PARAM,
-        shape: Shaped { head },
-    })
+    Ok(Prepared { requests, streaming, prompt_param: PARAM, shape: Shaped { head } })
 }
 
 fn render(
@@ -81,31 +70,18 @@ fn render(
     let template = state.chat_template().ok_or_else(|| {
         ApiError::invalid(PARAM, "the model has no chat template; use /v1/completions")
     })?;
-    check_text_bytes(
-        state,
-        PARAM,
-        messages.iter().map(|message| message.content.len()).sum(),
-    )?;
-    template
-        .render(messages, add_generation_prompt)
-        .map_err(|error| {
-            ApiError::invalid(
-                PARAM,
-                format!("the chat template refuses the messages: {error}"),
-            )
-        })
+    check_text_bytes(state, PARAM, messages.iter().map(|message| message.content.len()).sum())?;
+    template.render(messages, add_generation_prompt).map_err(|error| {
+        ApiError::invalid(PARAM, format!("the chat template refuses the messages: {error}"))
+    })
 }
 
 fn conversation(messages: Option<Vec<Message>>) -> Result<Vec<ChatMessage>, ApiError> {
     match messages {
-        None => Err(ApiError::invalid(
-            PARAM,
-            "`messages` is missing, expected a list",
-        )),
-        Some(messages) if messages.is_empty() => Err(ApiError::invalid(
-            PARAM,
-            "`messages` is empty, expected at least one message",
-        )),
+        None => Err(ApiError::invalid(PARAM, "`messages` is missing, expected a list")),
+        Some(messages) if messages.is_empty() => {
+            Err(ApiError::invalid(PARAM, "`messages` is empty, expected at least one message"))
+        }
         Some(messages) => messages.into_iter().enumerate().map(chat_message).collect(),
     }
 }
@@ -120,10 +96,7 @@ fn chat_message((index, message): (usize, Message)) -> Result<ChatMessage, ApiEr
         Some(role @ ("system" | "user" | "assistant")) => role,
         Some("developer") => "system",
         Some(role @ ("tool" | "function")) => {
-            return invalid(
-                "role",
-                &format!("`{role}` is not supported by this version"),
-            );
+            return invalid("role", &format!("`{role}` is not supported by this version"));
         }
         Some(other) => {
             let expected = "expected `system`, `developer`, `user` or `assistant`";
@@ -136,10 +109,7 @@ fn chat_message((index, message): (usize, Message)) -> Result<ChatMessage, ApiEr
     }
     let content = match message.content {
         None => {
-            return invalid(
-                "content",
-                "expected a string or a list of text parts, got nothing",
-            );
+            return invalid("content", "expected a string or a list of text parts, got nothing");
         }
         Some(Content::Text(text)) => text,
         Some(Content::Parts(parts)) => match joined(parts) {
@@ -147,10 +117,7 @@ fn chat_message((index, message): (usize, Message)) -> Result<ChatMessage, ApiEr
             Err(problem) => return invalid("content", &problem),
         },
     };
-    Ok(ChatMessage {
-        role: role.to_owned(),
-        content,
-    })
+    Ok(ChatMessage { role: role.to_owned(), content })
 }
 
 fn joined(parts: Vec<Part>) -> Result<String, String> {
@@ -191,12 +158,7 @@ impl Shaped {
 
     fn choice(&self, index: usize, delta: Delta<'_>, reason: Option<FinishReason>) -> Event {
         let finish_reason = reason.map(FinishReason::as_str);
-        let choice = ChatChunkChoice {
-            index,
-            delta,
-            logprobs: (),
-            finish_reason,
-        };
+        let choice = ChatChunkChoice { index, delta, logprobs: (), finish_reason };
         self.chunk(vec![choice], self.head.usage_so_far())
     }
 }
@@ -207,22 +169,12 @@ impl Shape for Shaped {
     }
 
     fn opening(&self, index: usize) -> Option<Event> {
-        let delta = Delta {
-            role: Some("assistant"),
-            content: Some(""),
-        };
+        let delta = Delta { role: Some("assistant"), content: Some("") };
         Some(self.choice(index, delta, None))
     }
 
     fn delta(&self, index: usize, text: &str) -> Event {
-        self.choice(
-            index,
-            Delta {
-                role: None,
-                content: Some(text),
-            },
-            None,
-        )
+        self.choice(index, Delta { role: None, content: Some(text) }, None)
     }
 
     fn finish(&self, index: usize, reason: FinishReason) -> Event {
@@ -239,11 +191,7 @@ impl Shape for Shaped {
             .enumerate()
             .map(|(index, answer)| ChatChoice {
                 index,
-                message: AssistantMessage {
-                    role: "assistant",
-                    content: &answer.text,
-                    refusal: (),
-                },
+                message: AssistantMessage { role: "assistant", content: &answer.text, refusal: () },
                 logprobs: (),
                 finish_reason: answer.reason.as_str(),
             })
@@ -284,11 +232,8 @@ mod tests {
                 {"role": "assistant", "content": "c", "tool_calls": []}]"#,
         );
         let pair = |role: &str, content: &str| (role.to_owned(), content.to_owned());
-        let expected = vec![
-            pair("system", "be brief"),
-            pair("user", "a\nb"),
-            pair("assistant", "c"),
-        ];
+        let expected =
+            vec![pair("system", "be brief"), pair("user", "a\nb"), pair("assistant", "c")];
         assert_eq!(read, Ok(expected));
     }
 
@@ -301,18 +246,9 @@ mod tests {
             ("[]".to_owned(), "messages"),
             ("[{}]".to_owned(), "messages[0].role"),
             (r#"[{"role": "user"}]"#.to_owned(), "messages[0].content"),
-            (
-                r#"[{"role": "user", "content": null}]"#.to_owned(),
-                "messages[0].content",
-            ),
-            (
-                r#"[{"role": "user", "content": []}]"#.to_owned(),
-                "messages[0].content",
-            ),
-            (
-                r#"[{"role": "user", "content": [{"text": "a"}]}]"#.to_owned(),
-                "messages[0].content",
-            ),
+            (r#"[{"role": "user", "content": null}]"#.to_owned(), "messages[0].content"),
+            (r#"[{"role": "user", "content": []}]"#.to_owned(), "messages[0].content"),
+            (r#"[{"role": "user", "content": [{"text": "a"}]}]"#.to_owned(), "messages[0].content"),
             (
                 r#"[{"role": "user", "content": [{"type": "text"}]}]"#.to_owned(),
                 "messages[0].content",
@@ -321,14 +257,8 @@ mod tests {
                 format!(r#"[{user}, {{"role": "user", "content": [{image}]}}]"#),
                 "messages[1].content",
             ),
-            (
-                format!(r#"[{user}, {{"role": "tool", "content": "a"}}]"#),
-                "messages[1].role",
-            ),
-            (
-                format!(r#"[{user}, {{"role": "king", "content": "a"}}]"#),
-                "messages[1].role",
-            ),
+            (format!(r#"[{user}, {{"role": "tool", "content": "a"}}]"#), "messages[1].role"),
+            (format!(r#"[{user}, {{"role": "king", "content": "a"}}]"#), "messages[1].role"),
             (
                 r#"[{"role": "assistant", "content": null, "tool_calls": [{"id": "x"}]}]"#
                     .to_owned(),

@@ -54,18 +54,10 @@ fn prepare(state: &ServerState, id: &str, body: &[u8]) -> Result<Prepared<Shaped
     };
     let requests = prompts
         .into_iter()
-        .map(|prompt_token_ids| engine::Request {
-            prompt_token_ids,
-            params: params.clone(),
-        })
+        .map(|prompt_token_ids| engine::Request { prompt_token_ids, params: params.clone() })
         .collect();
     let head = Head::new(state, "cmpl", id, streaming);
-    Ok(Prepared {
-        requests,
-        streaming,
-        prompt_param: PARAM,
-        shape: Shaped { head, echoes },
-    })
+    Ok(Prepared { requests, streaming, prompt_param: PARAM, shape: Shaped { head, echoes } })
 }
 
 fn tokens(state: &ServerState, request: &CompletionRequest) -> Result<Vec<Vec<u32>>, ApiError> {
@@ -137,17 +129,8 @@ impl Shaped {
 
     fn chunk(&self, index: usize, text: &str, reason: Option<FinishReason>) -> Event {
         let finish_reason = reason.map(FinishReason::as_str);
-        let choice = CompletionChoice {
-            index,
-            text,
-            logprobs: (),
-            finish_reason,
-        };
-        Event::json(
-            &self
-                .completion(vec![choice], self.head.usage_so_far())
-                .to_json(),
-        )
+        let choice = CompletionChoice { index, text, logprobs: (), finish_reason };
+        Event::json(&self.completion(vec![choice], self.head.usage_so_far()).to_json())
     }
 }
 

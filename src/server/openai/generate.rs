@@ -68,11 +68,7 @@ impl Head {
 
     /// The `usage` of every chunk but the last.
     pub(super) fn usage_so_far(&self) -> UsageKey {
-        if self.has_usage {
-            UsageKey::Later(())
-        } else {
-            UsageKey::Absent
-        }
+        if self.has_usage { UsageKey::Later(()) } else { UsageKey::Absent }
     }
 }
 
@@ -124,16 +120,11 @@ pub(super) async fn endpoint<S: Shape>(
     prepare: Prepare<S>,
 ) -> Result<Response, ApiError> {
     let ticket = state.admit()?;
-    let tag = request
-        .extensions()
-        .get::<RequestTag>()
-        .cloned()
-        .unwrap_or_default();
+    let tag = request.extensions().get::<RequestTag>().cloned().unwrap_or_default();
     let body = body::read(&state, request).await?;
     let worker = state.clone();
-    let prepared = state
-        .blocking(move || prepare(&worker, tag.as_str(), body.as_bytes()))
-        .await??;
+    let prepared =
+        state.blocking(move || prepare(&worker, tag.as_str(), body.as_bytes())).await??;
 
     let mut generation = Generation::submit(&state, prepared.requests, prepared.prompt_param)?;
     let shape = prepared.shape;
@@ -142,9 +133,7 @@ pub(super) async fn endpoint<S: Shape>(
         return Ok(shape.whole(&answers, usage));
     }
     let keep_alive = state.options().keep_alive_interval;
-    Ok(sse::respond(keep_alive, ticket, |events| {
-        stream(generation, shape, events)
-    }))
+    Ok(sse::respond(keep_alive, ticket, |events| stream(generation, shape, events)))
 }
 
 /// Sends a generation as events. Stops when the client is gone.
@@ -215,15 +204,9 @@ impl Generation {
             .map(|request| state.engine().submit(request))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ApiError::from_submit(error, prompt_param))?;
-        let records: Vec<_> = streams
-            .iter()
-            .map(|_| RequestRecord::new(Arc::clone(state.metrics())))
-            .collect();
-        Ok(Self {
-            num_unfinished: records.len(),
-            records,
-            outputs: Outputs::new(streams),
-        })
+        let records: Vec<_> =
+            streams.iter().map(|_| RequestRecord::new(Arc::clone(state.metrics()))).collect();
+        Ok(Self { num_unfinished: records.len(), records, outputs: Outputs::new(streams) })
     }
 
     /// The next step of any choice, by index; `None` when all have ended.
@@ -252,10 +235,7 @@ impl Generation {
     }
 
     async fn collect(&mut self) -> Result<(Vec<Answer>, TokenUsage), ApiError> {
-        let empty = || Answer {
-            text: String::new(),
-            reason: FinishReason::Stop,
-        };
+        let empty = || Answer { text: String::new(), reason: FinishReason::Stop };
         let mut answers: Vec<_> = self.records.iter().map(|_| empty()).collect();
         let mut sum = TokenUsage::default();
         while let Some((index, step)) = self.next().await.transpose()? {
@@ -293,10 +273,7 @@ impl Outputs {
         for (index, stream) in streams.into_iter().enumerate() {
             forwarders.spawn(forward(index, stream, sender.clone()));
         }
-        Self::Many {
-            receiver,
-            _forwarders: forwarders,
-        }
+        Self::Many { receiver, _forwarders: forwarders }
     }
 
     async fn recv(&mut self) -> (usize, Output) {
@@ -311,10 +288,7 @@ impl Outputs {
 async fn forward(index: usize, mut stream: ResponseStream, sender: mpsc::Sender<(usize, Output)>) {
     let mut is_last = false;
     while !is_last {
-        let output = stream
-            .recv()
-            .await
-            .unwrap_or(Output::Failed(RequestError::Stopped));
+        let output = stream.recv().await.unwrap_or(Output::Failed(RequestError::Stopped));
         is_last = !matches!(output, Output::Delta { .. });
         if sender.send((index, output)).await.is_err() {
             return;

@@ -107,30 +107,16 @@ pub(super) fn parse<T: WireObject>(
     body: &[u8],
     not_supported: &'static [&'static [NotSupported]],
 ) -> Result<T, ApiError> {
-    let whole = |message: String| ApiError::Invalid {
-        param: None,
-        message,
-    };
+    let whole = |message: String| ApiError::Invalid { param: None, message };
     if body.trim_ascii().is_empty() {
-        return Err(whole(
-            "the request body is empty, expected a JSON object".into(),
-        ));
+        return Err(whole("the request body is empty, expected a JSON object".into()));
     }
     let text = str::from_utf8(body).map_err(|error| {
-        whole(format!(
-            "the request body is not UTF-8 at byte {}",
-            error.valid_up_to()
-        ))
+        whole(format!("the request body is not UTF-8 at byte {}", error.valid_up_to()))
     })?;
-    let progress = Progress {
-        not_supported,
-        ..Progress::default()
-    };
+    let progress = Progress { not_supported, ..Progress::default() };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let reader = ObjectReader {
-        progress: &progress,
-        object: PhantomData,
-    };
+    let reader = ObjectReader { progress: &progress, object: PhantomData };
     let parsed = reader.deserialize(&mut deserializer).and_then(|object| {
         deserializer.end()?;
         Ok(object)
@@ -142,15 +128,11 @@ pub(super) fn parse<T: WireObject>(
                 || "the request body is not what was expected".to_owned(),
                 |field| format!("invalid {field}"),
             );
-            Err(ApiError::Invalid {
-                param,
-                message: format!("{prefix}: {error}"),
-            })
+            Err(ApiError::Invalid { param, message: format!("{prefix}: {error}") })
         }
-        (Ok(_), Some(NotSupported { field, neutral })) => Err(ApiError::Unsupported {
-            param: field.to_owned(),
-            neutral,
-        }),
+        (Ok(_), Some(NotSupported { field, neutral })) => {
+            Err(ApiError::Unsupported { param: field.to_owned(), neutral })
+        }
         (Ok(object), None) => Ok(object),
     }
 }
@@ -159,11 +141,7 @@ pub(super) fn parse<T: WireObject>(
 pub(super) fn read_object<'de, T: WireObject, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
-    ObjectReader {
-        progress: &Progress::default(),
-        object: PhantomData,
-    }
-    .deserialize(deserializer)
+    ObjectReader { progress: &Progress::default(), object: PhantomData }.deserialize(deserializer)
 }
 
 /// Where the parser is, and what it met on its way.
@@ -305,11 +283,7 @@ impl<'de> Visitor<'de> for ProbeVisitor {
         while list.next_element::<IgnoredAny>()?.is_some() {
             is_large = true;
         }
-        Ok(if is_large {
-            Probe::Large
-        } else {
-            Probe::List(first.map(Box::new))
-        })
+        Ok(if is_large { Probe::Large } else { Probe::List(first.map(Box::new)) })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Probe, A::Error> {
@@ -339,19 +313,10 @@ mod tests {
     }
 
     const NOT_SUPPORTED: &[&[NotSupported]] = &[
-        &[NotSupported {
-            field: "n",
-            neutral: &["1"],
-        }],
+        &[NotSupported { field: "n", neutral: &["1"] }],
         &[
-            NotSupported {
-                field: "format",
-                neutral: &[r#"{"type":"text"}"#],
-            },
-            NotSupported {
-                field: "kinds",
-                neutral: &["[]", r#"["text"]"#],
-            },
+            NotSupported { field: "format", neutral: &[r#"{"type":"text"}"#] },
+            NotSupported { field: "kinds", neutral: &["[]", r#"["text"]"#] },
         ],
     ];
 
@@ -375,17 +340,11 @@ mod tests {
 
     #[test]
     fn an_error_names_the_field() {
-        assert_eq!(
-            param(br#"{"name": "a", "size": "5"}"#).as_deref(),
-            Some("size")
-        );
+        assert_eq!(param(br#"{"name": "a", "size": "5"}"#).as_deref(), Some("size"));
         assert_eq!(param(br#"{"size": true}"#).as_deref(), Some("size"));
         assert_eq!(param(br#"{"size": 1.5}"#).as_deref(), Some("size"));
         assert_eq!(param(br#"{"size": 1e999}"#).as_deref(), Some("size"));
-        assert_eq!(
-            param(br#"{"size": 9223372036854775808}"#).as_deref(),
-            Some("size")
-        );
+        assert_eq!(param(br#"{"size": 9223372036854775808}"#).as_deref(), Some("size"));
         let digits = format!(r#"{{"size": {}}}"#, "9".repeat(400));
         assert_eq!(param(digits.as_bytes()).as_deref(), Some("size"));
         assert_eq!(param(br#"{"size": 1"#), None);

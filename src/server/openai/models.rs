@@ -22,15 +22,7 @@ fn served(state: &ServerState) -> ModelObject<'_> {
 
 /// All models.
 pub(crate) async fn list(State(state): State<ServerState>) -> Response {
-    (
-        JSON,
-        ModelList {
-            object: "list",
-            data: [served(&state)],
-        }
-        .to_json(),
-    )
-        .into_response()
+    (JSON, ModelList { object: "list", data: [served(&state)] }.to_json()).into_response()
 }
 
 /// One model; its id may contain slashes.
@@ -42,9 +34,6 @@ pub(crate) async fn retrieve(
     if model.id == id {
         Ok((JSON, model.to_json()).into_response())
     } else {
-        Err(ApiError::ModelNotFound {
-            model: id,
-            served: model.id.to_owned(),
-        })
+        Err(ApiError::ModelNotFound { model: id, served: model.id.to_owned() })
     }
 }

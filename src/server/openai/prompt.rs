@@ -17,10 +17,9 @@ pub(super) fn check_model(state: &ServerState, fields: &SamplingFields) -> Resul
     match &fields.model {
         None => Ok(()),
         Some(model) if model == served => Ok(()),
-        Some(model) => Err(ApiError::ModelNotFound {
-            model: model.clone(),
-            served: served.clone(),
-        }),
+        Some(model) => {
+            Err(ApiError::ModelNotFound { model: model.clone(), served: served.clone() })
+        }
     }
 }
 

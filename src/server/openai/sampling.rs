@@ -122,36 +122,21 @@ mod tests {
     #[test]
     fn all_tokens_are_kept_by_minus_one_zero_and_huge() {
         for top_k in ["-1", "0", "9223372036854775807"] {
-            assert_eq!(
-                params(&format!(r#"{{"top_k": {top_k}}}"#)).unwrap().top_k,
-                None
-            );
+            assert_eq!(params(&format!(r#"{{"top_k": {top_k}}}"#)).unwrap().top_k, None);
         }
     }
 
     #[test]
     fn what_is_out_of_range_is_named() {
         for (body, message) in [
-            (
-                r#"{"max_tokens": 0}"#,
-                "invalid max_tokens: expected at least 1, got 0",
-            ),
-            (
-                r#"{"max_tokens": -9223372036854775808}"#,
-                "invalid max_tokens: expected at least 1",
-            ),
-            (
-                r#"{"top_k": -7}"#,
-                "invalid top_k: expected at least 1, or -1 for all, got -7",
-            ),
+            (r#"{"max_tokens": 0}"#, "invalid max_tokens: expected at least 1, got 0"),
+            (r#"{"max_tokens": -9223372036854775808}"#, "invalid max_tokens: expected at least 1"),
+            (r#"{"top_k": -7}"#, "invalid top_k: expected at least 1, or -1 for all, got -7"),
             (r#"{"temperature": -0.1}"#, "invalid temperature"),
             (r#"{"temperature": 1e300}"#, "invalid temperature"),
             (r#"{"top_p": 1.5}"#, "invalid top_p"),
             (r#"{"stop": [""]}"#, "invalid stop"),
-            (
-                r#"{"stop_token_ids": [100]}"#,
-                "invalid stop_token_ids: token id 100",
-            ),
+            (r#"{"stop_token_ids": [100]}"#, "invalid stop_token_ids: token id 100"),
         ] {
             let got = params(body).unwrap_err();
             assert!(got.starts_with(message), "{body}: {got}");

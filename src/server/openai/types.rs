@@ -143,10 +143,8 @@ const NOT_SUPPORTED: &[NotSupported] = &[
 ];
 
 /// Those of `POST /v1/completions`.
-pub(super) const NOT_SUPPORTED_IN_COMPLETIONS: &[&[NotSupported]] = &[
-    NOT_SUPPORTED,
-    &[refuse("prompt_embeds", &[]), refuse("suffix", &["\"\""])],
-];
+pub(super) const NOT_SUPPORTED_IN_COMPLETIONS: &[&[NotSupported]] =
+    &[NOT_SUPPORTED, &[refuse("prompt_embeds", &[]), refuse("suffix", &["\"\""])]];
 
 /// Those of `POST /v1/chat/completions`.
 pub(super) const NOT_SUPPORTED_IN_CHAT: &[&[NotSupported]] = &[
@@ -248,9 +246,7 @@ impl<'de> Deserialize<'de> for PromptItem {
 
             fn visit_u64<E: Error>(self, id: u64) -> Result<PromptItem, E> {
                 let out_of_range = |_| E::invalid_value(Unexpected::Unsigned(id), &self);
-                u32::try_from(id)
-                    .map(PromptItem::TokenId)
-                    .map_err(out_of_range)
+                u32::try_from(id).map(PromptItem::TokenId).map_err(out_of_range)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<PromptItem, A::Error> {
@@ -354,14 +350,7 @@ macro_rules! sent {
         }
     )*};
 }
-sent!(
-    ErrorBody,
-    ModelObject<'_>,
-    ModelList<'_>,
-    Completion<'_>,
-    ChatCompletion<'_>,
-    ChatChunk<'_>
-);
+sent!(ErrorBody, ModelObject<'_>, ModelList<'_>, Completion<'_>, ChatCompletion<'_>, ChatChunk<'_>);
 
 /// `{"error": {...}}`.
 #[derive(Clone, Debug, Serialize)]
@@ -516,18 +505,12 @@ mod tests {
 
     #[test]
     fn a_prompt_comes_in_four_forms() {
-        let texts = |texts: &[&str]| {
-            Ok(Prompt::Texts(
-                texts.iter().copied().map(String::from).collect(),
-            ))
-        };
+        let texts =
+            |texts: &[&str]| Ok(Prompt::Texts(texts.iter().copied().map(String::from).collect()));
         assert_eq!(prompt(r#""a\u0000b""#), texts(&["a\0b"]));
         assert_eq!(prompt(r#"["a", "b"]"#), texts(&["a", "b"]));
         assert_eq!(prompt("[1, 2]"), Ok(Prompt::TokenIds(vec![vec![1, 2]])));
-        assert_eq!(
-            prompt("[[1], [2, 3]]"),
-            Ok(Prompt::TokenIds(vec![vec![1], vec![2, 3]]))
-        );
+        assert_eq!(prompt("[[1], [2, 3]]"), Ok(Prompt::TokenIds(vec![vec![1], vec![2, 3]])));
         assert_eq!(prompt("[]"), texts(&[]));
         assert_eq!(prompt("[[]]"), Ok(Prompt::TokenIds(vec![vec![]])));
     }
@@ -580,14 +563,8 @@ mod tests {
     #[test]
     fn usage_is_absent_null_or_an_object() {
         let json = |usage| {
-            let chunk = ChatChunk {
-                id: "i",
-                object: "o",
-                created: 1,
-                model: "m",
-                choices: vec![],
-                usage,
-            };
+            let chunk =
+                ChatChunk { id: "i", object: "o", created: 1, model: "m", choices: vec![], usage };
             String::from_utf8(chunk.to_json()).unwrap()
         };
         assert!(!json(UsageKey::Absent).contains("usage"));

@@ -17,10 +17,13 @@ use crate::backend::cpu::kernels::AttentionArgs;
 pub(super) fn attention(isa: Detected, args: AttentionArgs<'_>, target: &mut [f32]) {
     let num_groups = args.cache.num_heads;
     let width = args.q.columns / num_groups;
-    target.par_chunks_mut(width).enumerate().for_each_init(Scratch::default, |scratch, (idx, out)| {
-        let (token, group) = (idx / num_groups, idx % num_groups);
-        isa.dispatch(Group { args, token, group, scratch, out });
-    });
+    target.par_chunks_mut(width).enumerate().for_each_init(
+        Scratch::default,
+        |scratch, (idx, out)| {
+            let (token, group) = (idx / num_groups, idx % num_groups);
+            isa.dispatch(Group { args, token, group, scratch, out });
+        },
+    );
 }
 
 /// Working memory of a thread.
@@ -69,9 +72,7 @@ impl Kernel for Group<'_> {
 /// `q . k * scale` for each position.
 #[inline(always)]
 fn scores<S: Simd>(s: S, q: &[f32], args: &AttentionArgs<'_>, scratch: &mut Scratch) {
-    let key = |offset: usize| -> &[u8] {
-        bytemuck::cast_slice(&args.k[offset..offset + q.len()])
-    };
+    let key = |offset: usize| -> &[u8] { bytemuck::cast_slice(&args.k[offset..offset + q.len()]) };
     scratch.scores.clear();
     let (fours, rest) = scratch.offsets.as_chunks::<4>();
     for four in fours {

@@ -125,13 +125,7 @@ impl Kernel for SiluRows<'_> {
     }
 }
 
-pub(super) fn rms_norm(
-    isa: Detected,
-    x: Matrix<'_>,
-    weight: &[f32],
-    eps: f32,
-    target: &mut [f32],
-) {
+pub(super) fn rms_norm(isa: Detected, x: Matrix<'_>, weight: &[f32], eps: f32, target: &mut [f32]) {
     for_tasks(target, x.columns, |first, target| {
         isa.dispatch(NormRows { x: from_row(x, first), weight, eps, target });
     });

@@ -14,7 +14,8 @@ pub(super) fn attention(args: AttentionArgs<'_>, target: &mut [f32]) {
             let scores: Vec<f64> = (query.start..query.end)
                 .map(|position| {
                     let k = &args.k[at(position)..at(position) + head_dim];
-                    let dot: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+                    let dot: f64 =
+                        q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
                     dot * f64::from(args.scale)
                 })
                 .collect();

@@ -49,10 +49,7 @@ impl Metadata {
             ("attention.head_count_kv", Field::Integer(3)),
             ("rope.freq_base", Field::Float(100_000.0)),
             ("rope.dimension_count", Field::Integer(64)),
-            (
-                "attention.layer_norm_rms_epsilon",
-                Field::Float(f64::from(1e-5_f32)),
-            ),
+            ("attention.layer_norm_rms_epsilon", Field::Float(f64::from(1e-5_f32))),
         ];
         let mut fields: BTreeMap<_, _> = sizes
             .into_iter()
@@ -80,10 +77,7 @@ fn llama() -> Metadata {
 }
 
 fn tensors() -> GgufTensorFacts {
-    GgufTensorFacts {
-        vocab_size: 49152,
-        ..GgufTensorFacts::default()
-    }
+    GgufTensorFacts { vocab_size: 49152, ..GgufTensorFacts::default() }
 }
 
 fn error(metadata: &Metadata) -> String {
@@ -126,11 +120,7 @@ fn the_metadata_of_a_llama_becomes_its_config() {
 
 #[test]
 fn the_tensors_decide_about_biases_and_the_output() {
-    let facts = GgufTensorFacts {
-        has_output_weight: true,
-        has_attention_bias: true,
-        ..tensors()
-    };
+    let facts = GgufTensorFacts { has_output_weight: true, has_attention_bias: true, ..tensors() };
     let config = ModelConfig::from_gguf(&Metadata::of("qwen2"), facts).unwrap();
     assert!(!config.tie_word_embeddings && config.attention_bias);
     assert!(!config.attention_output_bias && !config.mlp_bias && !config.qk_norm);
@@ -141,12 +131,8 @@ fn the_tensors_decide_about_biases_and_the_output() {
 
 #[test]
 fn rope_scaling_and_frequency_factors_load() {
-    let scaling = |metadata: &Metadata| {
-        ModelConfig::from_gguf(metadata, tensors())
-            .unwrap()
-            .rope
-            .scaling
-    };
+    let scaling =
+        |metadata: &Metadata| ModelConfig::from_gguf(metadata, tensors()).unwrap().rope.scaling;
     let linear = llama()
         .with("llama.rope.scaling.type", Field::Text("linear"))
         .with("llama.rope.scaling.factor", Field::Float(4.0));
@@ -156,10 +142,7 @@ fn rope_scaling_and_frequency_factors_load() {
     let yarn = llama()
         .with("llama.rope.scaling.type", Field::Text("yarn"))
         .with("llama.rope.scaling.factor", Field::Float(4.0))
-        .with(
-            "llama.rope.scaling.original_context_length",
-            Field::Integer(2048),
-        );
+        .with("llama.rope.scaling.original_context_length", Field::Integer(2048));
     assert_eq!(
         scaling(&yarn),
         RopeScaling::Yarn {
@@ -173,10 +156,7 @@ fn rope_scaling_and_frequency_factors_load() {
     );
 
     let with_factors = |factors: Vec<f32>, metadata: &Metadata| {
-        let facts = GgufTensorFacts {
-            frequency_factors: Some(factors),
-            ..tensors()
-        };
+        let facts = GgufTensorFacts { frequency_factors: Some(factors), ..tensors() };
         ModelConfig::from_gguf(metadata, facts).map(|config| config.rope.scaling)
     };
     let factors = vec![8.0; 32];
@@ -214,10 +194,7 @@ fn bad_metadata_is_refused_by_key() {
             Metadata::of("gpt2"),
             "unknown architecture `gpt2` in GGUF metadata: supported are llama, qwen2, qwen3",
         ),
-        (
-            llama().without("llama.block_count"),
-            "missing `llama.block_count` in GGUF metadata",
-        ),
+        (llama().without("llama.block_count"), "missing `llama.block_count` in GGUF metadata"),
         (
             llama().with("llama.block_count", Field::Integer(u64::MAX)),
             "invalid `llama.block_count` in GGUF metadata: expected an integer from 1 to 4096, got 18446744073709551615",
@@ -239,10 +216,7 @@ fn bad_metadata_is_refused_by_key() {
             "invalid `llama.rope.freq_base` in GGUF metadata: expected a number from 2.0 to 1e18, got NaN",
         ),
         (
-            llama().with(
-                "llama.attention.layer_norm_rms_epsilon",
-                Field::Float(f64::NAN),
-            ),
+            llama().with("llama.attention.layer_norm_rms_epsilon", Field::Float(f64::NAN)),
             "invalid `llama.attention.layer_norm_rms_epsilon` in GGUF metadata: expected a number from 1e-30 to 1.0, got NaN",
         ),
         (
@@ -258,10 +232,7 @@ fn bad_metadata_is_refused_by_key() {
             "unsupported `llama.expert_count` in GGUF metadata: a mixture of 8 experts is not implemented",
         ),
         (
-            llama().with(
-                "tokenizer.ggml.eos_token_id",
-                Field::Integer(1_000_000_000_000),
-            ),
+            llama().with("tokenizer.ggml.eos_token_id", Field::Integer(1_000_000_000_000)),
             "invalid `tokenizer.ggml.eos_token_id` in GGUF metadata: expected a token id below the 49152 rows of token_embd.weight, got 1000000000000",
         ),
     ];
@@ -269,10 +240,5 @@ fn bad_metadata_is_refused_by_key() {
         assert_eq!(error(&metadata), message);
     }
     let empty = ModelConfig::from_gguf(&llama(), GgufTensorFacts::default());
-    assert!(
-        empty
-            .unwrap_err()
-            .to_string()
-            .starts_with("invalid `token_embd.weight`")
-    );
+    assert!(empty.unwrap_err().to_string().starts_with("invalid `token_embd.weight`"));
 }

@@ -188,10 +188,7 @@ fn every_absurd_size_is_refused_by_name() {
         error(json!({"hidden_size": "64"})),
         "invalid `hidden_size` in config.json: expected an integer from 1 to 1048576, got \"64\""
     );
-    for key in sizes
-        .iter()
-        .filter(|&&key| !matches!(key, "num_key_value_heads" | "head_dim"))
-    {
+    for key in sizes.iter().filter(|&&key| !matches!(key, "num_key_value_heads" | "head_dim")) {
         let missing = format!("missing `{key}` in config.json");
         assert_eq!(error(json!({*key: null})), missing);
         let mut config = base();
@@ -236,13 +233,7 @@ fn heads_must_divide_evenly() {
 
 #[test]
 fn numbers_out_of_range_are_refused() {
-    for value in [
-        json!(0),
-        json!(-1e-5),
-        json!("1e-5"),
-        json!(2),
-        json!(1e-60),
-    ] {
+    for value in [json!(0), json!(-1e-5), json!("1e-5"), json!(2), json!(1e-60)] {
         let message = error(json!({"rms_norm_eps": value}));
         assert!(
             message.starts_with(
@@ -251,30 +242,17 @@ fn numbers_out_of_range_are_refused() {
             "{message}"
         );
     }
-    for value in [
-        json!(0),
-        json!(-10_000),
-        json!(1),
-        json!(1e300),
-        json!("10000"),
-    ] {
+    for value in [json!(0), json!(-10_000), json!(1), json!(1e300), json!("10000")] {
         let expected = "expected a number from 2.0 to 1e18";
         let message = error(json!({"rope_theta": value}));
-        assert!(
-            message.contains(&format!("`rope_theta` in config.json: {expected}")),
-            "{message}"
-        );
+        assert!(message.contains(&format!("`rope_theta` in config.json: {expected}")), "{message}");
         let message = error(json!({"rope_parameters": {"rope_theta": value}}));
         assert!(
-            message.contains(&format!(
-                "`rope_parameters.rope_theta` in config.json: {expected}"
-            )),
+            message.contains(&format!("`rope_parameters.rope_theta` in config.json: {expected}")),
             "{message}"
         );
     }
-    let nan = base()
-        .to_string()
-        .replacen('{', "{\"rms_norm_eps\": NaN,", 1);
+    let nan = base().to_string().replacen('{', "{\"rms_norm_eps\": NaN,", 1);
     let error = ModelConfig::from_json(nan.as_bytes(), None).unwrap_err();
     assert_eq!(error.to_string(), "config.json is not valid JSON");
 }
@@ -283,21 +261,12 @@ fn numbers_out_of_range_are_refused() {
 fn rope_scaling_loads_in_both_key_styles() {
     assert_eq!(scaling(json!({"rope_scaling": null})), RopeScaling::None);
     assert_eq!(scaling(json!({"rope_scaling": {}})), RopeScaling::None);
-    assert_eq!(
-        scaling(json!({"rope_parameters": {"rope_type": "default"}})),
-        RopeScaling::None
-    );
+    assert_eq!(scaling(json!({"rope_parameters": {"rope_type": "default"}})), RopeScaling::None);
     let linear = RopeScaling::Linear { factor: 4.0 };
     for key in ["type", "rope_type"] {
-        assert_eq!(
-            scaling(json!({"rope_scaling": {key: "linear", "factor": 4}})),
-            linear
-        );
+        assert_eq!(scaling(json!({"rope_scaling": {key: "linear", "factor": 4}})), linear);
     }
-    assert_eq!(
-        scaling(json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0}})),
-        linear
-    );
+    assert_eq!(scaling(json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0}})), linear);
     assert_eq!(
         scaling(json!({"rope_scaling": {
             "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -419,13 +388,8 @@ fn mistral_slides_in_every_layer() {
     };
     assert_eq!(windows(json!({})).unwrap(), [Some(4096); 2]);
     assert_eq!(windows(json!({"sliding_window": null})).unwrap(), [None; 2]);
-    assert_eq!(
-        windows(json!({"sliding_window": 16})).unwrap(),
-        [Some(16); 2]
-    );
-    let message = windows(json!({"sliding_window": 0}))
-        .unwrap_err()
-        .to_string();
+    assert_eq!(windows(json!({"sliding_window": 16})).unwrap(), [Some(16); 2]);
+    let message = windows(json!({"sliding_window": 0})).unwrap_err().to_string();
     assert!(message.starts_with("invalid `sliding_window`"), "{message}");
 }
 
@@ -461,13 +425,8 @@ fn qwen_slides_only_where_it_is_told_to() {
         let message = windows(changes).unwrap_err().to_string();
         assert!(message.starts_with("invalid `layer_types`"), "{message}");
     }
-    let message = windows(json!({"use_sliding_window": 1}))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.starts_with("invalid `use_sliding_window`"),
-        "{message}"
-    );
+    let message = windows(json!({"use_sliding_window": 1})).unwrap_err().to_string();
+    assert!(message.starts_with("invalid `use_sliding_window`"), "{message}");
 }
 
 #[test]
@@ -478,25 +437,13 @@ fn end_of_text_comes_from_the_generation_config_first() {
             .map(|config| config.eos_token_ids)
     };
     assert_eq!(ids(json!({"eos_token_id": 7}), None).unwrap(), [7]);
-    assert_eq!(
-        ids(json!({"eos_token_id": [7, 8, 7]}), None).unwrap(),
-        [7, 8]
-    );
+    assert_eq!(ids(json!({"eos_token_id": [7, 8, 7]}), None).unwrap(), [7, 8]);
     assert_eq!(ids(json!({"eos_token_id": null}), None).unwrap(), [0; 0]);
     let generation = r#"{"eos_token_id": [9, 10], "temperature": 0.6}"#;
-    assert_eq!(
-        ids(json!({"eos_token_id": 7}), Some(generation)).unwrap(),
-        [9, 10]
-    );
+    assert_eq!(ids(json!({"eos_token_id": 7}), Some(generation)).unwrap(), [9, 10]);
     assert_eq!(ids(json!({"eos_token_id": 7}), Some("{}")).unwrap(), [7]);
 
-    for id in [
-        json!(1_000_000_000_000_u64),
-        json!(1e12),
-        json!(320),
-        json!(-1),
-        json!("</s>"),
-    ] {
+    for id in [json!(1_000_000_000_000_u64), json!(1e12), json!(320), json!(-1), json!("</s>")] {
         let message = error(json!({"eos_token_id": id}));
         assert!(
             message.starts_with(
@@ -506,9 +453,7 @@ fn end_of_text_comes_from_the_generation_config_first() {
         );
     }
     assert!(error(json!({"eos_token_id": vec![1; 1000]})).ends_with("got a list of 1000"));
-    let message = ids(json!({}), Some(r#"{"eos_token_id": 320}"#))
-        .unwrap_err()
-        .to_string();
+    let message = ids(json!({}), Some(r#"{"eos_token_id": 320}"#)).unwrap_err().to_string();
     assert!(message.contains("in generation_config.json"), "{message}");
 }
 
@@ -518,10 +463,7 @@ fn text_that_is_no_json_object_is_refused() {
     assert_eq!(of(b""), "config.json is not valid JSON");
     assert_eq!(of(b"{\"vocab_size\": 3"), "config.json is not valid JSON");
     assert_eq!(of(b"\xff\xfe{}"), "config.json is not valid JSON");
-    assert_eq!(
-        of(b"[1, 2]"),
-        "config.json must hold a JSON object, got a list of 2"
-    );
+    assert_eq!(of(b"[1, 2]"), "config.json must hold a JSON object, got a list of 2");
     assert_eq!(of(b"null"), "config.json must hold a JSON object, got null");
     let deep = "[".repeat(100_000);
     assert_eq!(of(deep.as_bytes()), "config.json is not valid JSON");
@@ -539,9 +481,7 @@ fn text_that_is_no_json_object_is_refused() {
 fn a_file_beyond_any_config_is_refused_unparsed() {
     let spaces = vec![b' '; MAX_CONFIG_BYTES + 1];
     assert_eq!(
-        ModelConfig::from_json(&spaces, None)
-            .unwrap_err()
-            .to_string(),
+        ModelConfig::from_json(&spaces, None).unwrap_err().to_string(),
         "config.json is too large: expected at most 16777216 bytes, got 16777217"
     );
 }
