@@ -14,7 +14,7 @@
 //! | [`text`] | tokenizer, chat template, detokenizer | nothing |
 //! | [`backend`] | devices; `compile` is the only way to an executable | `ir`, `weights`, `graph_cache` |
 //! | [`engine`] | scheduler, KV blocks, sampler, the one engine thread | `ir`, `model`, `weights`, `backend`, `text` |
-//! | [`server`] | HTTP and OpenAI's JSON; nothing else knows them | `engine`, `text`, `config`, `telemetry` |
+//! | [`server`] | HTTP and `OpenAI`'s JSON; nothing else knows them | `engine`, `text`, `config`, `telemetry` |
 //! | [`cli`] | one file per command; puts everything together | everything |
 //!
 //! `graph_cache` and `ffi` are crates of their own and import none of these. `tests/architecture.rs`

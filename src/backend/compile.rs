@@ -58,7 +58,11 @@ pub struct Compiled {
 
 impl std::fmt::Debug for Compiled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compiled").field("origin", &self.origin).field("key", &self.key).finish()
+        f.debug_struct("Compiled")
+            .field("origin", &self.origin)
+            .field("key", &self.key)
+            .field("elapsed", &self.elapsed)
+            .finish_non_exhaustive()
     }
 }
 

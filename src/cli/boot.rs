@@ -184,9 +184,10 @@ pub(crate) fn warmup(
     for (idx, (_, prepared)) in prepared.iter().enumerate() {
         let started = Instant::now();
         let state = if verify_only {
-            match plan.compiler.is_cached(prepared) {
-                true => GraphState::FromCache,
-                false => GraphState::Missing,
+            if plan.compiler.is_cached(prepared) {
+                GraphState::FromCache
+            } else {
+                GraphState::Missing
             }
         } else {
             let compiled = plan.compiler.executable(prepared);

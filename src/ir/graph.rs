@@ -185,7 +185,9 @@ impl Graph {
             if let Op::Reshape { shape } = &mut node.op {
                 shape.0.iter_mut().for_each(pin);
             } else if let Op::Weight { parts } = &mut node.op {
-                parts.iter_mut().for_each(|part| pin(&mut part.rows));
+                for part in parts {
+                    pin(&mut part.rows);
+                }
             }
         }
         Ok(graph)

@@ -62,7 +62,7 @@ pub enum Op {
     Mul,
     /// `x -> x * sigmoid(x)` (Hendrycks and Gimpel 2016, arXiv 1606.08415).
     Silu,
-    /// `(gate, up) -> silu(gate) * up`, equal shapes (SwiGLU; Shazeer 2020, arXiv 2002.05202).
+    /// `(gate, up) -> silu(gate) * up`, equal shapes (`SwiGLU`; Shazeer 2020, arXiv 2002.05202).
     SiluMul,
     /// `(x [.., k], w [k]) -> x / sqrt(mean(x^2) + eps) * w` over the last axis (Zhang and
     /// Sennrich 2019, arXiv 1910.07467).

@@ -10,7 +10,7 @@ use super::layers::{EMBEDDING, LM_HEAD, ROPE_COS, ROPE_SIN};
 use super::registry;
 use super::rope::{RopeError, rope_tables};
 use crate::ir::{DType, Graph, TypeError};
-use crate::weights::{Checkpoint, GgufMetadata, Tensor, WeightsError};
+use crate::weights::{Bytes, Checkpoint, GgufMetadata, Tensor, WeightsError};
 
 /// The type that matrices are held in. Vectors (norms, biases) are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,11 +125,6 @@ impl Model {
         Ok(self.policy.dtype_of(&tensor))
     }
 
-    /// Whether the checkpoint has that tensor.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.checkpoint.contains(name)
-    }
-
     /// The tensors that a graph of this model asks for: for each weight in order, its parts.
     /// `num_positions` is the value of that symbol: how many positions the rope tables hold.
     ///
@@ -143,8 +138,8 @@ impl Model {
         let tables = rope_tables(&self.config.rope, self.config.head_dim, num_positions)?;
         let shape = vec![num_positions, self.config.head_dim / 2];
         let table = |name: &str, values: &[f32]| {
-            Tensor::from_f32(name, shape.clone(), values.to_vec())
-                .expect("invariant: rope tables hold half a head per position")
+            let bytes = Bytes::from(values.to_vec());
+            Tensor { name: name.to_owned(), dtype: DType::F32, shape: shape.clone(), bytes }
         };
         graph
             .weights()
@@ -203,10 +198,9 @@ fn gguf_config(checkpoint: &Checkpoint) -> Result<ModelConfig, ModelError> {
         has_attention_bias: has("model.layers.0.self_attn.q_proj.bias"),
         has_attention_output_bias: has("model.layers.0.self_attn.o_proj.bias"),
         has_mlp_bias: has("model.layers.0.mlp.gate_proj.bias"),
-        frequency_factors: match has(factors) {
-            true => Some(checkpoint.tensor(factors)?.to_f32_vec()),
-            false => None,
-        },
+        frequency_factors: has(factors)
+            .then(|| checkpoint.tensor(factors).map(|tensor| tensor.to_f32_vec()))
+            .transpose()?,
     };
     Ok(ModelConfig::from_gguf(metadata, facts)?)
 }

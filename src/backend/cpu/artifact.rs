@@ -91,7 +91,6 @@ fn check_view(plan: &Plan, view: &View) -> Result<(), String> {
     };
     let fits = match (view.source, view.rows) {
         (Source::Slot(idx), rows) => match (plan.slots.get(idx), rows) {
-            (None, _) => false,
             // Same rows: each row of the view is within a row of that many columns.
             (Some(slot), rows) if slot.rows == rows => {
                 view.stride <= slot.columns && end <= view.stride
@@ -103,7 +102,7 @@ fn check_view(plan: &Plan, view: &View) -> Result<(), String> {
                 }
                 Size::Symbol(_) => last_row(rows).is_some_and(|need| need <= slot.columns),
             },
-            (Some(_), Size::Symbol(_)) => false,
+            (None, _) | (Some(_), Size::Symbol(_)) => false,
         },
         (Source::Weight(idx), Size::Fixed(1)) => {
             matches!(plan.weights.get(idx).map(|bound| bound.shape.as_slice()),

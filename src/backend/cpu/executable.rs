@@ -24,7 +24,9 @@ pub(super) struct CpuExecutable {
 
 impl fmt::Debug for CpuExecutable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CpuExecutable").field("steps", &self.plan.steps.len()).finish()
+        f.debug_struct("CpuExecutable")
+            .field("steps", &self.plan.steps.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -218,8 +218,7 @@ impl Lowering<'_> {
     fn matrix(&self, id: ValueId) -> Result<(Size, usize), BackendError> {
         let shape: &Shape = &self.graph.ty(id).shape;
         let (rows, rest) = match shape.dims() {
-            [] => (Dim::Fixed(1), shape.dims()),
-            [Dim::Fixed(_)] => (Dim::Fixed(1), shape.dims()),
+            [] | [Dim::Fixed(_)] => (Dim::Fixed(1), shape.dims()),
             [first, rest @ ..] => (*first, rest),
         };
         let columns = Shape(rest.to_vec())

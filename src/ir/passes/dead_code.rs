@@ -5,7 +5,7 @@ use crate::ir::{Graph, Op};
 
 /// Keeps what the outputs depend on, every input and state, and every write to a state: those are
 /// effects.
-pub fn dead_code(graph: &Graph) -> Graph {
+pub(super) fn dead_code(graph: &Graph) -> Graph {
     let mut is_live = vec![false; graph.values().len()];
     for id in graph.outputs() {
         is_live[id.0 as usize] = true;

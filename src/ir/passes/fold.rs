@@ -8,7 +8,7 @@ const MAX_FOLDED_ELEMENTS: usize = 4096;
 
 /// Folds arithmetic on constants; drops `x + 0`, `x * 1`, casts and reshapes to what a value
 /// already is, and joins chains of reshapes.
-pub fn fold(graph: &Graph) -> Graph {
+pub(super) fn fold(graph: &Graph) -> Graph {
     let definitions = graph.definitions();
     let definition =
         |id: ValueId| definitions[id.0 as usize].map(|node| &graph.nodes()[node.0 as usize]);

@@ -5,7 +5,7 @@ use crate::ir::{Graph, Node, NodeId, Op, ValueId};
 
 /// `rms_norm(a + b)` becomes `add_rms_norm`, which still gives the sum to its other users;
 /// `silu(gate) * up` becomes `silu_mul` when nothing else uses the activation.
-pub fn fuse_elementwise(graph: &Graph) -> Graph {
+pub(super) fn fuse_elementwise(graph: &Graph) -> Graph {
     let definitions = graph.definitions();
     let use_counts = graph.use_counts();
     // By add node: the norm that takes its sum. The pair is emitted at the add's place, which is

@@ -8,7 +8,7 @@ use crate::ir::{DType, Dim, Graph, Node, Op, Shape, ValueId, ValueType, WeightPa
 /// the input instead of several, and one region of parallel work.
 ///
 /// A weight that something else uses too (tied embeddings) stays as it is.
-pub fn fuse_linear(graph: &Graph) -> Graph {
+pub(super) fn fuse_linear(graph: &Graph) -> Graph {
     let definitions = graph.definitions();
     let use_counts = graph.use_counts();
     let weight_of = |node: &Node| -> Option<&Node> {

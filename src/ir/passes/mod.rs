@@ -2,10 +2,10 @@
 //!
 //! | Pass | What it does |
 //! | --- | --- |
-//! | [`fold`] | computes what is known at compile time; drops what changes nothing |
-//! | [`fuse_elementwise`] | add + norm, silu + mul become one op |
-//! | [`fuse_linear`] | projections of the same input (q, k, v; gate, up) become one with a fused weight |
-//! | [`dead_code`] | drops what nothing uses; inputs and states stay, they are the signature |
+//! | `fold` | computes what is known at compile time; drops what changes nothing |
+//! | `fuse_elementwise` | add + norm, silu + mul become one op |
+//! | `fuse_linear` | projections of the same input (q, k, v; gate, up) become one with a fused weight |
+//! | `dead_code` | drops what nothing uses; inputs and states stay, they are the signature |
 
 mod dead_code;
 mod fold;
@@ -13,10 +13,10 @@ mod fuse_elementwise;
 mod fuse_linear;
 mod rewrite;
 
-pub use dead_code::dead_code;
-pub use fold::fold;
-pub use fuse_elementwise::fuse_elementwise;
-pub use fuse_linear::fuse_linear;
+use dead_code::dead_code;
+use fold::fold;
+use fuse_elementwise::fuse_elementwise;
+use fuse_linear::fuse_linear;
 
 use super::{Graph, Verified, VerifyError, verify};
 

@@ -110,7 +110,8 @@ fn node(
     cursor.expect("(")?;
     let inputs =
         if cursor.peek() == Some('%') { cursor.list(Cursor::value_id)? } else { Vec::new() };
-    if cursor.eat("; ") {}
+    // Ops without attributes have none; the op decides what it expects.
+    cursor.eat("; ");
     let op = op(cursor, name)?;
     cursor.expect(")")?;
     graph.nodes.push(Node { op, inputs, outputs });

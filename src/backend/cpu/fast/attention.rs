@@ -20,8 +20,8 @@ pub(super) fn attention(isa: Detected, args: AttentionArgs<'_>, target: &mut [f3
     target.par_chunks_mut(width).enumerate().for_each_init(
         Scratch::default,
         |scratch, (idx, out)| {
-            let (token, group) = (idx / num_groups, idx % num_groups);
-            isa.dispatch(Group { args, token, group, scratch, out });
+            let (token, kv_head) = (idx / num_groups, idx % num_groups);
+            isa.dispatch(Group { args, token, kv_head, scratch, out });
         },
     );
 }
@@ -38,7 +38,7 @@ struct Scratch {
 struct Group<'a> {
     args: AttentionArgs<'a>,
     token: usize,
-    group: usize,
+    kv_head: usize,
     scratch: &'a mut Scratch,
     out: &'a mut [f32],
 }
@@ -48,7 +48,7 @@ impl Kernel for Group<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { args, token, group, scratch, out } = self;
+        let Self { args, token, kv_head, scratch, out } = self;
         let query = args.queries[token];
         if query.end == 0 {
             out.fill(0.0);
@@ -58,9 +58,9 @@ impl Kernel for Group<'_> {
         scratch.offsets.clear();
         scratch.offsets.extend(
             (query.start..query.end)
-                .map(|position| args.cache.at(args.slot(&query, position), group)),
+                .map(|position| args.cache.at(args.slot(&query, position), kv_head)),
         );
-        let q = &args.q.row(token)[group * out.len()..(group + 1) * out.len()];
+        let q = &args.q.row(token)[kv_head * out.len()..(kv_head + 1) * out.len()];
         for (q, out) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
             scores(s, q, &args, scratch);
             let sum = softmax_weights(s, &mut scratch.scores);

@@ -40,10 +40,10 @@ fn from_row(x: Matrix<'_>, first: usize) -> Matrix<'_> {
 /// over it become vector code.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
+    /// Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
+    const ROUND: f32 = 12_582_912.0;
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
-    const ROUND: f32 = 12_582_912.0;
     let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
     // ln 2 in two parts, so that n times the first is exact.
     let r = x - n * 0.693_359_4;

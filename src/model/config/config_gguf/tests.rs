@@ -29,7 +29,7 @@ impl MetadataSource for Metadata {
             Field::Text(_) => None,
         }
     }
-    fn str(&self, key: &str) -> Option<&str> {
+    fn str(&self, key: &str) -> Option<String> {
         match self.0.get(key)? {
             Field::Text(text) => Some(text),
             _ => None,
