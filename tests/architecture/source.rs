@@ -242,12 +242,15 @@ pub(crate) fn paths<'a>(tokens: &[Token<'a>]) -> Vec<Path<'a>> {
             "{" => depth += 1,
             "}" => {
                 depth -= 1;
-                inside.retain(|(_, start)| *start < depth + 1);
+                inside.retain(|(_, start)| *start <= depth);
             }
             "mod" if text(at + 2) == "{" => inside.push((tokens[at + 1].text, depth + 1)),
             "use" if text(at + 1) != "<" => at = use_tree(tokens, at + 1, &[], &mut paths) - 1,
             word if word.chars().all(is_word) && text(at + 1) == "::" => {
-                if at == 0 || !matches!(text(at - 1), "." | "$") {
+                // `impl ::serde::Serialize`: the path begins behind the keyword.
+                let is_keyword = matches!(word, "impl" | "for" | "dyn" | "mut" | "in" | "as");
+                let is_method = at > 0 && text(at - 1) == ".";
+                if !is_keyword && !is_method {
                     at = use_tree(tokens, at, &[], &mut paths) - 1;
                 }
             }

@@ -76,11 +76,11 @@ fn scores<S: Simd>(s: S, q: &[f32], args: &AttentionArgs<'_>, scratch: &mut Scra
     scratch.scores.clear();
     let (fours, rest) = scratch.offsets.as_chunks::<4>();
     for four in fours {
-        let dots = tile::<S, F32, 1, 4>(s, [q], four.map(key))[0];
+        let dots = tile::<S, F32, 1, 4>(s, [q], four.map(key), 0)[0];
         scratch.scores.extend(dots.map(|dot| dot * args.scale));
     }
     for &offset in rest {
-        let dot = tile::<S, F32, 1, 1>(s, [q], [key(offset)])[0][0];
+        let dot = tile::<S, F32, 1, 1>(s, [q], [key(offset)], 0)[0][0];
         scratch.scores.push(dot * args.scale);
     }
 }

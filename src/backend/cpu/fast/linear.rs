@@ -25,6 +25,8 @@ const SPLIT_TOKENS: usize = 32;
 const PANEL_TOKENS: usize = 5;
 /// Rows of a panel: four of the longest common rows fit a first-level cache.
 const PANEL_ROWS: usize = 4;
+/// Rows that are decoded side by side in registers.
+const DIRECT_ROWS: usize = 4;
 /// Rows that one task of a split over rows takes at least.
 const TASK_ROWS: usize = 32;
 
@@ -104,6 +106,8 @@ impl Rows<'_> {
     /// Decodes in registers: each weight is read once for up to four tokens.
     #[inline(always)]
     fn direct<S: Simd, D: Decode>(self, s: S) {
+        // The rows after these lie behind them: asking early hides the memory's latency.
+        let ahead = DIRECT_ROWS * self.weight.row_bytes();
         let mut n = 0;
         while n < self.stride {
             let row = |idx: usize| self.weight.row(self.first_row + n + idx);
@@ -112,10 +116,10 @@ impl Rows<'_> {
                 let x = [self.x.row(t)];
                 let at = t * self.stride + n;
                 if width == 4 {
-                    let tile = tile::<S, D, 1, 4>(s, x, [row(0), row(1), row(2), row(3)]);
+                    let tile = tile::<S, D, 1, 4>(s, x, [row(0), row(1), row(2), row(3)], ahead);
                     self.target[at..at + 4].copy_from_slice(&tile[0]);
                 } else {
-                    self.target[at] = tile::<S, D, 1, 1>(s, x, [row(0)])[0][0];
+                    self.target[at] = tile::<S, D, 1, 1>(s, x, [row(0)], 0)[0][0];
                 }
             }
             n += width;
@@ -142,13 +146,13 @@ impl Rows<'_> {
                 let x = |idx: usize| self.x.row(t + idx);
                 let target = &mut self.target[at..];
                 t += if S::IS_WIDE && left >= 4 {
-                    let tile = tile::<S, F32, 4, 4>(s, [x(0), x(1), x(2), x(3)], bytes_of(w));
+                    let tile = tile::<S, F32, 4, 4>(s, [x(0), x(1), x(2), x(3)], bytes_of(w), 0);
                     put(tile, width, self.stride, target)
                 } else if left >= 2 {
-                    let tile = tile::<S, F32, 2, 4>(s, [x(0), x(1)], bytes_of(w));
+                    let tile = tile::<S, F32, 2, 4>(s, [x(0), x(1)], bytes_of(w), 0);
                     put(tile, width, self.stride, target)
                 } else {
-                    let tile = tile::<S, F32, 1, 4>(s, [x(0)], bytes_of(w));
+                    let tile = tile::<S, F32, 1, 4>(s, [x(0)], bytes_of(w), 0);
                     put(tile, width, self.stride, target)
                 };
             }
@@ -209,12 +213,14 @@ fn decode_blocks<S: Simd, D: Decode>(s: S, row: &[u8], target: &mut [f32]) {
     }
 }
 
-/// The dot products of `M` rows of f32 with `N` encoded rows of the same length.
+/// The dot products of `M` rows of f32 with `N` encoded rows of the same length. With `ahead`, asks
+/// for the bytes so far behind those that are read.
 #[inline(always)]
 pub(super) fn tile<S: Simd, D: Decode, const M: usize, const N: usize>(
     s: S,
     x: [&[f32]; M],
     w: [&[u8]; N],
+    ahead: usize,
 ) -> [[f32; N]; M] {
     let chunks = x[0].len() / CHUNK;
     let blocks = w.map(|row| &D::blocks(row).0[..chunks]);
@@ -222,6 +228,9 @@ pub(super) fn tile<S: Simd, D: Decode, const M: usize, const N: usize>(
     let mut sums = [[s.splat(0.0); N]; M];
     for chunk in 0..chunks {
         for n in 0..N {
+            if ahead > 0 {
+                s.prefetch(&blocks[n][chunk], ahead);
+            }
             let decoded = D::decode(s, &blocks[n][chunk]);
             for m in 0..M {
                 let (halves, _) = vectors[m][chunk].as_chunks::<LANES>();

@@ -47,6 +47,9 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn load_nibbles(self, bytes: &[u8; 16]) -> (Self::V, Self::V);
     /// One little-endian f16.
     fn f16(self, bytes: [u8; 2]) -> f32;
+    /// Asks for the memory that begins `ahead` bytes after `value` and is as large, wherever that
+    /// is: only a hint, it reads nothing.
+    fn prefetch<T>(self, value: &T, ahead: usize);
 
     /// The sum of all lanes: 16 to 8 to 4 to 2 to 1, each lane with the one half the width away.
     #[inline(always)]
@@ -209,6 +212,9 @@ impl Simd for Portable {
     fn f16(self, bytes: [u8; 2]) -> f32 {
         half::f16::from_le_bytes(bytes).to_f32()
     }
+
+    #[inline(always)]
+    fn prefetch<T>(self, _: &T, _: usize) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -242,6 +248,17 @@ mod x86 {
         let bits = i32::from(u16::from_le_bytes(bytes));
         // SAFETY: called with a token in hand only; both tokens prove F16C and SSE2.
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))) }
+    }
+
+    /// One hint per cache line.
+    #[inline(always)]
+    fn prefetch<T>(value: &T, ahead: usize) {
+        let start = std::ptr::from_ref(value).cast::<i8>();
+        for line in (0..size_of::<T>()).step_by(64) {
+            // SAFETY: a prefetch reads nothing and faults on no address; SSE is part of every
+            // x86-64, and the address is computed without claiming that it is in bounds.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(ahead + line)) }
+        }
     }
 
     /// Sixteen bytes in a register.
@@ -343,6 +360,11 @@ mod x86 {
         #[inline(always)]
         fn f16(self, bytes: [u8; 2]) -> f32 {
             f16(bytes)
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(self, value: &T, ahead: usize) {
+            prefetch(value, ahead);
         }
     }
 
@@ -446,6 +468,11 @@ mod x86 {
         #[inline(always)]
         fn f16(self, bytes: [u8; 2]) -> f32 {
             f16(bytes)
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(self, value: &T, ahead: usize) {
+            prefetch(value, ahead);
         }
     }
 }
