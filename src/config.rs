@@ -79,6 +79,16 @@ impl DTypeChoice {
     }
 }
 
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
 /// Everything that loading a model and starting an engine depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {

@@ -16,17 +16,25 @@
 //! records and renders; this is the one list of names.
 
 use std::io;
+use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
+use crate::config::LogFormat;
+
+/// What is logged: a level, or directives as in `info,cairn::engine=trace`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl FromStr for LogFilter {
+    type Err = TelemetryError;
+
+    fn from_str(text: &str) -> Result<Self, TelemetryError> {
+        match EnvFilter::try_new(text) {
+            Ok(_) if !text.trim().is_empty() => Ok(Self(text.to_owned())),
+            _ => Err(TelemetryError::BadFilter),
+        }
+    }
 }
 
 /// Why logging could not be set up.
@@ -35,15 +43,10 @@ pub enum LogFormat {
 pub enum TelemetryError {
     /// The filter does not parse.
     #[error(
-        "invalid log filter `{filter}`: expected `info`, or `target=level` separated by commas"
+        "expected error, warn, info, debug, trace, off, or directives as in \
+         `info,cairn::engine=trace`"
     )]
-    BadFilter {
-        /// What was asked for.
-        filter: String,
-        /// What is wrong with it.
-        #[source]
-        source: tracing_subscriber::filter::ParseError,
-    },
+    BadFilter,
     /// A subscriber is installed already.
     #[error("logging is already set up in this process")]
     AlreadySet,
@@ -51,19 +54,19 @@ pub enum TelemetryError {
 
 /// Sends log lines to stderr from here on.
 ///
-/// `filter` is a level (`info`) or a list of `target=level`; `color` allows ANSI colours in
-/// [`LogFormat::Text`].
+/// `color` allows ANSI colours in [`LogFormat::Text`].
 ///
 /// # Errors
-/// [`TelemetryError::BadFilter`] when the filter does not parse, [`TelemetryError::AlreadySet`] on
-/// a second call.
-pub fn init_tracing(filter: &str, format: LogFormat, color: bool) -> Result<(), TelemetryError> {
-    let env_filter = EnvFilter::try_new(filter)
-        .map_err(|source| TelemetryError::BadFilter { filter: filter.to_owned(), source })?;
+/// [`TelemetryError::AlreadySet`] on a second call.
+pub fn init_tracing(
+    filter: &LogFilter,
+    format: LogFormat,
+    color: bool,
+) -> Result<(), TelemetryError> {
     // Without internal errors: the library would report a closed stderr by writing to stderr, and
     // that panics.
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(env_filter)
+        .with_env_filter(EnvFilter::new(&filter.0))
         .with_writer(io::stderr)
         .log_internal_errors(false);
     let installed = match format {
@@ -232,9 +235,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_does_not_parse_is_named() {
-        let error = init_tracing("cairn=loudly", LogFormat::Text, false).unwrap_err();
-        assert!(error.to_string().contains("`cairn=loudly`"), "{error}");
+    fn a_filter_is_a_level_or_directives() {
+        let parse = |text: &str| text.parse::<LogFilter>();
+        for text in ["debug", "off", "info,cairn::engine=trace"] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        for text in ["cairn=loudly", "", " "] {
+            assert!(matches!(parse(text), Err(TelemetryError::BadFilter)), "{text}");
+        }
     }
 
     #[test]

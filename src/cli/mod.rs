@@ -26,7 +26,6 @@ pub mod boot;
 mod failure;
 mod generate;
 mod inspect;
-mod logging;
 mod model_args;
 pub mod models;
 mod output;
@@ -43,7 +42,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::build_info;
-use crate::config::{self, Environment};
+use crate::config::{self, Environment, LogFormat};
+use crate::telemetry::{self, LogFilter};
 use failure::Outcome;
 use progress::Progress;
 
@@ -96,13 +96,12 @@ struct GlobalArgs {
     /// What to log to stderr: error, warn, info, debug, trace, or directives as in
     /// `info,cairn::engine=trace` [default: info for serve, else warn].
     #[arg(long, value_name = "LEVEL", global = true, env = "CAIRN_LOG_LEVEL")]
-    #[arg(value_parser = logging::parse_level)]
-    log_level: Option<String>,
+    log_level: Option<LogFilter>,
 
     /// How a line of the log looks.
     #[arg(long, value_name = "FORMAT", global = true, env = "CAIRN_LOG_FORMAT")]
     #[arg(value_enum, default_value_t)]
-    log_format: logging::Format,
+    log_format: LogFormat,
 
     /// Show no progress bars, not even on a terminal.
     #[arg(long, global = true, env = "CAIRN_NO_PROGRESS", value_parser = values::switch())]
@@ -156,13 +155,7 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
         print_config::print(command, matches, &environment)?;
         return Ok(Outcome::Done);
     }
-    let default_level = match cli.command {
-        CliCommand::Serve(_) => "info",
-        _ => "warn",
-    };
-    let level = cli.global.log_level.as_deref().unwrap_or(default_level);
-    logging::init(level, cli.global.log_format, &environment);
-
+    start_logging(cli, &environment)?;
     let progress = progress::for_stderr(cli.global.no_progress);
     let context = Context { environment, progress };
     match &cli.command {
@@ -173,6 +166,16 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
         CliCommand::Pull(args) => pull::run(args, &context),
         CliCommand::Inspect(args) => inspect::run(args, &context),
     }
+}
+
+fn start_logging(cli: &Cli, environment: &Environment) -> anyhow::Result<()> {
+    let default_level = match cli.command {
+        CliCommand::Serve(_) => "info",
+        _ => "warn",
+    };
+    let filter = cli.global.log_level.clone().map_or_else(|| default_level.parse(), Ok)?;
+    let color = output::stderr_is_terminal() && !environment.no_color;
+    Ok(telemetry::init_tracing(&filter, cli.global.log_format, color)?)
 }
 
 /// Makes variables behave: one that is set to nothing counts as not set, and help names variables

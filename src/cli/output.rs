@@ -6,10 +6,12 @@
 //! say  --> stderr, whatever becomes of it
 //! ```
 //!
-//! What this module deliberately does not do: colours, and logs (see `logging`).
+//! What this module deliberately does not do: colours, and logs (see [`telemetry`]).
+//!
+//! [`telemetry`]: crate::telemetry
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -39,6 +41,11 @@ pub(crate) fn write_json(value: &impl Serialize) -> anyhow::Result<()> {
 /// Writes a line to stderr. When that is closed there is nobody to tell.
 pub(crate) fn say(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Whether a person may be watching stderr.
+pub(crate) fn stderr_is_terminal() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// Lines up columns: the first to the left, the others to the right, two spaces between.

@@ -13,7 +13,6 @@
 //! What this module deliberately does not do: results and summaries. Those are for after the end.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -48,7 +47,7 @@ pub(crate) trait Task: Send {
 pub(crate) fn for_stderr(no_progress: bool) -> Box<dyn Progress> {
     if no_progress {
         Box::new(Silent)
-    } else if io::stderr().is_terminal() {
+    } else if output::stderr_is_terminal() {
         Box::new(Bars)
     } else {
         Box::new(Lines)

@@ -182,8 +182,10 @@ pub(crate) fn without_tests<'a>(tokens: &[Token<'a>]) -> (Vec<Token<'a>>, Vec<&'
         }
         let end = end_of_item(tokens, at);
         let item = &tokens[at..end];
-        let is_mod = |pair: &&[Token<'_>]| pair[0].text == "mod" && item.len() <= 6;
-        modules.extend(item.windows(2).find(is_mod).map(|pair| pair[1].text));
+        if item.last().is_some_and(|token| token.text == ";") {
+            let name = item.windows(2).find(|pair| pair[0].text == "mod").map(|pair| pair[1]);
+            modules.extend(name.map(|name| name.text));
+        }
         at = end;
     }
     (kept, modules)
@@ -307,11 +309,11 @@ fn use_tree<'a>(
     at.max(start + 1)
 }
 
-/// What the compiler would take as the beginning of a path.
+/// What a path may begin with.
 pub(crate) struct Names<'a> {
-    /// Name of the package whose file it is: what `crate` means.
+    /// What `crate` means in the file; nothing for the root package.
     pub(crate) package: &'a str,
-    /// Crates by the name that code calls them, with what we call them.
+    /// Crates by the name that code calls them, with the name that we give them.
     pub(crate) crates: &'a [(String, String)],
     /// Every module of every package.
     pub(crate) modules: &'a BTreeSet<String>,
@@ -320,33 +322,38 @@ pub(crate) struct Names<'a> {
 impl Names<'_> {
     /// The absolute name of a path in a module; `None`: it begins with a local name.
     pub(crate) fn resolve(&self, path: &Path<'_>, module: &str) -> Option<String> {
+        let (first, rest) = path.segments.split_first()?;
         let mut base: Vec<&str> = module.split("::").collect();
         base.extend(&path.inside);
-        let mut rest = path.segments.as_slice();
-        let first = *rest.first()?;
-        match first {
-            "crate" => {
-                base = vec![self.package];
-                rest = &rest[1..];
-            }
-            "self" => rest = &rest[1..],
+        let mut rest = rest.to_vec();
+        match *first {
+            "self" => {}
+            "crate" => base = vec![self.package],
             "super" => {
+                base.pop();
                 while rest.first() == Some(&"super") {
                     base.pop();
-                    rest = &rest[1..];
+                    rest.remove(0);
                 }
             }
-            "std" | "core" | "alloc" => base.clear(),
-            _ if self.modules.contains(&[base.join("::"), first.to_owned()].join("::")) => {}
+            "std" | "core" | "alloc" => base = vec!["std"],
             _ => {
-                let (_, name) = self.crates.iter().find(|(name, _)| name == first)?;
-                base = vec![name];
-                rest = &rest[1..];
+                base.push(first);
+                if !self.modules.contains(&join(&base)) {
+                    let (_, name) = self.crates.iter().find(|(name, _)| name == first)?;
+                    base = vec![name];
+                }
             }
         }
         base.extend(rest);
-        Some(base.join("::"))
+        Some(join(&base))
     }
+}
+
+/// The modules of the root package begin with nothing.
+fn join(segments: &[&str]) -> String {
+    let named: Vec<&str> = segments.iter().copied().filter(|name| !name.is_empty()).collect();
+    named.join("::")
 }
 
 #[test]

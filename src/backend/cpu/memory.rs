@@ -34,7 +34,8 @@ pub(super) struct CpuMemory {
 impl CpuMemory {
     pub(super) fn new(weights: Vec<Weight>, states: &[StateSpec]) -> Result<Self, BackendError> {
         let weights = weights.into_iter().map(place_weight).collect::<Result<_, _>>()?;
-        let states = states.iter().map(place_state).collect::<Result<_, _>>()?;
+        check_room(states)?;
+        let states = states.iter().map(place_state).collect();
         Ok(Self { weights, states })
     }
 }
@@ -86,24 +87,32 @@ fn place_weight(weight: Weight) -> Result<PlacedWeight, BackendError> {
     Ok(PlacedWeight { dtype, shape, parts, vector })
 }
 
-fn place_state(spec: &StateSpec) -> Result<PlacedState, BackendError> {
-    if spec.dtype != DType::F32 {
-        return Err(BackendError::Unsupported {
-            backend: super::NAME,
-            what: format!("{} states", spec.dtype),
-        });
+/// One state, after [`check_room`].
+fn place_state(spec: &StateSpec) -> PlacedState {
+    // The system zeroes these pages when they are first touched: an unused cache costs nothing.
+    let values = vec![0.0; spec.shape.iter().product()];
+    PlacedState { shape: spec.shape.clone(), values }
+}
+
+/// Whether all states fit, asked before any is made: `vec!` would end the process. Asked at once,
+/// because an allocator that was given back a state's memory hands it out again, and then has to
+/// write its zeros.
+fn check_room(states: &[StateSpec]) -> Result<(), BackendError> {
+    let mut elements = Some(0_usize);
+    for spec in states {
+        if spec.dtype != DType::F32 {
+            return Err(BackendError::Unsupported {
+                backend: super::NAME,
+                what: format!("{} states", spec.dtype),
+            });
+        }
+        let size = spec.shape.iter().try_fold(1_usize, |size, &dim| size.checked_mul(dim));
+        elements = elements.zip(size).and_then(|(sum, size)| sum.checked_add(size));
     }
-    let out_of_memory = || BackendError::OutOfMemory {
-        what: format!("a state of shape {:?}", spec.shape),
-        needed: spec.shape.iter().fold(4_u64, |bytes, &dim| bytes.saturating_mul(dim as u64)),
-    };
-    let elements = spec
-        .shape
-        .iter()
-        .try_fold(1_usize, |elements, &dim| elements.checked_mul(dim))
-        .ok_or_else(out_of_memory)?;
-    // Asks first, because `vec!` ends the process when there is not enough; then takes pages that
-    // the system zeroes when they are first touched, so that an unused cache costs nothing.
-    Vec::<f32>::new().try_reserve_exact(elements).map_err(|_| out_of_memory())?;
-    Ok(PlacedState { shape: spec.shape.clone(), values: vec![0.0; elements] })
+    let fits = elements.is_some_and(|sum| Vec::<f32>::new().try_reserve_exact(sum).is_ok());
+    if fits {
+        return Ok(());
+    }
+    let needed = elements.map_or(u64::MAX, |sum| (sum as u64).saturating_mul(4));
+    Err(BackendError::OutOfMemory { what: format!("{} states", states.len()), needed })
 }
