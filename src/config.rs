@@ -148,6 +148,8 @@ pub struct Environment {
     pub offline: bool,
     /// `NO_COLOR`: write no colours.
     pub no_color: bool,
+    /// `ASCEND_HOME_PATH`, then `ASCEND_TOOLKIT_HOME`: where CANN is installed.
+    pub ascend_homes: Vec<PathBuf>,
 }
 
 impl Environment {
@@ -163,6 +165,10 @@ impl Environment {
         Self {
             offline: lookup("CAIRN_OFFLINE").is_some_and(|value| is_yes(&value)),
             no_color: lookup("NO_COLOR").is_some(),
+            ascend_homes: ["ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"]
+                .into_iter()
+                .filter_map(|name| lookup(name).map(PathBuf::from))
+                .collect(),
             cache_root: cache_root(lookup, home),
         }
     }

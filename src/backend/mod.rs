@@ -15,6 +15,8 @@
 //!
 //! What this module deliberately does not do: it knows no model, no request and no scheduler.
 
+#[cfg(feature = "ascend")]
+pub mod ascend;
 pub mod compile;
 #[cfg(feature = "cpu")]
 pub mod cpu;

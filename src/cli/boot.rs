@@ -97,10 +97,11 @@ pub enum GraphState {
     Missing,
 }
 
-/// [`boot`] without progress: for tests and programs that embed an engine.
+/// Loads the model, compiles its graphs or takes them from the cache, and starts the engine; shows
+/// no progress. For tests and programs that embed an engine.
 ///
 /// # Errors
-/// As [`boot`].
+/// When the model, its tokenizer or a setting cannot be used, or something does not fit.
 pub fn start(config: &EngineConfig) -> anyhow::Result<Booted> {
     boot(config, &Silent)
 }
@@ -310,9 +311,22 @@ fn open_backend(config: &EngineConfig) -> anyhow::Result<Arc<dyn Backend>> {
             bail!("this build has no cpu backend: it was built without that feature")
         }
         BackendKind::Null => Ok(Arc::new(NullBackend { dynamic_shapes: !config.static_shapes })),
-        BackendKind::Ascend => Err(anyhow::anyhow!("the ascend backend cannot run models yet"))
-            .hint("use `--backend cpu`; README says what exists"),
+        BackendKind::Ascend => Err(no_ascend()).hint("use `--backend cpu`"),
     }
+}
+
+/// Why the ascend backend is not to be had: what is found of CANN, and what is missing here.
+#[cfg(feature = "ascend")]
+fn no_ascend() -> anyhow::Error {
+    match crate::backend::ascend::probe(&crate::config::Environment::of_process().ascend_homes) {
+        Ok(found) => anyhow::anyhow!("{found}, but this version cannot run models on it yet"),
+        Err(error) => anyhow::Error::new(error).context("the ascend backend needs CANN"),
+    }
+}
+
+#[cfg(not(feature = "ascend"))]
+fn no_ascend() -> anyhow::Error {
+    anyhow::anyhow!("this build has no ascend backend: it was built without that feature")
 }
 
 /// Everything decided before anything is compiled.

@@ -8,7 +8,7 @@
 //!
 //! | Noun | Meaning |
 //! | --- | --- |
-//! | [`Plan`](plan::Plan) | the compiled graph: steps in order, each with its kernel and operands |
+//! | plan | the compiled graph: steps in order, each with its kernel and operands |
 //! | slot | a region of working memory that several values share, one after the other |
 //! | view | rows of a slot: an offset and a stride, so slices and reshapes cost nothing |
 //! | [`KernelSet`] | the readable reference kernels, or the fast ones that are tested against them |
