@@ -12,7 +12,7 @@
 //! | [`weights`] | checkpoints: safetensors, GGUF, dequantisation | `ir` types |
 //! | [`model`] | config and architectures: what a checkpoint becomes | `ir`, `weights` |
 //! | [`text`] | tokenizer, chat template, detokenizer | nothing |
-//! | [`backend`] | devices; `compile` is the only way to an executable | `ir`, `weights`, `graph_cache` |
+//! | [`backend`] | devices; `compile` is the only way to an executable | `ir`, `weights`, `graph_cache`, `ffi` |
 //! | [`engine`] | scheduler, KV blocks, sampler, the one engine thread | `ir`, `model`, `weights`, `backend`, `text` |
 //! | [`server`] | HTTP and `OpenAI`'s JSON; nothing else knows them | `engine`, `text`, `config`, `telemetry` |
 //! | [`cli`] | one file per command; puts everything together | everything |

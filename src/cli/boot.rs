@@ -212,8 +212,10 @@ pub(crate) fn warmup(
 
 /// The text form of the largest graph, as the backend gets it.
 pub(crate) fn graph_text(config: &EngineConfig) -> anyhow::Result<String> {
-    let model = open_model(config)?;
-    let prepared = Plan::new(config, &model)?.prepare()?;
+    // Looking at a graph leaves no folders behind.
+    let config = EngineConfig { graph_cache: None, ..config.clone() };
+    let model = open_model(&config)?;
+    let prepared = Plan::new(&config, &model)?.prepare()?;
     let (_, largest) = prepared.last().context("no graph to run")?;
     Ok(largest.graph.to_string())
 }

@@ -141,7 +141,8 @@ pub(crate) fn run(args: &GenerateArgs, context: &Context) -> anyhow::Result<Outc
 
     let mut made = Made::new(num_prompt_tokens);
     let followed = follow(stream, &mut made, !args.json);
-    if !args.json {
+    // What failed before its first word leaves stdout empty.
+    if !args.json && (followed.is_ok() || !made.text.is_empty()) {
         output::write("\n")?;
     }
     let outcome = followed?;

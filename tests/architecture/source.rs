@@ -45,7 +45,7 @@ pub(crate) fn tokens(text: &str) -> Vec<Token<'_>> {
                 lexer.skip_block_comment();
                 None
             }
-            '"' => lexer.string(),
+            '"' => Some(lexer.quoted('"')),
             '\'' => lexer.character_or_lifetime(),
             ':' if lexer.rest().starts_with("::") => {
                 lexer.skip(2);
@@ -116,12 +116,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// A string from its opening quotation mark on.
-    fn string(&mut self) -> Option<&'a str> {
-        self.quoted('"')
-    }
-
-    fn quoted(&mut self, mark: char) -> Option<&'a str> {
+    /// A literal from its opening mark to its closing one.
+    fn quoted(&mut self, mark: char) -> &'static str {
         self.skip(1);
         while let Some(next) = self.rest().chars().next() {
             self.skip(next.len_utf8());
@@ -131,14 +127,14 @@ impl<'a> Lexer<'a> {
                 _ => {}
             }
         }
-        Some(LITERAL)
+        LITERAL
     }
 
     fn character_or_lifetime(&mut self) -> Option<&'a str> {
         let mut after = self.rest().chars().skip(1);
         let is_character = after.next() == Some('\\') || after.next() == Some('\'');
         if is_character {
-            return self.quoted('\'');
+            return Some(self.quoted('\''));
         }
         self.skip(1);
         self.skip_while(is_word);
@@ -149,8 +145,7 @@ impl<'a> Lexer<'a> {
     fn rest_of_literal(&mut self, start: usize) -> Option<&'a str> {
         let next = self.rest().chars().next()?;
         match (&self.text[start..self.at], next) {
-            ("b" | "c", '"') => self.string(),
-            ("b", '\'') => self.quoted('\''),
+            ("b" | "c", '"') | ("b", '\'') => Some(self.quoted(next)),
             ("r" | "br" | "cr", '"' | '#') => {
                 let num_marks = self.rest().bytes().take_while(|byte| *byte == b'#').count();
                 if !self.rest()[num_marks..].starts_with('"') {

@@ -31,7 +31,7 @@ impl MetadataSource for Metadata {
     }
     fn str(&self, key: &str) -> Option<String> {
         match self.0.get(key)? {
-            Field::Text(text) => Some(text),
+            Field::Text(text) => Some((*text).to_owned()),
             _ => None,
         }
     }

@@ -1,0 +1,115 @@
+//! The program with a tiny model and folders of its own, run to its end.
+#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+// The folder of this file holds it, wherever this file is included from.
+pub(crate) mod model;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process;
+use std::time::Duration;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use model::write_model;
+
+/// Nothing that these tests run may take this long.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A folder in which the program runs: `model` in it is MODEL, `cache` the cache folder.
+pub(crate) struct Deployment {
+    folder: TempDir,
+}
+
+/// How the program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Deployment {
+    pub(crate) fn new() -> Self {
+        let deployment = Self { folder: tempfile::tempdir().unwrap() };
+        let model = deployment.path("model");
+        std::fs::create_dir(&model).unwrap();
+        write_model(&model);
+        deployment
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The program with these arguments: offline, and with an environment that holds nothing else.
+    pub(crate) fn process(&self, args: &[&str]) -> process::Command {
+        let mut command = process::Command::new(env!("CARGO_BIN_EXE_cairn"));
+        command.env_clear().env("CAIRN_OFFLINE", "1").env("CAIRN_CACHE_DIR", self.path("cache"));
+        command.current_dir(self.folder.path()).args(args);
+        command
+    }
+
+    /// The same, to be run to its end within a time limit.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::from_std(self.process(args));
+        command.timeout(PATIENCE);
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ended {
+        finish(&mut self.command(args))
+    }
+
+    /// What a command that must succeed prints as JSON.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let ended = self.run(args);
+        assert_eq!(ended.code, 0, "{args:?}: {ended:?}");
+        serde_json::from_str(&ended.stdout).unwrap()
+    }
+
+    /// The stderr of a command that must fail without a word to stdout.
+    pub(crate) fn failure(&self, args: &[&str]) -> String {
+        let ended = self.run(args);
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{args:?}: {ended:?}");
+        ended.stderr
+    }
+}
+
+/// Says that a test did not run, past the capture of its output.
+pub(crate) fn skip(test: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
+}
+
+/// Runs a command to its end.
+pub(crate) fn finish(command: &mut Command) -> Ended {
+    let output = command.output().unwrap();
+    Ended {
+        code: output.status.code().unwrap_or_else(|| panic!("{command:?} ended by a signal")),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Ended {
+    /// The last line of stderr.
+    pub(crate) fn summary(&self) -> &str {
+        self.stderr.lines().next_back().unwrap_or_default()
+    }
+
+    /// Graphs compiled and graphs from the cache, as the summary says.
+    pub(crate) fn graphs(&self) -> [usize; 2] {
+        let (_, counts) =
+            self.summary().rsplit_once("graphs: ").unwrap_or_else(|| panic!("{self:?}"));
+        let (compiled, rest) = counts.split_once(" compiled, ").unwrap();
+        let (from_cache, _) = rest.split_once(" from cache").unwrap();
+        [compiled, from_cache].map(|count| count.parse().unwrap())
+    }
+
+    pub(crate) fn warns(&self) -> bool {
+        self.stderr.contains("WARN")
+    }
+}
