@@ -33,6 +33,8 @@ pub mod infer;
 pub mod op;
 pub mod passes;
 pub mod shape;
+#[cfg(test)]
+mod tests;
 pub mod text;
 pub mod verify;
 

@@ -6,7 +6,7 @@
 //! 4. Sources have no operands and one result. An input is `i32` or floating point; a state is
 //!    floating point; a quantised weight has whole blocks in each row; the parts of a weight add
 //!    up to its first axis.
-//! 5. A constant is finite and as large as its shape says.
+//! 5. A constant is f32, finite and as large as its shape says.
 //! 6. A cache (a state, or the result of `kv_write`) is used as a cache operand only, is written at
 //!    most once, and is not used after it was written.
 //! 7. At least one value is returned, and no cache is.
@@ -16,6 +16,7 @@
 
 use std::ops::Deref;
 
+use super::DType;
 use super::graph::{Graph, Node, ValueId};
 use super::infer::{TypeError, infer};
 use super::op::Op;
@@ -198,6 +199,9 @@ fn source(graph: &Graph, node: &Node) -> Result<(), String> {
         if size != Some(constant.values.len()) || shape != ty.shape {
             return Err(format!("a constant of {} values for {}", constant.values.len(), ty.shape));
         }
+        if ty.dtype != DType::F32 {
+            return Err(format!("a constant must be f32, got {}", ty.dtype));
+        }
         if !constant.values.iter().all(|value| value.is_finite()) {
             return Err("a constant must be finite".to_owned());
         }
@@ -207,11 +211,14 @@ fn source(graph: &Graph, node: &Node) -> Result<(), String> {
 
 fn weight(graph: &Graph, parts: &[super::WeightPart], id: ValueId) -> Result<(), String> {
     let ty = graph.ty(id);
-    if let Some(Dim::Fixed(row)) = ty.shape.last() {
-        let row = usize::try_from(row).map_err(|_| format!("a row of {row} elements"))?;
-        if ty.dtype.row_bytes(row).is_none() {
-            return Err(format!("rows of {row} are not whole blocks of {}", ty.dtype));
+    let has_whole_blocks = match ty.shape.last() {
+        Some(Dim::Fixed(row)) => {
+            usize::try_from(row).is_ok_and(|row| ty.dtype.row_bytes(row).is_some())
         }
+        Some(Dim::Symbolic(_)) | None => !ty.dtype.is_quantised(),
+    };
+    if !has_whole_blocks {
+        return Err(format!("the rows of {} are not whole blocks of {}", ty.shape, ty.dtype));
     }
     let first = ty.shape.0.first().copied().unwrap_or(Dim::Fixed(1));
     let covered = match parts {

@@ -2,6 +2,10 @@
 //!
 //! `{"format": "cairn-cpu-plan", "version": 1, "plan": {...}}`. Reading checks every index and
 //! every size that running relies on: a plan that was read runs without a panic or it is refused.
+//! Every slot is as wide as the widest result in it, and results are as wide as their operands, so
+//! a plan cannot ask for more memory than its inputs, weights and states account for.
+//!
+//! Writing checks the same, so that a graph whose plan would be refused is refused when compiled.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +36,7 @@ struct Read {
 
 /// The bytes of a plan: equal plans give equal bytes.
 pub(super) fn to_bytes(plan: &Plan) -> Result<Vec<u8>, BackendError> {
+    check(plan).map_err(|what| BackendError::Unsupported { backend: NAME, what })?;
     serde_json::to_vec(&Written { format: FORMAT, version: VERSION, plan })
         .map_err(|error| BackendError::Execution(format!("writing the plan: {error}")))
 }
@@ -55,6 +60,9 @@ fn bad(what: String) -> BackendError {
 }
 
 fn check(plan: &Plan) -> Result<(), String> {
+    if let Some((min, max)) = plan.symbols.iter().find(|(min, max)| *min == 0 || min > max) {
+        return Err(format!("a symbol of {min} to {max}"));
+    }
     let bounds = [&plan.inputs, &plan.weights, &plan.states];
     for size in bounds.into_iter().flatten().flat_map(|bound| &bound.shape) {
         check_size(plan, *size)?;
@@ -62,10 +70,20 @@ fn check(plan: &Plan) -> Result<(), String> {
     for slot in &plan.slots {
         check_size(plan, slot.rows)?;
     }
+    // By slot: columns that the steps so far wrote.
+    let mut written = vec![0; plan.slots.len()];
     for (idx, step) in plan.steps.iter().enumerate() {
-        check_step(plan, step).map_err(|what| format!("step {idx}: {what}"))?;
+        check_step(plan, &written, step).map_err(|what| format!("step {idx}: {what}"))?;
+        for target in &step.targets {
+            written[target.slot] = target.columns.max(written[target.slot]);
+        }
     }
-    check_view(plan, &plan.output).map_err(|what| format!("output: {what}"))
+    if let Some(slot) =
+        plan.slots.iter().zip(&written).position(|(s, &columns)| s.columns != columns)
+    {
+        return Err(format!("slot {slot} is not as wide as what is written to it"));
+    }
+    check_view(plan, &written, &plan.output).map_err(|what| format!("output: {what}"))
 }
 
 fn check_size(plan: &Plan, size: Size) -> Result<(), String> {
@@ -77,49 +95,58 @@ fn check_size(plan: &Plan, size: Size) -> Result<(), String> {
     }
 }
 
-/// A view must lie within its source for every value of the symbols: its rows are the source's
-/// rows, or it is as large as a source of fixed size.
-fn check_view(plan: &Plan, view: &View) -> Result<(), String> {
+/// A view must lie within what was written to its source, for every value of the symbols: its rows
+/// are the source's rows, or it is as large as a source of fixed size.
+fn check_view(plan: &Plan, written: &[usize], view: &View) -> Result<(), String> {
     check_size(plan, view.rows)?;
     let outside = || format!("a view lies outside its source: {view:?}");
     let end = view.offset.checked_add(view.columns).ok_or_else(outside)?;
-    if view.columns == 0 {
+    if view.columns == 0 || view.stride < view.columns {
         return Err(outside());
     }
     let last_row = |rows: usize| {
         rows.saturating_sub(1).checked_mul(view.stride).and_then(|at| at.checked_add(end))
     };
-    let fits = match (view.source, view.rows) {
-        (Source::Slot(idx), rows) => match (plan.slots.get(idx), rows) {
-            // Same rows: each row of the view is within a row of that many columns.
-            (Some(slot), rows) if slot.rows == rows => {
-                view.stride <= slot.columns && end <= view.stride
+    let size = match (view.source, view.rows) {
+        (Source::Slot(idx), rows) => {
+            let (Some(slot), Some(&columns)) = (plan.slots.get(idx), written.get(idx)) else {
+                return Err(outside());
+            };
+            if slot.rows == rows {
+                // Each row of the view is within a row of so many columns.
+                return if end <= view.stride && view.stride <= columns {
+                    Ok(())
+                } else {
+                    Err(outside())
+                };
             }
-            (Some(slot), Size::Fixed(rows)) => match slot.rows {
-                Size::Fixed(slot_rows) => {
-                    let size = slot_rows.checked_mul(slot.columns);
-                    matches!((last_row(rows), size), (Some(need), Some(have)) if need <= have)
-                }
-                Size::Symbol(_) => last_row(rows).is_some_and(|need| need <= slot.columns),
-            },
-            (None, _) | (Some(_), Size::Symbol(_)) => false,
-        },
-        (Source::Weight(idx), Size::Fixed(1)) => {
-            matches!(plan.weights.get(idx).map(|bound| bound.shape.as_slice()),
-                Some([Size::Fixed(size)]) if end <= *size)
+            match slot.rows {
+                Size::Fixed(rows) => rows.checked_mul(columns),
+                // A symbol is at least 1.
+                Size::Symbol(_) => Some(columns),
+            }
         }
-        (Source::Constant(idx), Size::Fixed(rows)) => match plan.constants.get(idx) {
-            Some(values) => last_row(rows).is_some_and(|need| need <= values.len()),
-            None => false,
+        (Source::Weight(idx), _) => match plan.weights.get(idx).map(|w| w.shape.as_slice()) {
+            Some([Size::Fixed(size)]) => Some(*size),
+            Some([]) => Some(1),
+            Some(_) | None => None,
         },
-        (Source::Weight(_) | Source::Constant(_), _) => false,
+        (Source::Constant(idx), _) => plan.constants.get(idx).map(Vec::len),
     };
-    if fits { Ok(()) } else { Err(outside()) }
+    let end = match view.rows {
+        Size::Fixed(rows) => last_row(rows),
+        Size::Symbol(_) => None,
+    };
+    match (end, size) {
+        (Some(end), Some(size)) if end <= size => Ok(()),
+        _ => Err(outside()),
+    }
 }
 
-fn check_step(plan: &Plan, step: &Step) -> Result<(), String> {
+/// Checks a step after others that wrote so many columns of each slot.
+pub(super) fn check_step(plan: &Plan, written: &[usize], step: &Step) -> Result<(), String> {
     for view in step.call.views() {
-        check_view(plan, view)?;
+        check_view(plan, written, view)?;
     }
     for target in &step.targets {
         let slot = plan.slots.get(target.slot).ok_or("a target's slot does not exist")?;
@@ -213,6 +240,7 @@ fn is_attention(plan: &Plan, attention: &Attention) -> bool {
     let per_sequence = Some(*sequences);
     k == v
         && k.2 == attention.head_dim
+        && attention.window != Some(0)
         && attention.q.columns.is_multiple_of(k.1 * k.2)
         && vector(&plan.inputs, attention.query_ends) == per_sequence
         && vector(&plan.inputs, attention.seq_lens) == per_sequence
@@ -238,7 +266,7 @@ fn matrix(bounds: &[Bound], idx: usize) -> Option<(Size, usize)> {
 fn cache(bounds: &[Bound], idx: usize) -> Option<(usize, usize, usize)> {
     match bounds.get(idx)?.shape.as_slice() {
         [_, Size::Fixed(block), Size::Fixed(heads), Size::Fixed(dim)]
-            if *block > 0 && *heads > 0 && *dim > 0 =>
+            if *block > 0 && *heads > 0 && *dim > 0 && heads.checked_mul(*dim).is_some() =>
         {
             Some((*block, *heads, *dim))
         }

@@ -49,10 +49,7 @@ impl Executable for CpuExecutable {
         })?;
         check(&self.plan, memory, step)?;
         for (slot, values) in self.plan.slots.iter().zip(&mut self.slots) {
-            let needed = slot.rows.resolve(step.symbols) * slot.columns;
-            if values.len() < needed {
-                values.resize(needed, 0.0);
-            }
+            grow(values, slot.rows.resolve(step.symbols), slot.columns)?;
         }
         let mut run = Run {
             plan: &self.plan,
@@ -67,13 +64,32 @@ impl Executable for CpuExecutable {
         let view = &self.plan.output;
         let rows = view.rows.resolve(step.symbols);
         output.clear();
-        output.reserve(rows * view.columns);
+        reserve(output, rows, view.columns)?;
         let result = matrix(view, step.symbols, &self.slots, &memory.weights, &self.plan);
         for row in 0..rows {
             output.extend_from_slice(result.row(row));
         }
         Ok(())
     }
+}
+
+/// Makes working memory at least `rows x columns` numbers long.
+fn grow(values: &mut Vec<f32>, rows: usize, columns: usize) -> Result<(), BackendError> {
+    reserve(values, rows, columns)?;
+    if values.len() < rows * columns {
+        values.resize(rows * columns, 0.0);
+    }
+    Ok(())
+}
+
+/// Makes room for `rows x columns` numbers in all.
+fn reserve(values: &mut Vec<f32>, rows: usize, columns: usize) -> Result<(), BackendError> {
+    let out_of_memory = || BackendError::OutOfMemory {
+        what: format!("a result of {rows} rows of {columns} numbers"),
+        needed: (rows as u64).saturating_mul(columns as u64).saturating_mul(4),
+    };
+    let needed = rows.checked_mul(columns).ok_or_else(out_of_memory)?;
+    values.try_reserve_exact(needed.saturating_sub(values.len())).map_err(|_| out_of_memory())
 }
 
 /// Everything that kernels rely on, so that no input can make one panic.
@@ -98,7 +114,8 @@ fn check(plan: &Plan, memory: &CpuMemory, step: &Step<'_>) -> Result<(), Backend
     };
     for (idx, (bound, input)) in plan.inputs.iter().zip(step.inputs).enumerate() {
         let shape = resolve(bound);
-        if shape.iter().product::<usize>() != input.len() {
+        let size = shape.iter().try_fold(1_usize, |size, &dim| size.checked_mul(dim));
+        if size != Some(input.len()) {
             return fail(format!(
                 "input {idx} must be of shape {shape:?}, got {} numbers",
                 input.len()

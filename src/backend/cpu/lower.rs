@@ -3,6 +3,7 @@
 //! Reshapes and slices become views and cost nothing. Every result gets a buffer of its own here;
 //! `memory_plan` then lets buffers share slots.
 
+use super::artifact::check_step;
 use super::memory_plan::share_slots;
 use super::plan::{
     Attention, Binary, Bound, Call, Plan, Size, Slot, Source, Step, Target, TypeName, View,
@@ -163,7 +164,11 @@ impl Lowering<'_> {
         } else {
             node.outputs.iter().map(|&id| self.target(id)).collect::<Result<_, _>>()?
         };
-        self.plan.steps.push(Step { call, targets });
+        let step = Step { call, targets };
+        // What the op allows and the kernels do not, with the place.
+        let written: Vec<usize> = self.plan.slots.iter().map(|slot| slot.columns).collect();
+        check_step(&self.plan, &written, &step).map_err(|what| self.unsupported_at(node, &what))?;
+        self.plan.steps.push(step);
         Ok(())
     }
 
@@ -260,7 +265,7 @@ impl Lowering<'_> {
     fn view(&self, id: ValueId) -> Result<View, BackendError> {
         match self.place(id) {
             Place::View(view) => Ok(view),
-            Place::Weight(idx) if self.graph.ty(id).shape.rank() == 1 => {
+            Place::Weight(idx) if self.graph.ty(id).shape.rank() <= 1 => {
                 self.dense_view(id, Source::Weight(idx))
             }
             Place::Weight(_) => Err(self.unsupported_value(id, "a matrix weight as an operand")),

@@ -13,7 +13,7 @@ pub(super) struct PlacedWeight {
     pub(super) shape: Vec<usize>,
     /// As in `WeightRows`: the tensors' bytes where the checkpoint has them, not copied.
     pub(super) parts: Vec<(usize, Bytes)>,
-    /// The values of a vector, f32; empty for a matrix.
+    /// The values of a vector or scalar, f32; empty for a matrix.
     pub(super) vector: Vec<f32>,
 }
 
@@ -82,8 +82,9 @@ fn place_weight(weight: Weight) -> Result<PlacedWeight, BackendError> {
     } else {
         Vec::new()
     };
-    let mut shape = vec![rows];
-    shape.extend(inner);
+    // A scalar has no axis to concatenate along.
+    let first_axis = (!first.shape.is_empty()).then_some(rows);
+    let shape = first_axis.into_iter().chain(inner).collect();
     Ok(PlacedWeight { dtype, shape, parts, vector })
 }
 

@@ -9,29 +9,30 @@ const MAX_FOLDED_ELEMENTS: usize = 4096;
 /// Folds arithmetic on constants; drops `x + 0`, `x * 1`, casts and reshapes to what a value
 /// already is, and joins chains of reshapes.
 pub(super) fn fold(graph: &Graph) -> Graph {
-    let definitions = graph.definitions();
-    let definition =
-        |id: ValueId| definitions[id.0 as usize].map(|node| &graph.nodes()[node.0 as usize]);
-    // Constants by old value: those of the graph and those that folding made.
+    // By old value: the constant that it is, of the graph or made by folding.
     let mut constants: Vec<Option<Constant>> = vec![None; graph.values().len()];
+    // By old value: what it is a reshape of, through any number of them; itself if it is none.
+    let mut bases: Vec<ValueId> = (0..graph.values().len() as u32).map(ValueId).collect();
     let mut rewrite = Rewrite::new(graph);
     for node in graph.nodes() {
+        let output = node.outputs[0];
         if let Op::Constant(constant) = &node.op {
-            constants[node.outputs[0].0 as usize] = Some(constant.clone());
+            constants[output.0 as usize] = Some(constant.clone());
+        }
+        if let Op::Reshape { .. } = node.op {
+            bases[output.0 as usize] = bases[node.inputs[0].0 as usize];
         }
         if let Some(constant) = fold_node(graph, node, &constants) {
-            let output = node.outputs[0];
             let id = rewrite.builder.constant(&graph.value(output).name, constant.clone());
             rewrite.map(output, id);
             constants[output.0 as usize] = Some(constant);
-        } else if let Some(same) = unchanged_operand(graph, node, &constants) {
+        } else if let Some(same) = unchanged_operand(graph, node, &constants, &bases) {
             let new = rewrite.get(same);
-            rewrite.map(node.outputs[0], new);
-        } else if let Op::Reshape { .. } = node.op
-            && let Some(inner) = definition(node.inputs[0])
-            && let Op::Reshape { .. } = inner.op
-        {
-            rewrite.emit(node.op.clone(), &inner.inputs, &node.outputs);
+            rewrite.map(output, new);
+            constants[output.0 as usize] = constants[same.0 as usize].clone();
+            bases[output.0 as usize] = bases[same.0 as usize];
+        } else if let Op::Reshape { .. } = node.op {
+            rewrite.emit(node.op.clone(), &[bases[output.0 as usize]], &node.outputs);
         } else {
             rewrite.keep(node);
         }
@@ -47,7 +48,8 @@ fn fold_node(graph: &Graph, node: &Node, constants: &[Option<Constant>]) -> Opti
         Op::Mul => |a, b| a * b,
         Op::Silu => {
             let x = operand(0)?;
-            let values = x.values.iter().map(|&x| x / (1.0 + (-x).exp())).collect();
+            let silu = |x: f64| (x / (1.0 + (-x).exp())) as f32;
+            let values = x.values.iter().map(|&x| silu(x.into())).collect();
             return finite(Constant { shape: x.shape.clone(), values });
         }
         Op::Input
@@ -98,11 +100,12 @@ fn broadcast_at(constant: &Constant, shape: &[usize], idx: usize) -> f32 {
     constant.values[offset]
 }
 
-/// The operand that a node returns as it is, if it does.
+/// The value that a node returns as it is, if it does: an operand, or what that is a reshape of.
 fn unchanged_operand(
     graph: &Graph,
     node: &Node,
     constants: &[Option<Constant>],
+    bases: &[ValueId],
 ) -> Option<ValueId> {
     let all = |id: ValueId, wanted: f32| {
         constants[id.0 as usize].as_ref().is_some_and(|constant| {
@@ -125,7 +128,10 @@ fn unchanged_operand(
             let dtype: DType = *dtype;
             (graph.ty(node.inputs[0]).dtype == dtype).then_some(node.inputs[0])
         }
-        Op::Reshape { .. } => same_type(node.inputs[0]).then_some(node.inputs[0]),
+        Op::Reshape { .. } => {
+            let input = node.inputs[0];
+            [input, bases[input.0 as usize]].into_iter().find(|&id| same_type(id))
+        }
         Op::Input
         | Op::Weight { .. }
         | Op::State

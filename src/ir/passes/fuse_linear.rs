@@ -22,12 +22,10 @@ pub(super) fn fuse_linear(graph: &Graph) -> Graph {
     // Groups by (input, dtype of the weight), in order of their first node.
     let mut groups: Vec<((ValueId, DType), Vec<usize>)> = Vec::new();
     for (idx, node) in graph.nodes().iter().enumerate() {
-        let Some(weight) = weight_of(node) else { continue };
-        let ty = graph.ty(weight.outputs[0]);
-        if !matches!(ty.shape.0[0], Dim::Fixed(_)) {
+        let Some(weight) = weight_of(node).filter(|_| rows(graph, node).is_some()) else {
             continue;
-        }
-        let key = (node.inputs[0], ty.dtype);
+        };
+        let key = (node.inputs[0], graph.ty(weight.outputs[0]).dtype);
         match groups.iter_mut().find(|(of, _)| *of == key) {
             Some((_, members)) => members.push(idx),
             None => groups.push((key, vec![idx])),
@@ -35,9 +33,13 @@ pub(super) fn fuse_linear(graph: &Graph) -> Graph {
     }
 
     let mut group_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
-    for (group, (_, members)) in groups.iter().enumerate().filter(|(_, (_, m))| m.len() > 1) {
-        for &member in members {
-            group_of[member] = Some(group);
+    for (group, (_, members)) in groups.iter().enumerate() {
+        let rows = members.iter().map(|&member| rows(graph, &graph.nodes()[member]));
+        let has_total = rows.fold(Some(0_u64), |sum, rows| sum?.checked_add(rows?)).is_some();
+        if members.len() > 1 && has_total {
+            for &member in members {
+                group_of[member] = Some(group);
+            }
         }
     }
 
@@ -63,18 +65,24 @@ pub(super) fn fuse_linear(graph: &Graph) -> Graph {
     rewrite.finish()
 }
 
+/// Rows of a linear's weight, which are the columns of its result.
+fn rows(graph: &Graph, linear: &Node) -> Option<u64> {
+    match graph.ty(linear.inputs[1]).shape.0[0] {
+        Dim::Fixed(rows) => Some(rows),
+        Dim::Symbolic(_) => None,
+    }
+}
+
 /// One fused weight, one linear, and a slice for each of the old results.
 fn emit_fused(rewrite: &mut Rewrite<'_>, members: &[(&Node, &Node)]) {
     let graph = rewrite.old;
     let mut parts: Vec<WeightPart> = Vec::new();
     let mut rows_of = Vec::new();
-    for (_, weight) in members {
+    for (node, weight) in members {
         if let Op::Weight { parts: own } = &weight.op {
             parts.extend(own.iter().cloned());
         }
-        if let Dim::Fixed(rows) = graph.ty(weight.outputs[0]).shape.0[0] {
-            rows_of.push(rows);
-        }
+        rows_of.extend(rows(graph, node));
     }
     let first = graph.ty(members[0].1.outputs[0]);
     let total: u64 = rows_of.iter().sum();

@@ -26,6 +26,8 @@ use super::{Graph, Verified, VerifyError, verify};
 /// When the rewritten graph breaks a rule: a bug in a pass, reported instead of miscompiled.
 pub fn optimise(graph: &Verified<Graph>) -> Result<Verified<Graph>, VerifyError> {
     let graph = fold(graph);
+    // What is dead must not count as a use when ops are joined.
+    let graph = dead_code(&graph);
     let graph = fuse_elementwise(&graph);
     let graph = fuse_linear(&graph);
     verify(dead_code(&graph))
