@@ -1,0 +1,49 @@
+//! Every backend computes what every op says.
+//!
+//! ```text
+//! cases: graph, weights, steps --run on--> backends (each with its own ignore list) --> output
+//! oracle: plain loops in f64 -----------------------------------------------------> expected
+//! ```
+//!
+//! | Part | What it holds |
+//! | --- | --- |
+//! | `backends` | the backends, in every configuration, and what each may leave out |
+//! | `case` | what a case is; how one is built, run and compared |
+//! | `oracle` | the ops by their definitions: no kernel of the crate is asked |
+//! | `cases` | the cases, by op |
+//! | `refusals` | graphs that a backend may only refuse |
+//! | `invariance` | a row's result does not depend on the rest of the batch, bit for bit |
+//! | `random` | random graphs: compile or are refused, and mean the same after the passes |
+//! | `damage` | damaged artifacts are refused or run without a panic |
+//! | `bad_steps` | inputs that do not fit the graph are errors |
+
+#![cfg(feature = "cpu")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+// Expected numbers are compared bit for bit where the definition says so.
+#![allow(clippy::float_cmp, reason = "tests")]
+
+#[path = "conformance/backends.rs"]
+mod backends;
+#[path = "conformance/bad_steps.rs"]
+mod bad_steps;
+#[path = "conformance/case.rs"]
+mod case;
+#[path = "conformance/cases/mod.rs"]
+mod cases;
+#[path = "conformance/damage.rs"]
+mod damage;
+#[path = "conformance/data.rs"]
+mod data;
+#[path = "conformance/invariance.rs"]
+mod invariance;
+#[path = "conformance/oracle.rs"]
+mod oracle;
+#[path = "conformance/random.rs"]
+mod random;
+#[path = "common/random_graph.rs"]
+mod random_graph;
+#[path = "conformance/refusals.rs"]
+mod refusals;
+
+// The name under which `random_graph` finds it.
+use cairn::ir;
