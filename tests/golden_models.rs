@@ -62,11 +62,16 @@ fn check(model: &Path, setup: Setup) {
         let logits = runner.logits(&prompt.ids);
         for (position, expected) in &prompt.logits {
             let difference = max_difference(&logits[*position], expected);
-            let name = model.file_name().unwrap();
-            assert!(difference < TOLERANCE, "{name:?} at {position}: {difference} with {setup:?}");
+            let name = model.display();
+            assert!(difference < TOLERANCE, "{name} at {position}: {difference} with {setup:?}");
         }
         runner.reset();
-        assert_eq!(runner.greedy(&prompt.ids, prompt.greedy.len()), prompt.greedy, "{model:?}");
+        assert_eq!(
+            runner.greedy(&prompt.ids, prompt.greedy.len()),
+            prompt.greedy,
+            "{}",
+            model.display()
+        );
     }
 }
 
@@ -93,7 +98,7 @@ fn a_prompt_in_chunks_gives_the_same_bits() {
         for (chunk, is_static) in [(1, false), (7, false), (16, true), (33, true)] {
             let setup = Setup { chunk, is_static, ..Setup::default() };
             let mut chunked = Runner::open(&model, MAX_LEN, setup);
-            assert!(chunked.logits(&prompt.ids) == expected, "{model:?} by {chunk}");
+            assert!(chunked.logits(&prompt.ids) == expected, "{} by {chunk}", model.display());
         }
     }
 }

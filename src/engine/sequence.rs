@@ -139,7 +139,11 @@ impl Sequence {
         if self.stop_token_ids.binary_search(&token_id).is_ok() {
             return Ok(Some(self.end_text(FinishReason::Stop)));
         }
-        let text = self.detokenizer.push(token_id)?;
+        let text = match self.detokenizer.push(token_id) {
+            // A row of the model's vocabulary that the tokenizer has no token for: no text.
+            Err(TextError::UnknownToken { .. }) => String::new(),
+            pushed => pushed?,
+        };
         if self.stop_strings.push(&text, self.outbox.text()) {
             return Ok(Some(FinishReason::Stop));
         }

@@ -26,6 +26,7 @@ pub(crate) fn default_model(test: &str) -> Option<PathBuf> {
         Ok(path) => Some(path),
         Err(error @ ModelError::Offline { .. }) => {
             // Not by a macro, whose output the test runner keeps to itself when a test passes.
+            #[expect(clippy::explicit_write, reason = "see above")]
             writeln!(io::stderr(), "SKIPPED {test}: it needs the default model ({error})").unwrap();
             None
         }

@@ -222,6 +222,52 @@ fn bytes_may_be_cut_changed_or_random() {
 }
 
 #[test]
+fn a_slot_wider_than_what_is_written_to_it_is_refused() {
+    for mut target in targets() {
+        let document = target.document();
+        for slot in 0..document["plan"]["slots"].as_array().unwrap().len() {
+            for more in [1, 1 << 20, 1 << 50] {
+                let mut damaged = document.clone();
+                let columns = &mut damaged["plan"]["slots"][slot]["columns"];
+                *columns = json!(columns.as_u64().unwrap() + more);
+                assert!(!target.run_document(&damaged), "{}", target.case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn symbols_without_a_value_are_refused() {
+    for mut target in targets() {
+        let document = target.document();
+        for symbol in 0..target.case.steps[0].symbols.len() {
+            for bounds in [json!([0, 64]), json!([0, 0]), json!([65, 64])] {
+                let mut damaged = document.clone();
+                damaged["plan"]["symbols"][symbol] = bounds;
+                assert!(!target.run_document(&damaged), "{}", target.case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_lie_on_each_other_are_refused() {
+    // Without this rule, twelve numbers would be enough for any number of rows.
+    let mut targets = targets();
+    let target =
+        targets.iter_mut().find(|target| target.case.name.starts_with("reshape of a weight"));
+    let target = target.expect("a target of that name");
+    let text = String::from_utf8(target.artifact.clone()).unwrap();
+    let many = text.replace(r#""fixed":4"#, r#""fixed":1048576"#);
+    assert_ne!(many, text);
+    for stride in 0..3 {
+        let damaged = many.replacen(r#""stride":3"#, &format!(r#""stride":{stride}"#), 1);
+        assert_ne!(damaged, many);
+        assert!(!target.run(damaged.as_bytes()));
+    }
+}
+
+#[test]
 fn another_format_or_version_is_named() {
     let target = targets().swap_remove(0);
     for (field, value) in [("format", json!("cairn-npu-plan")), ("version", json!(2))] {

@@ -29,7 +29,8 @@ pub(super) fn fold(graph: &Graph) -> Graph {
         } else if let Some(same) = unchanged_operand(graph, node, &constants, &bases) {
             let new = rewrite.get(same);
             rewrite.map(output, new);
-            constants[output.0 as usize] = constants[same.0 as usize].clone();
+            let constant = constants[same.0 as usize].clone();
+            constants[output.0 as usize] = constant;
             bases[output.0 as usize] = bases[same.0 as usize];
         } else if let Op::Reshape { .. } = node.op {
             rewrite.emit(node.op.clone(), &[bases[output.0 as usize]], &node.outputs);

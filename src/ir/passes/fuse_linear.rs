@@ -34,8 +34,8 @@ pub(super) fn fuse_linear(graph: &Graph) -> Graph {
 
     let mut group_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
     for (group, (_, members)) in groups.iter().enumerate() {
-        let rows = members.iter().map(|&member| rows(graph, &graph.nodes()[member]));
-        let has_total = rows.fold(Some(0_u64), |sum, rows| sum?.checked_add(rows?)).is_some();
+        let mut rows = members.iter().map(|&member| rows(graph, &graph.nodes()[member]));
+        let has_total = rows.try_fold(0_u64, |sum, rows| sum.checked_add(rows?)).is_some();
         if members.len() > 1 && has_total {
             for &member in members {
                 group_of[member] = Some(group);

@@ -277,7 +277,9 @@ fn renamed(graph: &Graph, to: &str) -> Graph {
     graph.values.iter_mut().for_each(|value| to.clone_into(&mut value.name));
     for node in &mut graph.nodes {
         if let Op::Weight { parts } = &mut node.op {
-            parts.iter_mut().for_each(|part| to.clone_into(&mut part.name));
+            for part in parts {
+                to.clone_into(&mut part.name);
+            }
         }
     }
     graph

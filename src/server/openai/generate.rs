@@ -1,7 +1,7 @@
 //! The one flow behind both kinds of completion.
 //!
 //! ```text
-//! admit -> read body -> prepare (blocking thread) -> submit -+-> collect -> one JSON answer
+//! read body -> admit -> prepare (blocking thread) -> submit -+-> collect -> one JSON answer
 //!    |                                                       `-> stream  -> events
 //!    `- a ticket, held until the last byte is handed over
 //! ```
@@ -119,9 +119,12 @@ pub(super) async fn endpoint<S: Shape>(
     request: Request,
     prepare: Prepare<S>,
 ) -> Result<Response, ApiError> {
-    let ticket = state.admit()?;
+    // Refused before the body is sent, but counted only after: a drain does not wait for a client
+    // that never finishes its request.
+    drop(state.admit()?);
     let tag = request.extensions().get::<RequestTag>().cloned().unwrap_or_default();
     let body = body::read(&state, request).await?;
+    let ticket = state.admit()?;
     let worker = state.clone();
     let prepared =
         state.blocking(move || prepare(&worker, tag.as_str(), body.as_bytes())).await??;

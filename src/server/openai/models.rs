@@ -1,5 +1,6 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`: a list of the one model that is served.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -28,9 +29,10 @@ pub(crate) async fn list(State(state): State<ServerState>) -> Response {
 /// One model; its id may contain slashes.
 pub(crate) async fn retrieve(
     State(state): State<ServerState>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let model = served(&state);
+    let Path(id) = id.map_err(|error| ApiError::invalid("model", error.body_text()))?;
     if model.id == id {
         Ok((JSON, model.to_json()).into_response())
     } else {

@@ -7,6 +7,7 @@
 use super::types::SamplingFields;
 use crate::server::ServerState;
 use crate::server::error::ApiError;
+use crate::text::TextError;
 
 /// Longer than the longest token of any known vocabulary, in bytes.
 const LONGEST_TOKEN_BYTES: usize = 1024;
@@ -49,8 +50,12 @@ pub(super) fn encode(
     add_special_tokens: bool,
 ) -> Result<Vec<u32>, ApiError> {
     check_text_bytes(state, param, text.len())?;
-    state
-        .tokenizer()
-        .encode(text, add_special_tokens)
-        .map_err(|error| ApiError::invalid(param, format!("{param} cannot be tokenised: {error}")))
+    state.tokenizer().encode(text, add_special_tokens).map_err(|error| {
+        let message = format!("{param} cannot be tokenised: {error}");
+        match error {
+            // Far more text than any context holds.
+            TextError::TextTooLong { .. } => ApiError::ContextLength { param, message },
+            _ => ApiError::invalid(param, message),
+        }
+    })
 }

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use cairn::ir::Op;
+use cairn::ir::{Dim, Op, ValueId};
 
 use super::{f64s, row};
 use crate::case::{Case, CaseBuilder, CaseStep, Tolerance};
@@ -115,7 +115,7 @@ impl Attention {
         case
     }
 
-    fn graph(&self) -> (CaseBuilder, cairn::ir::ValueId) {
+    fn graph(&self) -> (CaseBuilder, ValueId) {
         let Self { heads, groups, head_dim, block_size, window, .. } = *self;
         let mut case = CaseBuilder::new(self.name());
         let [kv_rows, tokens, seqs, width, blocks] =
@@ -130,7 +130,7 @@ impl Attention {
         let caches = [("k", self.keys()), ("v", self.values())].map(|(name, values)| {
             let x = case.activation(name, &values, columns, kv_ids);
             let x = case.reshape(x, &[groups, head_dim]);
-            let sizes = [block_size, groups, head_dim].map(|size| size.into());
+            let sizes = [block_size, groups, head_dim].map(Into::into);
             let state = case.state(name, &[blocks, sizes[0], sizes[1], sizes[2]]);
             case.op(Op::KvWrite, &[x, state, slots])
         });

@@ -82,6 +82,25 @@ fn weight_as_a_matrix(start: usize, rows: usize, columns: usize) -> Case {
     case.finish(y, Tolerance::Rounding, vec![step])
 }
 
+/// The result is not the last value: what comes after must not take its place in memory.
+fn early_result() -> Case {
+    let x = x();
+    over_tokens(
+        "slice, then values that nothing uses",
+        Tolerance::Exact,
+        |case, ids| {
+            let x = case.activation("x", &x, COLUMNS, ids);
+            let sum = case.op(Op::Add, &[x, x]);
+            let result = case.op(Op::Slice { start: 3, len: 9 }, &[sum]);
+            let unused = case.op(Op::Mul, &[x, x]);
+            let unused = case.op(Op::Silu, &[unused]);
+            case.op(Op::Add, &[unused, x]);
+            result
+        },
+        |id| row(&x, COLUMNS, id)[3..12].iter().map(|x| x + x).collect(),
+    )
+}
+
 fn constant() -> Case {
     let x = Numbers::new(4).floats(6);
     let mut case = CaseBuilder::new("constant");
@@ -118,7 +137,7 @@ pub(crate) fn all() -> Vec<Case> {
     let mut cases: Vec<Case> =
         [(0, 24), (0, 1), (23, 1), (5, 17)].map(|(start, len)| slice(start, len)).into();
     cases.extend([DType::F32, DType::F16, DType::BF16].map(cast));
-    cases.extend([slices_and_reshapes(), rows_to_columns(), constant()]);
+    cases.extend([slices_and_reshapes(), rows_to_columns(), early_result(), constant()]);
     cases.extend([weight_as_a_matrix(0, 4, 3), weight_as_a_matrix(2, 2, 3)]);
     cases
 }

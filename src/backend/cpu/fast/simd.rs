@@ -219,7 +219,7 @@ impl Simd for Portable {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    #[expect(clippy::wildcard_imports, reason = "intrinsics are named after what they do")]
+    #[allow(clippy::wildcard_imports, reason = "allowed by default where tests are built")]
     use std::arch::x86_64::*;
 
     use super::{Kernel, Simd};
