@@ -87,6 +87,17 @@ fn verify_fails_while_something_is_missing_and_compiles_nothing() {
 }
 
 #[test]
+fn warmup_fails_when_nothing_is_kept() {
+    let deployment = Deployment::new();
+    std::fs::write(deployment.path("file"), "").unwrap();
+    for place in [&["--no-cache"][..], &["--cache-dir", "file"]] {
+        let ended = deployment.run(&[&["warmup", "model"], place].concat());
+        assert_eq!(ended.code, 1, "{ended:?}");
+        assert!(ended.stderr.contains("the cache does not keep them"), "{ended:?}");
+    }
+}
+
+#[test]
 fn settings_that_the_graph_does_not_depend_on_share_it() {
     let deployment = Deployment::new();
     deployment.run(&["warmup", "model"]);

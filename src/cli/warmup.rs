@@ -68,7 +68,18 @@ pub(crate) fn run(args: &WarmupArgs, context: &Context) -> anyhow::Result<Outcom
     }
     let report = boot::warmup(&config, false, &*context.progress)?;
     print(&report, args.json)?;
+    check_kept(&boot::warmup(&config, true, &*context.progress)?)
+        .hint("`--cache-dir` must name a folder that can be written to, on a disk with room")?;
     Ok(Outcome::Done)
+}
+
+/// What was compiled must be there for the next process: that is what a warm-up is for.
+fn check_kept(report: &WarmupReport) -> anyhow::Result<()> {
+    let (lost, all) = (count(report, GraphState::Missing), report.graphs.len());
+    if lost > 0 {
+        bail!("{lost} of {all} graphs were compiled, but the cache does not keep them");
+    }
+    Ok(())
 }
 
 fn check_limit(

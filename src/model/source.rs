@@ -64,6 +64,14 @@ pub enum ModelError {
     /// A tensor or its file cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The config describes a part of the checkpoint only.
+    #[error("the config has {num_layers} layers, but the checkpoint has `{tensor}` beyond them")]
+    MoreLayers {
+        /// Layers of the config.
+        num_layers: usize,
+        /// A tensor of the first layer that the config does not have.
+        tensor: String,
+    },
     /// The rope tables cannot be computed.
     #[error(transparent)]
     Rope(#[from] RopeError),
@@ -96,6 +104,11 @@ impl Model {
         } else {
             checkpoint = Checkpoint::open(path)?;
             config = gguf_config(&checkpoint)?;
+        }
+        let num_layers = config.num_layers;
+        let tensor = format!("model.layers.{num_layers}.input_layernorm.weight");
+        if checkpoint.contains(&tensor) {
+            return Err(ModelError::MoreLayers { num_layers, tensor });
         }
         Ok(Self { config, checkpoint, policy })
     }

@@ -106,6 +106,12 @@ fn an_unknown_architecture_is_told_the_known_ones() {
 }
 
 #[test]
+fn a_config_with_fewer_layers_than_the_weights_is_refused() {
+    let error = error(|model| change_config(model, "num_hidden_layers", 1.into()));
+    assert_says(&error, &["the config has 1 layers", "model.layers.1.input_layernorm.weight"]);
+}
+
+#[test]
 fn absurd_sizes_are_refused_by_key() {
     for key in [
         "hidden_size",
