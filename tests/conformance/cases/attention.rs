@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use cairn::ir::{Dim, Op, ValueId};
+use cairn::ir::{Op, ValueId};
 
 use super::{f64s, row};
 use crate::case::{Case, CaseBuilder, CaseStep, Tolerance};

@@ -50,7 +50,7 @@ fn slices_and_reshapes() -> Case {
     )
 }
 
-/// Both orders of ids are of a fixed number of rows, so rows may become columns.
+/// With a fixed number of rows, rows may become columns; a slice is made dense for it.
 fn rows_to_columns() -> Case {
     let x = Numbers::new(2).floats(4 * 6);
     let mut case = CaseBuilder::new("reshape of rows");
