@@ -24,6 +24,8 @@ fn the_served_model_is_listed_and_found_and_no_other() {
             "{path}"
         );
     }
+    let no_text = server.get("/v1/models/%ff%fe");
+    assert_eq!((no_text.status, &no_text.error()["param"]), (400, &json!("model")));
 }
 
 #[test]
