@@ -28,12 +28,41 @@ use std::fmt;
 use crate::ir::{DType, Graph, Verified};
 use crate::weights::Tensor;
 
-/// What a backend can do, beyond compiling and running.
+/// What a backend can do with a graph, beyond compiling and running it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Runs a graph whose symbols are still symbolic. Without it, every symbol must be given a
     /// value before compiling: one graph per bucket.
     pub dynamic_shapes: bool,
+    /// Which sequences may share a run.
+    pub batching: Batching,
+    /// Tokens of a KV block must be a multiple of this.
+    pub block_size_multiple: usize,
+    /// Blocks of the KV pool are rounded down to a multiple of this where they are part of a
+    /// compiled graph, so that small changes of a budget need no new graphs.
+    pub num_blocks_step: usize,
+    /// How many graphs may be compiled at once.
+    pub compile_jobs: usize,
+}
+
+impl Capabilities {
+    /// What a backend can do that runs any step of any graph, as it comes.
+    pub const ANY: Self = Self {
+        dynamic_shapes: true,
+        batching: Batching::Ragged,
+        block_size_multiple: 1,
+        num_blocks_step: 1,
+        compile_jobs: 1,
+    };
+}
+
+/// Which sequences may share a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Batching {
+    /// Any, with any number of tokens each.
+    Ragged,
+    /// Either sequences with one token each (as many tokens as sequences), or one sequence.
+    Separate,
 }
 
 /// A device, or a kind of device, that compiles and runs graphs.
@@ -41,8 +70,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Short lower-case name, as in `--backend`.
     fn name(&self) -> &'static str;
 
-    /// What it can do.
-    fn capabilities(&self) -> Capabilities;
+    /// What it can do with that graph.
+    fn capabilities(&self, graph: &Graph) -> Capabilities;
 
     /// Everything besides the graph that changes what [`compile`](Self::compile) produces: target,
     /// versions of whatever compiles or is packed into the artifact. Part of the cache key.
@@ -60,6 +89,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`BackendError::BadArtifact`] when the bytes are not an artifact of this backend.
     fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError>;
+
+    /// Whether [`load`](Self::load) would accept the bytes, as far as that shows without a device.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn check(&self, artifact: &[u8]) -> Result<(), BackendError> {
+        self.load(artifact).map(drop)
+    }
 
     /// Places weights and zeroed states on the device, in the order of the graph.
     ///
@@ -87,6 +124,63 @@ pub trait Executable: Send {
         step: &Step<'_>,
         output: &mut Vec<f32>,
     ) -> Result<(), BackendError>;
+
+    /// Runs one step like [`run`](Self::run), of whose result no more than `wanted` is needed. A
+    /// device that can find the largest logits itself then copies only those; any other answers
+    /// with all of them. [`Output::rows`] says which it was.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn run_wanted(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        wanted: Wanted,
+        output: &mut Output,
+    ) -> Result<(), BackendError> {
+        let _ = wanted;
+        output.rows = Rows::Logits;
+        self.run(memory, step, &mut output.logits)
+    }
+}
+
+/// How much of the logits is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them.
+    Logits,
+    /// The k largest of each row: exactly those, the lower index among equals.
+    TopK(usize),
+    /// The largest of each row: the lowest index among equals.
+    Argmax,
+}
+
+/// Which of the buffers of an [`Output`] a run has filled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rows {
+    /// `logits`.
+    #[default]
+    Logits,
+    /// `values` and `indices` with `k` columns, largest first. Among equal values the order is any.
+    TopK {
+        /// Columns: at least as many as were wanted.
+        k: usize,
+    },
+    /// `values` and `indices` with one column.
+    Argmax,
+}
+
+/// What a run gave. The buffers are kept from run to run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// Which buffers were filled.
+    pub rows: Rows,
+    /// The graph's output, `[num_logits, vocab_size]`, row-major.
+    pub logits: Vec<f32>,
+    /// The largest logits of each row.
+    pub values: Vec<f32>,
+    /// Their indices.
+    pub indices: Vec<i32>,
 }
 
 /// Weights and states on a device. Opaque to all but the backend that made it.
@@ -154,7 +248,27 @@ pub enum BackendError {
         /// Its size.
         needed: u64,
     },
-    /// The device failed while running.
+    /// The device failed while running; the next run may work.
     #[error("{0}")]
     Execution(String),
+    /// The device cannot be used by this process any more.
+    #[error("{what}")]
+    Device {
+        /// What happened.
+        what: String,
+        /// What can be done.
+        fate: DeviceFate,
+    },
+    /// The runtime refuses to run a graph that it loaded: the artifact has to be compiled again.
+    #[error("{0}")]
+    StaleArtifact(String),
+}
+
+/// What can be done about a device that this process cannot use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceFate {
+    /// Its state is unknown: a new process can use it.
+    Restart,
+    /// It or a link to it is broken: somebody has to look at it.
+    Lost,
 }

@@ -34,8 +34,8 @@ impl Backend for NullBackend {
         NAME
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { dynamic_shapes: self.dynamic_shapes }
+    fn capabilities(&self, _: &Graph) -> Capabilities {
+        Capabilities { dynamic_shapes: self.dynamic_shapes, ..Capabilities::ANY }
     }
 
     fn fingerprint(&self) -> Vec<(&'static str, String)> {

@@ -357,7 +357,7 @@ impl Plan {
 
     /// One graph per bucket, ready for its key to be looked up.
     fn prepare(&self) -> anyhow::Result<Vec<(Bucket, Prepared)>> {
-        let is_dynamic = self.backend.capabilities().dynamic_shapes;
+        let is_dynamic = self.backend.capabilities(&self.graph).dynamic_shapes;
         engine::plan(is_dynamic, &self.options)
             .into_iter()
             .map(|bucket| {

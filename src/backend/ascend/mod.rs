@@ -1,12 +1,18 @@
-//! Huawei Ascend through CANN. What exists so far: CANN's runtime is found, opened and asked for
-//! its version, so that `--backend ascend` says what is there and what is missing. Graphs are not
-//! lowered to GE yet.
+//! Huawei Ascend through CANN: graphs are lowered to GE, compiled by `atc`, run through ACL.
 //!
 //! CANN is loaded at run time: building needs nothing of it.
+
+pub mod artifact;
+pub mod dtype;
+pub mod proto;
+pub mod target;
 
 use std::path::PathBuf;
 
 use cairn_ffi::loader::{Acl, LoadError};
+
+/// The backend's name, as in `--backend`.
+pub(crate) const NAME: &str = "ascend";
 
 /// Opens CANN's runtime in the toolkits at `homes`, in that order, then wherever the system's
 /// loader looks; returns a line that says which version was found and where.

@@ -95,8 +95,8 @@ impl Backend for CpuBackend {
         NAME
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { dynamic_shapes: !self.static_shapes }
+    fn capabilities(&self, _: &Graph) -> Capabilities {
+        Capabilities { dynamic_shapes: !self.static_shapes, ..Capabilities::ANY }
     }
 
     fn fingerprint(&self) -> Vec<(&'static str, String)> {
