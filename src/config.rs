@@ -19,6 +19,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -28,6 +29,12 @@ pub const DEFAULT_MAX_NUM_SEQS: usize = 32;
 pub const DEFAULT_MAX_NUM_BATCHED_TOKENS: usize = 512;
 /// Tokens in one KV block, where nothing was asked for.
 pub const DEFAULT_BLOCK_SIZE: usize = 16;
+/// The same on Ascend, whose attention takes no smaller ones.
+pub const DEFAULT_ASCEND_BLOCK_SIZE: usize = 128;
+/// How long one graph may take to compile for Ascend.
+pub const DEFAULT_COMPILE_TIMEOUT: Duration = Duration::from_hours(1);
+/// How long one step may take on a device.
+pub const DEFAULT_DEVICE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Most requests that wait, where nothing was asked for.
 pub const DEFAULT_MAX_NUM_QUEUED_REQS: usize = 256;
 
@@ -63,6 +70,9 @@ pub enum DTypeChoice {
     /// Everything converted to f32.
     #[value(alias = "float32")]
     F32,
+    /// Everything converted to f16.
+    #[value(alias = "float16", alias = "half")]
+    F16,
     /// Everything converted to bf16.
     #[value(name = "bf16", alias = "bfloat16")]
     BF16,
@@ -74,6 +84,7 @@ impl DTypeChoice {
         match self {
             Self::Auto => "auto",
             Self::F32 => "f32",
+            Self::F16 => "f16",
             Self::BF16 => "bf16",
         }
     }
@@ -109,14 +120,43 @@ pub struct EngineConfig {
     pub max_num_seqs: usize,
     /// Most tokens in one step.
     pub max_num_batched_tokens: usize,
-    /// Tokens in one KV block.
-    pub block_size: usize,
+    /// Tokens in one KV block; `None`: as fits the backend.
+    pub block_size: Option<usize>,
     /// Bytes of the KV cache; `None`: enough for `max_num_seqs` sequences, within a default budget.
     pub kv_cache_bytes: Option<u64>,
     /// Most requests that wait; one more is refused.
     pub max_num_queued_reqs: usize,
     /// Compile one graph per size instead of one for all, even where the backend needs only one.
     pub static_shapes: bool,
+    /// What only the Ascend backend asks for.
+    pub ascend: AscendConfig,
+}
+
+/// Settings of the Ascend backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AscendConfig {
+    /// The chip to compile for; `None`: that of the device.
+    pub soc: Option<String>,
+    /// Which device runs the model.
+    pub device: u32,
+    /// How many graphs are compiled at once; `None`: by cores and memory.
+    pub compile_jobs: Option<usize>,
+    /// How long one graph may take to compile.
+    pub compile_timeout: Duration,
+    /// How long one step may take.
+    pub device_timeout: Duration,
+}
+
+impl Default for AscendConfig {
+    fn default() -> Self {
+        Self {
+            soc: None,
+            device: 0,
+            compile_jobs: None,
+            compile_timeout: DEFAULT_COMPILE_TIMEOUT,
+            device_timeout: DEFAULT_DEVICE_TIMEOUT,
+        }
+    }
 }
 
 impl EngineConfig {
@@ -131,11 +171,20 @@ impl EngineConfig {
             max_model_len: None,
             max_num_seqs: DEFAULT_MAX_NUM_SEQS,
             max_num_batched_tokens: DEFAULT_MAX_NUM_BATCHED_TOKENS,
-            block_size: DEFAULT_BLOCK_SIZE,
+            block_size: None,
             kv_cache_bytes: None,
             max_num_queued_reqs: DEFAULT_MAX_NUM_QUEUED_REQS,
             static_shapes: false,
+            ascend: AscendConfig::default(),
         }
+    }
+
+    /// Tokens in one KV block.
+    pub fn block_size(&self) -> usize {
+        self.block_size.unwrap_or(match self.backend {
+            BackendKind::Cpu | BackendKind::Null => DEFAULT_BLOCK_SIZE,
+            BackendKind::Ascend => DEFAULT_ASCEND_BLOCK_SIZE,
+        })
     }
 }
 

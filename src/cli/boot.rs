@@ -245,6 +245,7 @@ fn open_model(config: &EngineConfig) -> anyhow::Result<Model> {
     let policy = match config.dtype {
         DTypeChoice::Auto => WeightPolicy::AsStored,
         DTypeChoice::F32 => WeightPolicy::F32,
+        DTypeChoice::F16 => WeightPolicy::F16,
         DTypeChoice::BF16 => WeightPolicy::BF16,
     };
     Model::open(&config.model, policy)
@@ -343,7 +344,7 @@ struct Plan {
 impl Plan {
     fn new(config: &EngineConfig, model: &Model) -> anyhow::Result<Self> {
         let backend = open_backend(config)?;
-        let graph = model.graph(config.block_size).context("building the graph")?;
+        let graph = model.graph(config.block_size()).context("building the graph")?;
         let options = engine_options(config, model, &graph)?;
         let states = states(&graph, &options)?;
         let producer = format!("cairn {} ({})", build_info::VERSION, build_info::GIT_REVISION);
@@ -407,7 +408,7 @@ fn engine_options(
         max_model_len: 1,
         max_num_seqs: config.max_num_seqs,
         max_num_batched_tokens: config.max_num_batched_tokens,
-        block_size: config.block_size,
+        block_size: config.block_size(),
         num_blocks: 1,
         max_num_queued_reqs: config.max_num_queued_reqs,
     };
@@ -416,7 +417,7 @@ fn engine_options(
         .map(|state| state.dtype.tensor_bytes(&state.shape).unwrap_or(usize::MAX) as u64)
         .fold(0, u64::saturating_add);
     let block_bytes = block_bytes.max(1);
-    let blocks_of = |len: usize| len.div_ceil(config.block_size) as u64;
+    let blocks_of = |len: usize| len.div_ceil(config.block_size()) as u64;
 
     // What was asked for is a promise; what is only a default gives way to the budget.
     let budget = config.kv_cache_bytes.unwrap_or_else(|| {
@@ -428,14 +429,14 @@ fn engine_options(
         bail!(
             "the KV cache may take {}, but one block of {} tokens takes {}",
             display_bytes(budget),
-            config.block_size,
+            config.block_size(),
             display_bytes(block_bytes)
         );
     }
     let affordable_tokens =
-        usize::try_from(affordable).unwrap_or(usize::MAX).saturating_mul(config.block_size);
+        usize::try_from(affordable).unwrap_or(usize::MAX).saturating_mul(config.block_size());
     let max_model_len = config.max_model_len.unwrap_or_else(|| limit.min(affordable_tokens));
     let useful = blocks_of(max_model_len).saturating_mul(config.max_num_seqs as u64);
-    let num_blocks = affordable.min(useful).min(i32::MAX as u64 / config.block_size as u64);
+    let num_blocks = affordable.min(useful).min(i32::MAX as u64 / config.block_size() as u64);
     Ok(EngineOptions { max_model_len, num_blocks: num_blocks as usize, ..one_block })
 }

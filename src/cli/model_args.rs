@@ -4,13 +4,14 @@
 //! settings shows when it is loaded.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{Context, models, values};
 use crate::config::{
-    BackendKind, DEFAULT_BLOCK_SIZE, DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS,
-    DTypeChoice, EngineConfig, Environment,
+    AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
+    DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS, DTypeChoice, EngineConfig, Environment,
 };
 
 // Far above any use, and low enough that products of two of them fit.
@@ -18,6 +19,9 @@ const MAX_THREADS: u64 = 1024;
 const MAX_SEQS: u64 = 65_536;
 const MAX_TOKENS: u64 = 1 << 24;
 const MAX_BLOCK_SIZE: u64 = 1024;
+const MAX_DEVICE: u64 = 1023;
+const MAX_COMPILE_JOBS: u64 = 256;
+const MAX_SECONDS: u64 = 86_400;
 
 /// Which model, where, and within which limits.
 #[derive(Clone, Debug, Args)]
@@ -69,11 +73,10 @@ pub(crate) struct ModelArgs {
     #[arg(default_value_t = DEFAULT_MAX_NUM_BATCHED_TOKENS)]
     max_num_batched_tokens: usize,
 
-    /// Tokens in one block of the KV cache.
+    /// Tokens in one block of the KV cache [default: 16; on ascend 128].
     #[arg(long, value_name = "TOKENS", env = "CAIRN_BLOCK_SIZE")]
     #[arg(value_parser = values::whole::<usize>(1..=MAX_BLOCK_SIZE), allow_hyphen_values = true)]
-    #[arg(default_value_t = DEFAULT_BLOCK_SIZE)]
-    block_size: usize,
+    block_size: Option<usize>,
 
     /// Size of the KV cache, as in 512MiB or 2GB [default: enough for `--max-num-seqs` sequences,
     /// within a budget].
@@ -85,6 +88,53 @@ pub(crate) struct ModelArgs {
     /// sizes would do; to test that path.
     #[arg(long, env = "CAIRN_STATIC_SHAPES", value_parser = values::switch())]
     static_shapes: bool,
+
+    #[command(flatten)]
+    ascend: AscendArgs,
+}
+
+/// What only the Ascend backend asks for.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Ascend options")]
+struct AscendArgs {
+    /// The chip to compile for, as in Ascend910B3 [default: that of the device]. With it, `warmup`
+    /// and `inspect` need no device.
+    #[arg(long, value_name = "NAME", env = "CAIRN_SOC")]
+    soc: Option<String>,
+
+    /// Which device runs the model, counted among those that are visible to this process.
+    #[arg(long, value_name = "ID", env = "CAIRN_DEVICE", default_value_t = 0)]
+    #[arg(value_parser = values::whole::<u32>(0..=MAX_DEVICE), allow_hyphen_values = true)]
+    device: u32,
+
+    /// How many graphs are compiled at once [default: by cores and memory].
+    #[arg(long, value_name = "N", env = "CAIRN_COMPILE_JOBS")]
+    #[arg(value_parser = values::whole::<usize>(1..=MAX_COMPILE_JOBS), allow_hyphen_values = true)]
+    compile_jobs: Option<usize>,
+
+    /// How long one graph may take to compile.
+    #[arg(long, value_name = "SECONDS", env = "CAIRN_COMPILE_TIMEOUT")]
+    #[arg(value_parser = values::whole::<u64>(1..=MAX_SECONDS), allow_hyphen_values = true)]
+    #[arg(default_value_t = DEFAULT_COMPILE_TIMEOUT.as_secs())]
+    compile_timeout: u64,
+
+    /// How long one step may take on the device; after that the process gives it up and ends.
+    #[arg(long, value_name = "SECONDS", env = "CAIRN_DEVICE_TIMEOUT")]
+    #[arg(value_parser = values::whole::<u64>(1..=MAX_SECONDS), allow_hyphen_values = true)]
+    #[arg(default_value_t = DEFAULT_DEVICE_TIMEOUT.as_secs())]
+    device_timeout: u64,
+}
+
+impl AscendArgs {
+    fn config(&self) -> AscendConfig {
+        AscendConfig {
+            soc: self.soc.clone(),
+            device: self.device,
+            compile_jobs: self.compile_jobs,
+            compile_timeout: Duration::from_secs(self.compile_timeout),
+            device_timeout: Duration::from_secs(self.device_timeout),
+        }
+    }
 }
 
 impl ModelArgs {
@@ -103,6 +153,7 @@ impl ModelArgs {
             block_size: self.block_size,
             kv_cache_bytes: self.kv_cache_bytes,
             static_shapes: self.static_shapes,
+            ascend: self.ascend.config(),
             ..EngineConfig::new(model)
         })
     }

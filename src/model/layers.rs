@@ -64,7 +64,8 @@ impl<'a> Layers<'a> {
         let shape = [config.vocab_size, config.hidden_size];
         let dtype = model.declare(EMBEDDING, &shape)?;
         let embedding = builder.weight(EMBEDDING, dtype, Shape::fixed(&shape));
-        let gather = Op::Gather { dtype: DType::F32 };
+        let activations = model.precision().activations;
+        let gather = Op::Gather { dtype: activations };
         let ids = inputs[GraphInput::TokenIds as usize];
         let x = builder.op("hidden", gather.clone(), &[embedding, ids])?;
 
@@ -72,7 +73,7 @@ impl<'a> Layers<'a> {
         let half = Dim::from(config.head_dim / 2);
         let mut table = |name: &str| {
             let shape = Shape::new([symbols::NUM_POSITIONS.into(), half]);
-            let table = builder.weight(name, DType::F32, shape);
+            let table = builder.weight(name, activations, shape);
             builder.op(name, gather.clone(), &[table, positions])
         };
         let (cos, sin) = (table(ROPE_COS)?, table(ROPE_SIN)?);
@@ -84,12 +85,18 @@ impl<'a> Layers<'a> {
         let config = self.model.config();
         let x = self.rms_norm("model.norm", x, config.hidden_size)?;
         let rows = self.input(GraphInput::LogitRows);
-        let x = self.builder.op("last", Op::Gather { dtype: DType::F32 }, &[x, rows])?;
+        let dtype = self.model.precision().activations;
+        let x = self.builder.op("last", Op::Gather { dtype }, &[x, rows])?;
         // A checkpoint may say that its embeddings are tied and still carry the output's weight.
         let logits = if config.tie_word_embeddings {
             self.builder.op("logits", Op::Linear, &[x, self.embedding])?
         } else {
             self.linear("lm_head", x, [config.vocab_size, config.hidden_size], false)?
+        };
+        // Ties and sums of the sampler want more bits than 16.
+        let logits = match dtype {
+            DType::F32 => logits,
+            _ => self.builder.op("logits", Op::Cast { dtype: DType::F32 }, &[logits])?,
         };
         Ok(self.builder.finish(&[logits]))
     }
@@ -221,7 +228,7 @@ impl<'a> Layers<'a> {
             Dim::from(groups),
             Dim::from(self.config().head_dim),
         ]);
-        let cache = self.builder.state(name, DType::F32, shape);
+        let cache = self.builder.state(name, self.model.precision().kv_cache, shape);
         let slots = self.input(GraphInput::SlotMapping);
         Ok(self.builder.op(name, Op::KvWrite, &[x, cache, slots])?)
     }

@@ -16,7 +16,8 @@
 //! To add an architecture: a variant of [`Architecture`], a file beside `llama.rs`, a row in
 //! `registry.rs`, a checkpoint in `tests/golden`. No other place knows.
 //!
-//! This module deliberately knows no device: what it builds is the same for all of them.
+//! This module deliberately knows no device: what it builds depends on the model and on the types
+//! that somebody else chose for it.
 
 pub mod config;
 pub mod io;
@@ -31,4 +32,4 @@ mod registry;
 mod source;
 
 pub use config::{Architecture, ConfigError, ModelConfig};
-pub use source::{Model, ModelError, WeightPolicy};
+pub use source::{Model, ModelError, Precision, WeightPolicy};

@@ -12,7 +12,7 @@ use super::rope::{RopeError, rope_tables};
 use crate::ir::{DType, Graph, TypeError};
 use crate::weights::{Bytes, Checkpoint, GgufMetadata, Tensor, WeightsError};
 
-/// The type that matrices are held in. Vectors (norms, biases) are always f32.
+/// The type that matrices are held in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightPolicy {
     /// As the checkpoint has them.
@@ -20,20 +20,57 @@ pub enum WeightPolicy {
     AsStored,
     /// Converted to f32.
     F32,
+    /// Converted to f16.
+    F16,
     /// Converted to bf16.
     BF16,
 }
 
-impl WeightPolicy {
+/// The element types that a model is computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Precision {
+    /// Of matrices.
+    pub weights: WeightPolicy,
+    /// Of everything between them, and of vectors (norms, biases, rope tables). Logits are f32.
+    pub activations: DType,
+    /// Of the KV cache.
+    pub kv_cache: DType,
+}
+
+impl Precision {
+    /// One type for all, as devices want it that multiply only equal types. Their attention takes
+    /// 16 bits at most, so the KV cache of an f32 model is f16.
+    ///
+    /// # Panics
+    /// When the type is neither f32, f16 nor bf16.
+    pub fn uniform(dtype: DType) -> Self {
+        let weights = match dtype {
+            DType::F32 => WeightPolicy::F32,
+            DType::F16 => WeightPolicy::F16,
+            DType::BF16 => WeightPolicy::BF16,
+            _ => panic!("models are computed in f32, f16 or bf16, not in {dtype}"),
+        };
+        let kv_cache = if dtype == DType::F32 { DType::F16 } else { dtype };
+        Self { weights, activations: dtype, kv_cache }
+    }
+
     fn dtype_of(self, tensor: &Tensor) -> DType {
         if tensor.shape.len() < 2 {
-            return DType::F32;
+            return self.activations;
         }
-        match self {
-            Self::AsStored => tensor.dtype,
-            Self::F32 => DType::F32,
-            Self::BF16 => DType::BF16,
+        match self.weights {
+            WeightPolicy::AsStored => tensor.dtype,
+            WeightPolicy::F32 => DType::F32,
+            WeightPolicy::F16 => DType::F16,
+            WeightPolicy::BF16 => DType::BF16,
         }
+    }
+}
+
+/// Any matrices, f32 for all else: what the CPU computes with.
+impl From<WeightPolicy> for Precision {
+    fn from(weights: WeightPolicy) -> Self {
+        Self { weights, activations: DType::F32, kv_cache: DType::F32 }
     }
 }
 
@@ -85,7 +122,7 @@ pub enum ModelError {
 pub struct Model {
     config: ModelConfig,
     checkpoint: Checkpoint,
-    policy: WeightPolicy,
+    precision: Precision,
 }
 
 impl Model {
@@ -94,7 +131,7 @@ impl Model {
     ///
     /// # Errors
     /// When a file is missing, broken, or not of a supported architecture.
-    pub fn open(path: &Path, policy: WeightPolicy) -> Result<Self, ModelError> {
+    pub fn open(path: &Path, precision: impl Into<Precision>) -> Result<Self, ModelError> {
         let checkpoint;
         let config;
         if path.is_dir() {
@@ -110,12 +147,31 @@ impl Model {
         if checkpoint.contains(&tensor) {
             return Err(ModelError::MoreLayers { num_layers, tensor });
         }
-        Ok(Self { config, checkpoint, policy })
+        Ok(Self { config, checkpoint, precision: precision.into() })
     }
 
     /// Sizes and options.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The same model, computed with other types.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// The types that it is computed with.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The type that the checkpoint has its matrices in; that of the embedding stands for all.
+    ///
+    /// # Errors
+    /// When there is no embedding.
+    pub fn stored_dtype(&self) -> Result<DType, ModelError> {
+        Ok(self.checkpoint.tensor(EMBEDDING)?.dtype)
     }
 
     /// Where the tensors are.
@@ -135,7 +191,7 @@ impl Model {
     /// The type that a tensor will be bound with, after checking that it has that shape.
     pub(super) fn declare(&self, name: &str, shape: &[usize]) -> Result<DType, ModelError> {
         let tensor = self.checkpoint.tensor(name)?.with_shape(shape)?;
-        Ok(self.policy.dtype_of(&tensor))
+        Ok(self.precision.dtype_of(&tensor))
     }
 
     /// The tensors that a graph of this model asks for: for each weight in order, its parts.
@@ -152,7 +208,9 @@ impl Model {
         let shape = vec![num_positions, self.config.head_dim / 2];
         let table = |name: &str, values: &[f32]| {
             let bytes = Bytes::from(values.to_vec());
-            Tensor { name: name.to_owned(), dtype: DType::F32, shape: shape.clone(), bytes }
+            let table =
+                Tensor { name: name.to_owned(), dtype: DType::F32, shape: shape.clone(), bytes };
+            table.convert(self.precision.activations)
         };
         graph
             .weights()
@@ -164,7 +222,7 @@ impl Model {
                         ROPE_SIN => Ok(table(ROPE_SIN, &tables.sin)),
                         name => {
                             let tensor = self.checkpoint.tensor(name)?;
-                            let dtype = self.policy.dtype_of(&tensor);
+                            let dtype = self.precision.dtype_of(&tensor);
                             Ok(tensor.convert(dtype))
                         }
                     })

@@ -26,6 +26,11 @@ const MAX_TABLE_BYTES: usize = 64 << 20;
 pub struct IoTable {
     /// How sequences lie in a step.
     pub layout: StepLayout,
+    /// Tokens of a step, padding included: rows of the queries. 0 without attention.
+    pub num_tokens: u64,
+    /// Which input of the IR graph has `query_ends`, also where the compiled graph has no need of
+    /// it; `None` without attention.
+    pub query_ends: Option<u32>,
     /// Inputs in the order of their `index` attributes.
     pub inputs: Vec<InputSpec>,
     /// Outputs in order.
@@ -196,6 +201,8 @@ mod tests {
     fn an_artifact_round_trips_and_damage_is_noticed() {
         let io = IoTable {
             layout: StepLayout::Decode,
+            num_tokens: 8,
+            query_ends: Some(4),
             inputs: vec![InputSpec {
                 name: "input_2".to_owned(),
                 dtype: GeDType::I32,
