@@ -183,6 +183,17 @@ impl DiskStore {
     }
 
     fn read_files(&self, key: &CacheKey, folder: &Path) -> Result<Entry, MissReason> {
+        let (meta, artifact) = self.read_meta(key, folder)?;
+        let artifact = self.read_verified(&folder.join(ARTIFACT), artifact)?;
+        Ok(Entry { artifact, meta })
+    }
+
+    /// What an entry says of itself, and what its artifact must be.
+    fn read_meta(
+        &self,
+        key: &CacheKey,
+        folder: &Path,
+    ) -> Result<(EntryMeta, FileDigest), MissReason> {
         let size = Size::AtMost(codec::MAX_RECORD_BYTES as u64);
         let record = self.read_file(&folder.join(RECORD), size)?;
         let record = codec::decode(&record)
@@ -200,8 +211,7 @@ impl DiskStore {
         let manifest = self.read_verified(&manifest_path, record.manifest)?;
         let manifest: Manifest = serde_json::from_slice(&manifest)
             .map_err(|error| MissReason::Bad(format!("`{}`: {error}", manifest_path.display())))?;
-        let artifact = self.read_verified(&folder.join(ARTIFACT), record.artifact)?;
-        Ok(Entry { artifact, meta: manifest.meta })
+        Ok((manifest.meta, record.artifact))
     }
 
     fn read_verified(&self, path: &Path, expected: FileDigest) -> Result<Vec<u8>, MissReason> {
@@ -359,6 +369,14 @@ impl Store for DiskStore {
         match self.read_entry(key) {
             Ok(entry) => Lookup::Hit(entry),
             Err(reason) => Lookup::Miss(reason),
+        }
+    }
+
+    fn meta(&self, key: &CacheKey) -> Option<EntryMeta> {
+        let folder = self.entry_folder(key);
+        match self.first_obstacle(&folder) {
+            Ok(None) => self.read_meta(key, &folder).ok().map(|(meta, _)| meta),
+            Ok(Some(_)) | Err(_) => None,
         }
     }
 

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::disk::DiskStore;
+use crate::explain::{Nearest, nearest};
 use crate::key::{CacheKey, KeyFields};
 use crate::lock::LockOutcome;
 use crate::memory::MemoryStore;
@@ -142,6 +143,12 @@ impl GraphCache {
     /// What happened since the cache was opened.
     pub fn stats(&self) -> &CacheStats {
         &self.stats
+    }
+
+    /// The entry that is nearest to what these fields ask for, with what differs: why a graph that
+    /// somebody expects to be there is not. `None` when the cache is empty or cannot be listed.
+    pub fn nearest(&self, fields: &KeyFields) -> Option<Nearest> {
+        nearest(self.store(), fields)
     }
 
     /// Loads the graph of these fields, compiling it when it is not there or not usable.

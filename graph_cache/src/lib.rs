@@ -51,6 +51,7 @@ mod atomic_write;
 mod codec;
 mod digest;
 mod disk;
+mod explain;
 mod filesystem;
 mod graph_cache;
 mod key;
@@ -68,6 +69,7 @@ mod testing;
 
 pub use digest::{Digest, ParseDigestError};
 pub use disk::DiskStore;
+pub use explain::{Difference, Nearest};
 pub use graph_cache::{GraphCache, LoadFailure, Origin, Outcome};
 pub use key::{CacheKey, ClearField, ClearValue, KeyFields};
 pub use lock::{KeyLock, LockOutcome};

@@ -105,6 +105,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Looks for an artifact and verifies all of it. Changes nothing.
     fn get(&self, key: &CacheKey) -> Lookup;
 
+    /// What an entry says of itself, without its artifact; `None` where there is none, or a bad one.
+    fn meta(&self, key: &CacheKey) -> Option<EntryMeta> {
+        match self.get(key) {
+            Lookup::Hit(entry) => Some(entry.meta),
+            Lookup::Miss(_) => None,
+        }
+    }
+
     /// Stores an artifact, whole or not at all.
     ///
     /// # Errors
