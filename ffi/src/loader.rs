@@ -8,22 +8,24 @@
 //! ```
 //!
 //! The homes are what the user's `ASCEND_HOME_PATH` and `ASCEND_TOOLKIT_HOME` say; the caller reads
-//! them. A library is taken when it answers `aclrtGetVersion`; until then the search goes on, and
-//! [`LoadError`] tells of every step of it.
+//! them. A set is taken when it answers `aclrtGetVersion`, is not too old ([`crate::version`]) and has
+//! every function that we need; until then the search goes on, and [`LoadError`] tells of every step
+//! of it. `libhccl.so`, for several devices together, is looked for beside it, and only when asked for.
 //!
 //! What this module deliberately does not do: it neither initialises ACL nor touches a device, and a
 //! library that has been called is never unloaded, since CANN keeps threads and exit handlers in it.
 
 use std::error::Error as _;
-use std::ffi::CStr;
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use crate::status::AclStatus;
+use crate::sys::{self, HcclSymbols, Symbols, functions};
+use crate::version::{self, AclVersion, CannVersion};
 
 /// Sets of libraries of which each has all of ACL.
 const LIBRARY_SETS: [&[&str]; 2] = [&["libascendcl.so"], &["libacl_rt.so", "libacl_mdl.so"]];
@@ -32,30 +34,26 @@ const LIBRARY_SETS: [&[&str]; 2] = [&["libascendcl.so"], &["libacl_rt.so", "liba
 const ARCH_FOLDER: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-linux" } else { "x86_64-linux" };
 
-/// `aclError aclrtGetVersion(int32_t *, int32_t *, int32_t *)`, `acl.h` or `acl_rt.h`.
-type AclrtGetVersion = unsafe extern "C" fn(*mut i32, *mut i32, *mut i32) -> i32;
+/// The library for several devices together.
+const HCCL: &str = "libhccl.so";
 
 /// CANN's ACL library, opened and found to answer.
-#[derive(Debug)]
+///
+/// There is nothing to unload: the library stays open until the process ends.
 pub struct Acl {
     paths: Vec<PathBuf>,
     version: AclVersion,
+    cann_version: Option<CannVersion>,
+    symbols: Symbols,
+    place: Place,
+    hccl: OnceLock<Option<HcclSymbols>>,
 }
 
-/// The version of the ACL interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AclVersion {
-    /// Incompatible changes.
-    pub major: i32,
-    /// Additions.
-    pub minor: i32,
-    /// Corrections.
-    pub patch: i32,
-}
-
-impl fmt::Display for AclVersion {
+impl fmt::Debug for Acl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+        let mut f = f.debug_struct("Acl");
+        f.field("paths", &self.paths).field("version", &self.version);
+        f.field("cann_version", &self.cann_version).finish_non_exhaustive()
     }
 }
 
@@ -117,6 +115,20 @@ pub enum AttemptError {
         /// The missing function.
         symbol: &'static str,
     },
+    /// It is of a release that we do not work with.
+    #[error(
+        "of CANN {found}, too old: at least {}.{} is needed", CannVersion::OLDEST.0, CannVersion::OLDEST.1
+    )]
+    TooOld {
+        /// The release.
+        found: CannVersion,
+    },
+    /// It is of a time when the interface has changed incompatibly.
+    #[error("has version {found} of the interface, only {}.x is known", AclVersion::MAJOR)]
+    Interface {
+        /// The version of the interface.
+        found: AclVersion,
+    },
     /// It opens, but does not work.
     #[error("`{function}` failed: {status}")]
     Call {
@@ -165,10 +177,39 @@ impl Acl {
     pub fn version(&self) -> AclVersion {
         self.version
     }
+
+    /// The release of CANN, where CANN can tell.
+    pub fn cann_version(&self) -> Option<&CannVersion> {
+        self.cann_version.as_ref()
+    }
+
+    /// Whether there is HCCL, for several devices together, with all that we need of it. The first
+    /// call opens it.
+    pub fn has_hccl(&self) -> bool {
+        self.hccl().is_some()
+    }
+
+    /// The functions of ACL.
+    pub(crate) fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// The functions of HCCL, if it is there. The first call opens it.
+    pub(crate) fn hccl(&self) -> Option<&HcclSymbols> {
+        let find = || {
+            let library = open_in(&self.place, HCCL).ok()?;
+            // A library without the functions is closed again, nothing of it having been called.
+            let libraries = [library];
+            let symbols = HcclSymbols::resolve(&libraries).ok()?;
+            let _: [(); 1] = libraries.map(std::mem::forget);
+            Some(symbols)
+        };
+        self.hccl.get_or_init(find).as_ref()
+    }
 }
 
 /// Where libraries are looked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Place {
     Folder(PathBuf),
     System,
@@ -188,29 +229,37 @@ fn places(homes: &[PathBuf]) -> Vec<Place> {
     folders.chain([Place::System]).collect()
 }
 
+impl Place {
+    /// What a library is called there; only a name where the system's loader is asked.
+    fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(name),
+            Self::System => PathBuf::from(name),
+        }
+    }
+}
+
 fn load_set(place: &Place, names: &[&str]) -> Result<Acl, Attempt> {
     let mut libraries = Vec::new();
-    let mut paths = Vec::new();
     for name in names {
-        let path = match place {
-            Place::Folder(folder) => folder.join(name),
-            Place::System => PathBuf::from(name),
-        };
-        let opened = match place {
-            Place::Folder(_) => open_file(&path),
-            Place::System => open(&path).map_err(|text| system_reason(name, text)),
-        };
-        match opened {
-            Ok(library) => libraries.push(library),
-            Err(reason) => {
-                return Err(Attempt { library: path, reason });
-            }
-        }
-        paths.push(path);
+        let opened = open_in(place, name);
+        libraries.push(opened.map_err(|reason| Attempt { library: place.path(name), reason })?);
     }
-    match version(libraries) {
-        Ok(version) => Ok(Acl { paths, version }),
-        Err(reason) => Err(Attempt { library: paths.swap_remove(0), reason }),
+    let paths: Vec<PathBuf> = names.iter().map(|name| place.path(name)).collect();
+    match examine(libraries) {
+        Ok((version, cann_version, symbols)) => {
+            let (place, hccl) = (place.clone(), OnceLock::new());
+            Ok(Acl { paths, version, cann_version, symbols, place, hccl })
+        }
+        Err(reason) => Err(Attempt { library: place.path(names[0]), reason }),
+    }
+}
+
+fn open_in(place: &Place, name: &str) -> Result<Library, AttemptError> {
+    let path = place.path(name);
+    match place {
+        Place::Folder(_) => open_file(&path),
+        Place::System => open(&path).map_err(|text| system_reason(name, text)),
     }
 }
 
@@ -254,36 +303,46 @@ fn open(path: &Path) -> Result<Library, String> {
     })
 }
 
-const GET_VERSION: &str = "aclrtGetVersion";
-const GET_VERSION_C: &CStr = c"aclrtGetVersion";
-
-/// Asks the libraries for their version, the proof that they work. Unless the function is missing
-/// they stay open for ever.
-#[expect(unsafe_code, reason = "calls a function of a library")]
-fn version(libraries: Vec<Library>) -> Result<AclVersion, AttemptError> {
-    let symbol = libraries.iter().find_map(|library| {
-        // SAFETY: `Library::get` asks that the type is that of the symbol: `AclrtGetVersion` is the
-        // declaration of the function of this name in every header of CANN that we have seen.
-        unsafe { library.get::<AclrtGetVersion>(GET_VERSION_C.to_bytes_with_nul()) }.ok()
-    });
-    let Some(symbol) = symbol else {
-        return Err(AttemptError::MissingSymbol { symbol: GET_VERSION });
-    };
-    let get_version: AclrtGetVersion = *symbol;
+/// Asks the libraries for their version, the proof that they work, then looks for all functions.
+/// Unless it is no ACL at all they stay open for ever.
+fn examine(
+    libraries: Vec<Library>,
+) -> Result<(AclVersion, Option<CannVersion>, Symbols), AttemptError> {
+    let get_version = sys::find!(libraries, aclrtGetVersion);
+    let get_version = get_version.ok_or(AttemptError::MissingSymbol { symbol: GET_VERSION })?;
+    let by_package = sys::find!(libraries, aclsysGetCANNVersion);
+    let by_name = sys::find!(libraries, aclsysGetVersionStr);
+    let symbols = Symbols::resolve(&libraries);
     // From here on there may be threads and exit handlers of CANN: never unloaded.
     libraries.into_iter().for_each(std::mem::forget);
 
-    let mut parts = [MaybeUninit::<i32>::zeroed(); 3];
-    let [major, minor, patch] = &mut parts;
+    let version = interface_version(get_version)?;
+    if version.major != AclVersion::MAJOR {
+        return Err(AttemptError::Interface { found: version });
+    }
+    // Before the missing functions: that it is too old is why they are missing.
+    let cann_version = by_package.and_then(version::by_package);
+    let cann_version = match (cann_version, by_name) {
+        (Some(found), None) if found.is_too_old() => return Err(AttemptError::TooOld { found }),
+        (None, Some(by_name)) => version::by_name(by_name),
+        (cann_version, _) => cann_version,
+    };
+    let symbols = symbols.map_err(|symbol| AttemptError::MissingSymbol { symbol })?;
+    Ok((version, cann_version, symbols))
+}
+
+const GET_VERSION: &str = "aclrtGetVersion";
+
+#[expect(unsafe_code, reason = "calls a function of a library")]
+fn interface_version(get_version: functions::aclrtGetVersion) -> Result<AclVersion, AttemptError> {
+    let [mut major, mut minor, mut patch] = [0; 3];
     // SAFETY: the function writes one `int32_t` through each of three pointers, which are valid for
     // that and distinct; its library is open for ever; it may be called before `aclInit`.
-    let status = unsafe { get_version(major.as_mut_ptr(), minor.as_mut_ptr(), patch.as_mut_ptr()) };
+    let status = unsafe { get_version(&raw mut major, &raw mut minor, &raw mut patch) };
     let status = AclStatus(status);
     if !status.is_success() {
         return Err(AttemptError::Call { function: GET_VERSION, status });
     }
-    // SAFETY: all were zeroed above, and any bytes are an `i32`.
-    let [major, minor, patch] = parts.map(|part| unsafe { part.assume_init() });
     Ok(AclVersion { major, minor, patch })
 }
 

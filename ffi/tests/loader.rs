@@ -2,40 +2,37 @@
 //! lines of C, compiled by the system's compiler.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+
+mod stub;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cairn_ffi::{Acl, AclStatus, AttemptError, LoadError};
+use cairn_ffi::{Acl, AclStatus, AclVersion, AttemptError, CannVersion, LoadError};
 
-const WORKING: &str = "#include <stdint.h>
+use stub::{Stub, compile, definitions};
+
+const INCLUDE: &str = "#include \"acl_min.h\"\n";
+const ANSWERING: &str = "
     int aclrtGetVersion(int32_t *major, int32_t *minor, int32_t *patch) {
         *major = 1; *minor = 15; *patch = 2; return 0;
     }";
 const FAILING: &str = "#include <stdint.h>
     int aclrtGetVersion(int32_t *a, int32_t *b, int32_t *c) { return 507899; }";
+const LATER: &str = "#include <stdint.h>
+    int aclrtGetVersion(int32_t *a, int32_t *b, int32_t *c) { *a = 2; *b = 0; *c = 1; return 0; }";
 const ANOTHER: &str = "int something_else(void) { return 0; }";
 const UNBOUND: &str = "void nowhere(void); void f(void) { nowhere(); }";
 
-/// Compiles C into a shared library; `false` where there is no compiler.
-fn compile(source: &str, library: &Path) -> bool {
-    fs::create_dir_all(library.parent().unwrap()).unwrap();
-    let file = library.with_extension("c");
-    fs::write(&file, source).unwrap();
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([library, &file]).status();
-    match status {
-        Ok(status) => {
-            assert!(status.success());
-            true
-        }
-        Err(error) => {
-            eprintln!("skipped: no C compiler: {error}");
-            false
-        }
-    }
+/// Needed, and then there is no toolkit older than 8.1 but by its own word.
+const VERSION_STRINGS: [&str; 2] = ["aclsysGetVersionStr", "aclsysGetVersionNum"];
+
+/// A library that answers and has every function that `is_wanted`.
+fn working(is_wanted: impl Fn(&str) -> bool) -> String {
+    let others =
+        |name: &str| is_wanted(name) && name != "aclrtGetVersion" && name != "aclsysGetCANNVersion";
+    INCLUDE.to_owned() + ANSWERING + "\n" + &definitions("", others)
 }
 
 fn reasons(error: &LoadError, home: &Path) -> Vec<(PathBuf, AttemptError)> {
@@ -75,12 +72,14 @@ fn without_a_library_every_path_that_was_tried_is_named() {
 fn a_library_that_answers_is_taken() {
     let home = tempfile::tempdir().unwrap();
     let library = home.path().join("lib64/libascendcl.so");
-    if !compile(WORKING, &library) {
+    if !compile(&working(|name| !name.starts_with("Hccl")), &library) {
         return;
     }
     let acl = Acl::load(&["/nonexistent".into(), home.path().to_owned()]).unwrap();
     assert_eq!(acl.version().to_string(), "1.15.2");
     assert_eq!(acl.paths(), [library]);
+    assert_eq!(acl.cann_version(), None, "the string is empty");
+    assert!(!acl.has_hccl());
 }
 
 #[test]
@@ -88,7 +87,7 @@ fn the_two_libraries_of_later_releases_are_taken_together() {
     let home = tempfile::tempdir().unwrap();
     let runtime = home.path().join("lib64/libacl_rt.so");
     let model = home.path().join("lib64/libacl_mdl.so");
-    if !compile(WORKING, &runtime) {
+    if !compile(&working(|name| !name.starts_with("aclmdl")), &runtime) {
         return;
     }
     let homes = [home.path().to_owned()];
@@ -97,7 +96,8 @@ fn the_two_libraries_of_later_releases_are_taken_together() {
         reasons(&error, home.path())
             .contains(&("lib64/libacl_mdl.so".into(), AttemptError::Missing))
     );
-    compile(ANOTHER, &model);
+    let models = INCLUDE.to_owned() + &definitions("", |name| name.starts_with("aclmdl"));
+    compile(&models, &model);
     let acl = Acl::load(&homes).unwrap();
     assert_eq!(acl.paths(), [runtime, model]);
 }
@@ -105,7 +105,8 @@ fn the_two_libraries_of_later_releases_are_taken_together() {
 #[test]
 fn a_library_that_does_not_work_is_passed_over_and_the_reason_is_typed() {
     // A home for each: the system's loader does not look again at a path that it has loaded.
-    let homes = [ANOTHER, FAILING, UNBOUND, WORKING].map(|source| {
+    let working = working(|name| !name.starts_with("Hccl"));
+    let homes = [ANOTHER, FAILING, UNBOUND, LATER, &working].map(|source| {
         let home = tempfile::tempdir().unwrap();
         let compiled = compile(source, &home.path().join("lib64/libascendcl.so"));
         compiled.then_some(home)
@@ -113,7 +114,8 @@ fn a_library_that_does_not_work_is_passed_over_and_the_reason_is_typed() {
     let Some(homes) = homes.into_iter().collect::<Option<Vec<_>>>() else {
         return;
     };
-    let [another, failing, unbound, working] = [0, 1, 2, 3].map(|idx| homes[idx].path().to_owned());
+    let [another, failing, unbound, later, working] =
+        [0, 1, 2, 3, 4].map(|idx| homes[idx].path().to_owned());
     let first_reason = |home: &PathBuf| {
         let error = Acl::load(std::slice::from_ref(home)).unwrap_err();
         assert!(matches!(error, LoadError::Unusable { .. }), "{error}");
@@ -127,9 +129,11 @@ fn a_library_that_does_not_work_is_passed_over_and_the_reason_is_typed() {
     );
     let reason = first_reason(&unbound).to_string();
     assert!(reason.contains("nowhere"), "{reason}");
+    let found = AclVersion { major: 2, minor: 0, patch: 1 };
+    assert_eq!(first_reason(&later), AttemptError::Interface { found });
     // The next place that works is taken.
     let library = working.join("lib64/libascendcl.so");
-    let acl = Acl::load(&[another, failing, unbound, working]).unwrap();
+    let acl = Acl::load(&[another, failing, unbound, later, working]).unwrap();
     assert_eq!(acl.paths(), [library]);
 }
 
@@ -160,4 +164,68 @@ fn a_relative_home_is_not_searched() {
     for attempt in error.attempts().iter().take(8) {
         assert_eq!(attempt.reason, AttemptError::Relative);
     }
+}
+
+#[test]
+fn a_library_without_a_function_that_we_need_is_not_taken() {
+    let home = tempfile::tempdir().unwrap();
+    let library = home.path().join("lib64/libascendcl.so");
+    let is_there = |name: &str| name != "aclmdlLoadWithConfig" && !name.starts_with("Hccl");
+    if !compile(&working(is_there), &library) {
+        return;
+    }
+    let error = Acl::load(&[home.path().to_owned()]).unwrap_err();
+    let symbol = "aclmdlLoadWithConfig";
+    assert_eq!(error.attempts()[0].reason, AttemptError::MissingSymbol { symbol });
+    let message = format!("`{}`: has no symbol `aclmdlLoadWithConfig`", library.display());
+    assert!(error.to_string().contains(&message), "{error}");
+}
+
+#[test]
+fn a_toolkit_that_is_too_old_is_named_also_when_it_lacks_functions() {
+    for missing in [&[][..], &["aclrtSetStreamFailureMode"]] {
+        let missing = [&VERSION_STRINGS[..], missing].concat();
+        let Some(stub) = Stub::new(&["CANN_VERSION \"8.0.RC3\""], &missing) else { return };
+        let error = Acl::load(&[stub.home().to_owned()]).unwrap_err();
+        assert!(matches!(error, LoadError::Unusable { .. }));
+        let found = CannVersion::new("8.0.RC3");
+        assert_eq!(error.attempts()[0].reason, AttemptError::TooOld { found });
+        let message = "libascendcl.so`: of CANN 8.0.RC3, too old: at least 8.1 is needed";
+        assert!(error.to_string().contains(message), "{error}");
+    }
+}
+
+#[test]
+fn the_oldest_release_and_a_later_one_that_says_its_version_otherwise_are_taken() {
+    let Some(stub) = Stub::new(&["CANN_VERSION \"8.1.RC1\""], &VERSION_STRINGS) else { return };
+    assert_eq!(stub.acl().cann_version(), Some(&CannVersion::new("8.1.RC1")));
+
+    let by_name = "aclError aclsysGetVersionStr(char *name, char *version) { \
+        if (strcmp(name, \"runtime\")) return 100003; strcpy(version, \"9.1.0\"); return 0; }";
+    let by_name = format!("EXTRA {by_name}");
+    let missing = ["aclsysGetVersionStr", "aclsysGetCANNVersion"];
+    let stub = Stub::new(&[&by_name], &missing).unwrap();
+    assert_eq!(stub.acl().cann_version(), Some(&CannVersion::new("9.1.0")));
+    // The function is proof enough, whatever the other one read from another installation.
+    let stub = Stub::new(&["CANN_VERSION \"8.0.0\""], &[]).unwrap();
+    assert_eq!(stub.acl().cann_version(), Some(&CannVersion::new("8.0.0")));
+}
+
+#[test]
+fn hccl_is_opened_when_asked_for_and_only_with_all_that_we_need() {
+    let Some(stub) = Stub::new(&[], &[]) else { return };
+    let library = stub.home().join("lib64/libhccl.so");
+    assert!(!stub.acl().has_hccl());
+    let without = |missing: &'static str| {
+        let is_wanted = move |name: &str| name.starts_with("Hccl") && name != missing;
+        INCLUDE.to_owned() + &definitions("", is_wanted)
+    };
+    compile(&without("HcclAllReduce"), &library);
+    assert!(!stub.acl().has_hccl());
+    fs::remove_file(&library).unwrap();
+    compile(&without("HcclCommInitRootInfoConfig"), &library);
+    let acl = stub.acl();
+    assert!(acl.has_hccl());
+    fs::remove_file(&library).unwrap();
+    assert!(acl.has_hccl(), "it stays open");
 }
