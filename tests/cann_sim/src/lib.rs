@@ -12,5 +12,6 @@
 pub mod acl;
 pub mod atc;
 pub mod ge;
+pub mod install;
 pub mod interpret;
 pub mod om;

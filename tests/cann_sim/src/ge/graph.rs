@@ -22,6 +22,95 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// Every type.
+    pub const ALL: [Self; 13] = [
+        Self::Float,
+        Self::Float16,
+        Self::Bf16,
+        Self::Int8,
+        Self::Uint8,
+        Self::Int16,
+        Self::Uint16,
+        Self::Int32,
+        Self::Int64,
+        Self::Uint32,
+        Self::Uint64,
+        Self::Bool,
+        Self::Double,
+    ];
+
+    /// The number in a descriptor of an `.air` file.
+    pub const fn proto(self) -> i32 {
+        match self {
+            Self::Float => 1,
+            Self::Float16 => 2,
+            Self::Int8 => 3,
+            Self::Uint8 => 4,
+            Self::Int16 => 5,
+            Self::Uint16 => 6,
+            Self::Int32 => 7,
+            Self::Int64 => 8,
+            Self::Uint32 => 9,
+            Self::Uint64 => 10,
+            Self::Bool => 11,
+            Self::Double => 12,
+            Self::Bf16 => 27,
+        }
+    }
+
+    /// The number in attributes and in the C interface (`ge::DataType`, `aclDataType`).
+    pub const fn acl(self) -> i32 {
+        match self {
+            Self::Float => 0,
+            Self::Float16 => 1,
+            Self::Int8 => 2,
+            Self::Int32 => 3,
+            Self::Uint8 => 4,
+            Self::Int16 => 6,
+            Self::Uint16 => 7,
+            Self::Uint32 => 8,
+            Self::Int64 => 9,
+            Self::Uint64 => 10,
+            Self::Double => 11,
+            Self::Bool => 12,
+            Self::Bf16 => 27,
+        }
+    }
+
+    /// The type of that [`proto`](Self::proto) number.
+    pub fn from_proto(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.proto() == number)
+    }
+
+    /// The type of that [`acl`](Self::acl) number.
+    pub fn from_acl(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.acl() == number)
+    }
+
+    /// The name in the operator tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Float16 => "float16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Uint8 => "uint8",
+            Self::Int16 => "int16",
+            Self::Uint16 => "uint16",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Uint32 => "uint32",
+            Self::Uint64 => "uint64",
+            Self::Bool => "bool",
+            Self::Double => "double",
+        }
+    }
+
+    /// Whether it is one of the floating point types that matrix units know.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::Float | Self::Float16 | Self::Bf16)
+    }
+
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
@@ -51,6 +140,14 @@ impl Desc {
     /// Bytes.
     pub fn num_bytes(&self) -> usize {
         self.num_elements() * self.dtype.size()
+    }
+}
+
+impl std::fmt::Display for Desc {
+    /// As in `bf16[2,3]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sizes: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
+        write!(f, "{}[{}]", self.dtype.name(), sizes.join(","))
     }
 }
 
@@ -107,6 +204,21 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether output `index` is written into the memory of the input of the same name.
+    pub fn is_ref_output(&self, index: usize) -> bool {
+        self.ref_input(index).is_some()
+    }
+
+    /// The input whose memory output `index` is written into.
+    pub fn ref_input(&self, index: usize) -> Option<Edge> {
+        self.input(self.output_names.get(index)?)
+    }
+
+    /// Whether it is an input of the graph.
+    pub fn is_data(&self) -> bool {
+        matches!(self.op.as_str(), "Data" | "RefData")
+    }
+
     /// The producer of the input of that name, if it is fed.
     pub fn input(&self, name: &str) -> Option<Edge> {
         self.inputs.iter().find(|input| input.name == name).map(|input| input.edge)
@@ -122,4 +234,11 @@ pub struct GeGraph {
     pub inputs: Vec<usize>,
     /// What `NetOutput` takes, in order.
     pub outputs: Vec<Edge>,
+}
+
+impl GeGraph {
+    /// Type of what an edge carries.
+    pub fn desc(&self, edge: Edge) -> &Desc {
+        &self.nodes[edge.node].outputs[edge.output]
+    }
 }

@@ -1,1 +1,0 @@
-//! Offline models: the 256-byte header, the partitions, and what a loaded model is.
