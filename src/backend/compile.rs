@@ -44,6 +44,16 @@ pub struct Prepared {
     pub name: String,
 }
 
+/// An artifact and how it was obtained.
+#[derive(Clone, Debug)]
+pub struct Built {
+    bytes: Vec<u8>,
+    /// Whether it was compiled or found.
+    pub origin: Origin,
+    /// Time of looking up and compiling.
+    pub elapsed: Duration,
+}
+
 /// An executable and how it was obtained.
 pub struct Compiled {
     /// Ready to run.
@@ -99,16 +109,47 @@ impl Compiler {
         Ok(Prepared { graph, fields, name: name.to_owned() })
     }
 
+    /// The artifact of a prepared graph: from the cache, or compiled. Needs no device where
+    /// [`Backend::check`] and [`Backend::compile`] need none, and may be called from several threads.
+    ///
+    /// # Errors
+    /// Those of the backend; trouble of the cache is a warning and a compile.
+    pub fn artifact(&self, prepared: &Prepared) -> Result<Built, CompileError> {
+        let check =
+            |bytes: &[u8]| self.backend.check(bytes).map(|()| bytes.to_vec()).map_err(failure);
+        let compile = || self.compile(prepared);
+        let (bytes, outcome) =
+            self.cache.get_or_compile(&prepared.fields, &prepared.name, check, compile)?;
+        Ok(Built { bytes, origin: outcome.origin, elapsed: outcome.elapsed })
+    }
+
+    /// Loads an artifact that [`artifact`](Self::artifact) gave. When the device refuses it, its
+    /// entry is dropped and the graph compiled again, once.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn load(
+        &self,
+        prepared: &Prepared,
+        built: &Built,
+    ) -> Result<(Box<dyn Executable>, Origin), CompileError> {
+        match self.backend.load(&built.bytes) {
+            Ok(executable) => Ok((executable, built.origin)),
+            Err(BackendError::BadArtifact { .. }) => {
+                let compiled = self.executable(prepared)?;
+                Ok((compiled.executable, compiled.origin))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The executable of a prepared graph: from the cache, or compiled.
     ///
     /// # Errors
     /// Those of the backend; trouble of the cache is a warning and a compile.
     pub fn executable(&self, prepared: &Prepared) -> Result<Compiled, CompileError> {
         let load = |bytes: &[u8]| self.backend.load(bytes).map_err(failure);
-        let compile = || {
-            tracing::info!(graph = prepared.name, backend = self.backend.name(), "compiling");
-            self.backend.compile(&prepared.graph)
-        };
+        let compile = || self.compile(prepared);
         let (executable, outcome) =
             self.cache.get_or_compile(&prepared.fields, &prepared.name, load, compile)?;
         Ok(Compiled {
@@ -119,10 +160,34 @@ impl Compiler {
         })
     }
 
+    fn compile(&self, prepared: &Prepared) -> Result<Vec<u8>, BackendError> {
+        let reason = self.miss(prepared).unwrap_or_default();
+        tracing::info!(graph = prepared.name, backend = self.backend.name(), reason, "compiling");
+        self.backend.compile(&prepared.graph)
+    }
+
+    /// Why a prepared graph is not in the cache: what differs from the entry that is most like it.
+    /// `None` when it is there, or when nothing is.
+    pub fn miss(&self, prepared: &Prepared) -> Option<String> {
+        let nearest = self.cache.nearest(&prepared.fields)?;
+        let differences: Vec<String> =
+            nearest.differences.iter().map(ToString::to_string).collect();
+        (!differences.is_empty()).then(|| differences.join("; "))
+    }
+
+    /// Moves the entry of a graph out of the way, so that the next process compiles it again.
+    pub fn drop_entry(&self, prepared: &Prepared, reason: &str) {
+        let key = prepared.fields.key();
+        match self.cache.store().quarantine(&key, reason) {
+            Ok(()) => tracing::warn!(graph = prepared.name, %key, reason, "dropped from the cache"),
+            Err(error) => tracing::warn!(graph = prepared.name, %key, %error, "cannot be dropped"),
+        }
+    }
+
     /// Whether the cache holds a usable artifact of a prepared graph, without compiling anything.
     pub fn is_cached(&self, prepared: &Prepared) -> bool {
         match self.cache.store().get(&prepared.fields.key()) {
-            Lookup::Hit(entry) => self.backend.load(&entry.artifact).is_ok(),
+            Lookup::Hit(entry) => self.backend.check(&entry.artifact).is_ok(),
             Lookup::Miss(_) => false,
         }
     }

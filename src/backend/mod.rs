@@ -23,6 +23,7 @@ pub mod cpu;
 pub mod null;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::ir::{DType, Graph, Verified};
@@ -75,7 +76,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Everything besides the graph that changes what [`compile`](Self::compile) produces: target,
     /// versions of whatever compiles or is packed into the artifact. Part of the cache key.
-    fn fingerprint(&self) -> Vec<(&'static str, String)>;
+    fn fingerprint(&self) -> Vec<(Cow<'static, str>, String)>;
 
     /// Compiles a graph into an artifact that [`load`](Self::load) accepts.
     ///

@@ -13,6 +13,7 @@
 //! What this module deliberately does not do: it keeps no weights and no states.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Step, Weight};
@@ -38,8 +39,8 @@ impl Backend for NullBackend {
         Capabilities { dynamic_shapes: self.dynamic_shapes, ..Capabilities::ANY }
     }
 
-    fn fingerprint(&self) -> Vec<(&'static str, String)> {
-        vec![("artifact", HEADER.to_string())]
+    fn fingerprint(&self) -> Vec<(Cow<'static, str>, String)> {
+        vec![("artifact".into(), HEADER.to_string())]
     }
 
     fn compile(&self, graph: &Verified<Graph>) -> Result<Vec<u8>, BackendError> {

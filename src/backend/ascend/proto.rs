@@ -73,7 +73,7 @@ pub struct TensorDescriptor {
     /// Not read by GE.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// A [`ProtoDType`] number.
+    /// A number as in [`GeDType::proto`](super::dtype::GeDType::proto).
     #[prost(int32, tag = "2")]
     pub dtype: i32,
     /// Sizes.

@@ -28,6 +28,7 @@ mod memory_plan;
 mod plan;
 mod reference;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
@@ -99,15 +100,15 @@ impl Backend for CpuBackend {
         Capabilities { dynamic_shapes: !self.static_shapes, ..Capabilities::ANY }
     }
 
-    fn fingerprint(&self) -> Vec<(&'static str, String)> {
+    fn fingerprint(&self) -> Vec<(Cow<'static, str>, String)> {
         let kernels = match self.kernels {
             KernelSet::Reference => "reference",
             KernelSet::Fast => "fast",
         };
         vec![
-            ("target", std::env::consts::ARCH.to_owned()),
-            ("kernels", kernels.to_owned()),
-            ("lowering", LOWERING_VERSION.to_string()),
+            ("target".into(), std::env::consts::ARCH.to_owned()),
+            ("kernels".into(), kernels.to_owned()),
+            ("lowering".into(), LOWERING_VERSION.to_string()),
         ]
     }
 

@@ -1,0 +1,292 @@
+//! The backend itself: what it was opened for, and the way from a graph to an offline model.
+//!
+//! ```text
+//! graph --lower--> GE graph --validate--> .air --atc--> offline model --check--> artifact
+//! ```
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_ffi::{Acl, Device, Runtime};
+
+use super::artifact::Artifact;
+use super::atc::{Atc, AtcLimits};
+use super::executable::AscendExecutable;
+use super::lower::{self, Lowered};
+use super::memory::AscendMemory;
+use super::om;
+use super::session::Session;
+use super::target::{CannRelease, Soc, Target};
+use super::toolkit::Toolkit;
+use super::validate::validate;
+use crate::backend::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Weight};
+use crate::ir::{Graph, Verified};
+
+/// Raised when the same graph becomes another GE graph, or the same step other inputs.
+const LOWERING_VERSION: &str = "1";
+/// Attention over a paged cache takes blocks of a multiple of this many tokens.
+const BLOCK_SIZE_MULTIPLE: usize = 128;
+/// The pool's block count is part of every graph: it changes in steps.
+const NUM_BLOCKS_STEP: usize = 64;
+
+/// What a backend is opened with.
+#[derive(Clone, Debug)]
+pub struct AscendOptions {
+    /// Where CANN may be installed, the first that is wins.
+    pub homes: Vec<PathBuf>,
+    /// The chip to compile for; `None`: that of the device.
+    pub soc: Option<String>,
+    /// The release to compile for where no toolkit is installed.
+    pub cann: Option<CannRelease>,
+    /// Which device runs graphs.
+    pub device: u32,
+    /// What is to be done.
+    pub purpose: Purpose,
+    /// Folder for the compiler's own files; kept, and shared by all compiles.
+    pub scratch: PathBuf,
+    /// Packages of operators that come before CANN's own.
+    pub custom_operators: Vec<PathBuf>,
+    /// What the compiler sees of the environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// How many graphs are compiled at once.
+    pub compile_jobs: usize,
+    /// How long one graph may take to compile.
+    pub compile_timeout: Duration,
+    /// How long one step may take.
+    pub device_timeout: Duration,
+}
+
+/// What a backend is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Running graphs: needs a device.
+    Run,
+    /// Compiling graphs: needs a toolkit, and a device only to learn the chip's name.
+    Compile,
+    /// Looking at graphs: needs nothing when the chip and the release are given.
+    Inspect,
+}
+
+/// Why the backend could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// No library, or none that works.
+    #[error("CANN's runtime is needed to {purpose}")]
+    Library {
+        /// What for.
+        purpose: &'static str,
+        /// What was tried.
+        source: cairn_ffi::LoadError,
+    },
+    /// No toolkit, or one that cannot be used.
+    #[error("a CANN toolkit is needed to compile graphs")]
+    Toolkit(#[source] super::toolkit::ToolkitError),
+    /// The device cannot be opened.
+    #[error("device {id} cannot be opened")]
+    Device {
+        /// Which.
+        id: u32,
+        /// What CANN said.
+        source: cairn_ffi::AclError,
+    },
+    /// The chip is not known.
+    #[error(transparent)]
+    Soc(#[from] super::target::UnknownSoc),
+    /// The device's chip has no name.
+    #[error("CANN does not say which chip device {0} is")]
+    NamelessSoc(u32),
+    /// The device is another chip than the one asked for.
+    #[error("graphs are wanted for {wanted}, but device {id} is {found}")]
+    OtherSoc {
+        /// Which device.
+        id: u32,
+        /// What was asked for.
+        wanted: Soc,
+        /// What it is.
+        found: Soc,
+    },
+}
+
+/// Huawei Ascend through CANN.
+#[derive(Debug)]
+pub struct AscendBackend {
+    target: Target,
+    fingerprint: Vec<(Cow<'static, str>, String)>,
+    atc: Option<Atc>,
+    scratch: PathBuf,
+    compile_jobs: usize,
+    session: Option<Arc<Session>>,
+}
+
+impl AscendBackend {
+    /// Opens what the purpose needs.
+    ///
+    /// # Errors
+    /// What is missing, with every place that was looked at.
+    pub fn open(options: AscendOptions) -> Result<Self, OpenError> {
+        let wanted = options.soc.as_deref().map(str::parse::<Soc>).transpose()?;
+        let toolkit = match (Toolkit::find(&options.homes), options.purpose, options.cann) {
+            (Ok(toolkit), _, _) => Some(toolkit.with_custom_operators(&options.custom_operators)),
+            (Err(_), Purpose::Inspect, Some(_)) => None,
+            (Err(error), _, _) => return Err(OpenError::Toolkit(error)),
+        };
+        let session = match (options.purpose, wanted) {
+            (Purpose::Compile | Purpose::Inspect, Some(_)) => None,
+            _ => Some(open_device(&options)?),
+        };
+        let soc = match (&session, wanted) {
+            (Some(session), wanted) => soc_of(session, options.device, wanted)?,
+            (None, Some(wanted)) => wanted,
+            (None, None) => return Err(OpenError::NamelessSoc(options.device)),
+        };
+        let cann = options.cann.or(toolkit.as_ref().map(Toolkit::release));
+        let cann = cann.unwrap_or(CannRelease::OLDEST);
+        let atc = toolkit.as_ref().and_then(|toolkit| compiler(toolkit, &options));
+        Ok(Self {
+            target: Target { soc, cann },
+            fingerprint: fingerprint(soc, cann, toolkit.as_ref()),
+            atc,
+            scratch: options.scratch,
+            compile_jobs: options.compile_jobs,
+            session,
+        })
+    }
+
+    /// What graphs are compiled for.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The GE graph that a graph becomes, held against GE's rules.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] for a graph that cannot be lowered.
+    pub fn lower(&self, graph: &Verified<Graph>) -> Result<Lowered, BackendError> {
+        let lowered = lower::lower(graph, &self.target)?;
+        validate(&lowered.model, &self.target).map_err(|violation| BackendError::Unsupported {
+            backend: super::NAME,
+            what: format!("the GE graph that this one becomes: {violation}"),
+        })?;
+        Ok(lowered)
+    }
+
+    fn session(&self) -> Result<&Arc<Session>, BackendError> {
+        self.session.as_ref().ok_or_else(|| BackendError::Unsupported {
+            backend: super::NAME,
+            what: "running graphs when it was opened without a device".to_owned(),
+        })
+    }
+}
+
+impl Backend for AscendBackend {
+    fn name(&self) -> &'static str {
+        super::NAME
+    }
+
+    fn capabilities(&self, graph: &Graph) -> Capabilities {
+        Capabilities {
+            dynamic_shapes: false,
+            batching: lower::batching(graph, &self.target),
+            block_size_multiple: BLOCK_SIZE_MULTIPLE,
+            num_blocks_step: NUM_BLOCKS_STEP,
+            compile_jobs: self.compile_jobs,
+        }
+    }
+
+    fn fingerprint(&self) -> Vec<(Cow<'static, str>, String)> {
+        self.fingerprint.clone()
+    }
+
+    fn compile(&self, graph: &Verified<Graph>) -> Result<Vec<u8>, BackendError> {
+        let Some(atc) = &self.atc else {
+            return Err(BackendError::Unsupported {
+                backend: super::NAME,
+                what: "compiling graphs: the toolkit has no atc, so every graph must be in the \
+                       cache"
+                    .to_owned(),
+            });
+        };
+        let lowered = self.lower(graph)?;
+        let om = atc.compile(&lowered.air(), self.target.soc, &self.scratch);
+        let om = om.map_err(|error| BackendError::Execution(error.to_string()))?;
+        om::check(&om).map_err(|error| BackendError::Execution(error.to_string()))?;
+        Artifact { io: lowered.io, om: &om }.encode()
+    }
+
+    fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
+        let session = Arc::clone(self.session()?);
+        Ok(Box::new(AscendExecutable::load(session, artifact)?))
+    }
+
+    fn check(&self, artifact: &[u8]) -> Result<(), BackendError> {
+        let artifact = Artifact::decode(artifact)?;
+        let bad = |error: om::OmError| BackendError::BadArtifact {
+            backend: super::NAME,
+            what: error.to_string(),
+        };
+        om::check(artifact.om).map(drop).map_err(bad)
+    }
+
+    fn place(
+        &self,
+        weights: Vec<Weight>,
+        states: &[StateSpec],
+    ) -> Result<Box<dyn Memory>, BackendError> {
+        let session = Arc::clone(self.session()?);
+        Ok(Box::new(AscendMemory::new(session, weights, states)?))
+    }
+}
+
+/// Everything besides the graph that changes what is compiled.
+fn fingerprint(
+    soc: Soc,
+    cann: CannRelease,
+    toolkit: Option<&Toolkit>,
+) -> Vec<(Cow<'static, str>, String)> {
+    let host = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+    let mut fields: Vec<(Cow<'static, str>, String)> = vec![
+        ("soc".into(), soc.to_string()),
+        ("cann".into(), cann.to_string()),
+        ("options".into(), Atc::arguments(soc).join(" ")),
+        ("lowering".into(), LOWERING_VERSION.to_owned()),
+        ("host".into(), host),
+    ];
+    let components = toolkit.map(Toolkit::components).unwrap_or_default().iter().cloned();
+    fields.extend(components.map(|(name, version)| (name.into(), version)));
+    fields
+}
+
+/// The toolkit's compiler. Compiles share their kernels, so that the second one is faster.
+fn compiler(toolkit: &Toolkit, options: &AscendOptions) -> Option<Atc> {
+    let program = toolkit.atc()?.to_owned();
+    let limits = AtcLimits { timeout: options.compile_timeout, ..AtcLimits::default() };
+    let home = toolkit.home().to_owned();
+    let atc = Atc::new(program, home, options.environment.clone(), limits);
+    Some(atc.with_kernel_cache(options.scratch.join("kernels")))
+}
+
+fn open_device(options: &AscendOptions) -> Result<Arc<Session>, OpenError> {
+    let purpose = match options.purpose {
+        Purpose::Run => "run graphs",
+        Purpose::Compile | Purpose::Inspect => "learn which chip graphs are for",
+    };
+    let acl = Acl::load(&options.homes).map_err(|source| OpenError::Library { purpose, source })?;
+    let id = options.device;
+    let failed = |source| OpenError::Device { id, source };
+    let runtime = Runtime::init(Arc::new(acl)).map_err(failed)?;
+    let device = Device::open(runtime, id).map_err(failed)?;
+    Ok(Arc::new(Session::new(device, options.device_timeout)))
+}
+
+fn soc_of(session: &Session, id: u32, wanted: Option<Soc>) -> Result<Soc, OpenError> {
+    let name = session.device().runtime().soc_name().ok_or(OpenError::NamelessSoc(id))?;
+    let found: Soc = name.parse()?;
+    match wanted {
+        Some(wanted) if wanted != found => Err(OpenError::OtherSoc { id, wanted, found }),
+        _ => Ok(found),
+    }
+}
