@@ -1,26 +1,46 @@
 //! Which sizes a graph is compiled for, and which of them a step runs in.
 //!
 //! ```text
-//! dynamic backend:  one bucket, every size still a symbol
-//! static backend:   num_tokens  1  2  4  8 .. max_num_batched_tokens
-//!                   a step of 5 tokens runs in the bucket of 8; 3 rows are padding
+//! dynamic backend      any size                        every size still a symbol
+//! static, ragged       tokens    1 2 4 8 .. max_num_batched_tokens
+//! the same, compiling
+//! takes minutes        tokens    1 2 4 8 .. max_num_seqs, 128 256 512 .. max_num_batched_tokens
+//! static, separate     decode    1 2 4 8 .. max_num_seqs             as many tokens as sequences
+//!                      prefill   128 256 512 .. max_num_batched_tokens            one sequence
 //! ```
 //!
-//! The KV pool's block count and the number of positions are no choice of a bucket: they are the
+//! A launch of 5 tokens runs in the bucket of 8; 3 rows are padding. The KV pool's block count and the number of positions are no choice of a bucket: they are the
 //! same for all, and always known.
 //!
 //! What this module deliberately does not do: it compiles nothing and fills nothing.
 
 use std::fmt;
 
+use crate::backend::{Batching, Capabilities};
 use crate::ir::SymbolId;
 use crate::model::io::symbols;
 
 use super::EngineOptions;
 
+/// Fewest tokens worth a prefill graph of their own: below that, a device is not busy anyway.
+const MIN_PREFILL_TOKENS: u64 = 128;
+
+/// What a graph, or a launch of one, is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StepKind {
+    /// Any sequences, with any number of tokens each.
+    Any,
+    /// Sequences with one token each.
+    Decode,
+    /// One sequence.
+    Prefill,
+}
+
 /// The sizes one graph is compiled for; `None`: any size up to the graph's own bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Bucket {
+    /// Which launches it is for.
+    pub kind: StepKind,
     /// Tokens of a step.
     pub num_tokens: Option<u64>,
     /// Sequences of a step.
@@ -31,7 +51,7 @@ pub struct Bucket {
     pub num_logits: Option<u64>,
 }
 
-/// The sizes of a step: what it holds, or what it is padded to.
+/// The sizes of a launch: what it holds, or what it is padded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StepSize {
     pub(crate) num_tokens: u64,
@@ -42,13 +62,18 @@ pub(crate) struct StepSize {
 
 impl Bucket {
     /// The bucket of a graph that runs any size.
-    pub const DYNAMIC: Self =
-        Self { num_tokens: None, num_seqs: None, max_blocks: None, num_logits: None };
+    pub const DYNAMIC: Self = Self {
+        kind: StepKind::Any,
+        num_tokens: None,
+        num_seqs: None,
+        max_blocks: None,
+        num_logits: None,
+    };
 
     /// The symbols that are given a value before the graph is compiled, and that value. None for
-    /// the dynamic bucket: one graph serves every configuration.
+    /// a dynamic bucket: one graph serves every configuration.
     pub fn bindings(&self, options: &EngineOptions) -> Vec<(SymbolId, u64)> {
-        if *self == Self::DYNAMIC {
+        if *self == (Self { kind: self.kind, ..Self::DYNAMIC }) {
             return Vec::new();
         }
         let values = self.symbol_values(options).into_iter();
@@ -67,8 +92,8 @@ impl Bucket {
         values
     }
 
-    /// The size that a step has in this bucket, or `None` when it does not fit.
-    fn padded(&self, needed: StepSize) -> Option<StepSize> {
+    /// The size that a launch has in this bucket, or `None` when it does not fit.
+    pub(crate) fn padded(&self, needed: StepSize) -> Option<StepSize> {
         let fit = |size: Option<u64>, needed: u64| match size {
             None => Some(needed),
             Some(size) => (needed <= size).then_some(size),
@@ -85,19 +110,24 @@ impl Bucket {
 /// For people, as in `8 tokens, 3 sequences`.
 impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.num_tokens, self.num_seqs) {
-            (Some(num_tokens), Some(num_seqs)) => {
+        match (self.kind, self.num_tokens, self.num_seqs) {
+            (StepKind::Any, Some(num_tokens), Some(num_seqs)) => {
                 write!(f, "{num_tokens} tokens, {num_seqs} sequences")
             }
-            _ => f.write_str("any size"),
+            (StepKind::Any, ..) => f.write_str("any size"),
+            (StepKind::Decode, _, Some(num_seqs)) => write!(f, "decode {num_seqs}"),
+            (StepKind::Decode, ..) => f.write_str("decode, any size"),
+            (StepKind::Prefill, Some(num_tokens), _) => write!(f, "prefill {num_tokens}"),
+            (StepKind::Prefill, ..) => f.write_str("prefill, any size"),
         }
     }
 }
 
 impl StepSize {
     /// The bucket of exactly this size.
-    pub(crate) fn bucket(self) -> Bucket {
+    fn bucket(self, kind: StepKind) -> Bucket {
         Bucket {
+            kind,
             num_tokens: Some(self.num_tokens),
             num_seqs: Some(self.num_seqs),
             max_blocks: Some(self.max_blocks),
@@ -105,43 +135,100 @@ impl StepSize {
         }
     }
 
+    /// The value of each of the graph's symbols in a launch of this size, by symbol id.
+    pub(crate) fn symbol_values(self, options: &EngineOptions) -> [u64; symbols::COUNT] {
+        let values = self.bucket(StepKind::Any).symbol_values(options);
+        values.map(|value| value.expect("invariant: a size has no open symbol"))
+    }
+
     /// The largest step that an engine with those options plans.
     pub(crate) fn largest(options: &EngineOptions) -> Self {
         let num_tokens = options.max_num_batched_tokens as u64;
         let num_seqs = num_tokens.min(options.max_num_seqs as u64);
-        Self { num_tokens, num_seqs, max_blocks: max_blocks(options), num_logits: num_seqs }
+        let max_blocks = options.max_model_len.div_ceil(options.block_size.max(1)) as u64;
+        Self { num_tokens, num_seqs, max_blocks, num_logits: num_seqs }
+    }
+
+    /// That many sequences of that engine, with one token each.
+    pub(crate) fn decode(num_seqs: u64, options: &EngineOptions) -> Self {
+        Self {
+            num_tokens: num_seqs,
+            num_seqs,
+            num_logits: num_seqs,
+            max_blocks: Self::largest(options).max_blocks,
+        }
+    }
+
+    /// The largest share that one sequence of that engine has in a step.
+    pub(crate) fn largest_prefill(options: &EngineOptions) -> Self {
+        let largest = Self::largest(options);
+        let num_tokens = largest.num_tokens.min(options.max_model_len as u64);
+        Self { num_tokens, num_seqs: 1, num_logits: 1, ..largest }
     }
 }
 
-fn max_blocks(options: &EngineOptions) -> u64 {
-    options.max_model_len.div_ceil(options.block_size.max(1)) as u64
+/// The buckets that serve every step of an engine with those options on a device with those
+/// capabilities: by kind, and smallest first.
+pub fn plan(capabilities: &Capabilities, options: &EngineOptions) -> Vec<Bucket> {
+    match (capabilities.dynamic_shapes, capabilities.batching) {
+        (true, Batching::Ragged) => vec![Bucket::DYNAMIC],
+        (true, Batching::Separate) => [StepKind::Decode, StepKind::Prefill]
+            .map(|kind| Bucket { kind, ..Bucket::DYNAMIC })
+            .into(),
+        (false, Batching::Ragged) => ragged(capabilities, options),
+        (false, Batching::Separate) => separate(options),
+    }
 }
 
-/// The buckets that serve every step of an engine with those options, smallest first.
-pub fn plan(dynamic_shapes: bool, options: &EngineOptions) -> Vec<Bucket> {
-    if dynamic_shapes {
-        return vec![Bucket::DYNAMIC];
-    }
+/// A device that wants blocks of a certain size is one that compiles for minutes. It gets no
+/// graphs between those for decoding and the first that is worth a prefill.
+fn ragged(capabilities: &Capabilities, options: &EngineOptions) -> Vec<Bucket> {
     let largest = StepSize::largest(options);
-    let doubled = std::iter::successors(Some(1_u64), |size| size.checked_mul(2));
-    doubled
-        .take_while(|&num_tokens| num_tokens < largest.num_tokens)
-        .chain([largest.num_tokens])
+    let is_slow_to_compile = capabilities.block_size_multiple > 1;
+    let (small, first_large) = if is_slow_to_compile && largest.num_seqs < largest.num_tokens {
+        let first_large = MIN_PREFILL_TOKENS.max(largest.num_seqs.saturating_mul(2));
+        (largest.num_seqs, Some(first_large))
+    } else {
+        (largest.num_tokens, None)
+    };
+    let large = first_large.into_iter().flat_map(|first| doubling(first, largest.num_tokens));
+    doubling(1, small)
+        .chain(large)
         .map(|num_tokens| {
             let num_seqs = num_tokens.min(largest.num_seqs);
-            StepSize { num_tokens, num_seqs, num_logits: num_seqs, ..largest }.bucket()
+            let size = StepSize { num_tokens, num_seqs, num_logits: num_seqs, ..largest };
+            size.bucket(StepKind::Any)
         })
         .collect()
 }
 
-/// The bucket in which a step wastes least: its index and the step's size in it.
+fn separate(options: &EngineOptions) -> Vec<Bucket> {
+    let max_num_seqs = StepSize::largest(options).num_seqs;
+    let decodes = doubling(1, max_num_seqs)
+        .map(|num_seqs| StepSize::decode(num_seqs, options).bucket(StepKind::Decode));
+    let largest = StepSize::largest_prefill(options);
+    // With one token a step there is nothing but decodes.
+    let prefills = doubling(MIN_PREFILL_TOKENS, largest.num_tokens)
+        .filter(|&num_tokens| num_tokens > 1)
+        .map(|num_tokens| StepSize { num_tokens, ..largest }.bucket(StepKind::Prefill));
+    decodes.chain(prefills).collect()
+}
+
+/// `first` (or `last`, if that is less), twice that, and so on, and `last`.
+fn doubling(first: u64, last: u64) -> impl Iterator<Item = u64> {
+    let doubled = std::iter::successors(Some(first), |size| size.checked_mul(2));
+    doubled.take_while(move |&size| size < last).chain([last])
+}
+
+/// The bucket of that kind in which a launch wastes least: its index and the launch's size in it.
 pub(crate) fn choose<'a>(
     buckets: impl IntoIterator<Item = &'a Bucket>,
+    kind: StepKind,
     needed: StepSize,
 ) -> Option<(usize, StepSize)> {
-    let padded = buckets.into_iter().map(|bucket| bucket.padded(needed)).enumerate();
-    padded
-        .filter_map(|(idx, size)| Some((idx, size?)))
+    let of_kind = buckets.into_iter().enumerate().filter(|(_, bucket)| bucket.kind == kind);
+    of_kind
+        .filter_map(|(idx, bucket)| Some((idx, bucket.padded(needed)?)))
         .min_by_key(|(_, size)| (size.num_tokens, size.num_logits, size.num_seqs))
 }
 
@@ -160,6 +247,22 @@ mod tests {
         }
     }
 
+    fn static_shapes() -> Capabilities {
+        Capabilities { dynamic_shapes: false, ..Capabilities::ANY }
+    }
+
+    fn separate() -> Capabilities {
+        Capabilities { batching: Batching::Separate, block_size_multiple: 16, ..static_shapes() }
+    }
+
+    fn slow_to_compile() -> Capabilities {
+        Capabilities { block_size_multiple: 16, ..static_shapes() }
+    }
+
+    fn names(capabilities: &Capabilities, options: &EngineOptions) -> Vec<String> {
+        plan(capabilities, options).iter().map(ToString::to_string).collect()
+    }
+
     fn sizes(buckets: &[Bucket]) -> Vec<(u64, u64, u64)> {
         let size = |b: &Bucket| Some((b.num_tokens?, b.num_seqs?, b.num_logits?));
         buckets.iter().map(|bucket| size(bucket).unwrap()).collect()
@@ -167,35 +270,102 @@ mod tests {
 
     #[test]
     fn plans_powers_of_two_and_the_largest_step() {
-        let buckets = plan(false, &options(10));
+        let buckets = plan(&static_shapes(), &options(10));
         assert_eq!(sizes(&buckets), [(1, 1, 1), (2, 2, 2), (4, 3, 3), (8, 3, 3), (10, 3, 3)]);
         assert!(buckets.iter().all(|bucket| bucket.max_blocks == Some(3)));
-        assert_eq!(sizes(&plan(false, &options(1))), [(1, 1, 1)]);
-        assert_eq!(plan(true, &options(10)), [Bucket::DYNAMIC]);
+        assert_eq!(sizes(&plan(&static_shapes(), &options(1))), [(1, 1, 1)]);
+        assert_eq!(plan(&Capabilities::ANY, &options(10)), [Bucket::DYNAMIC]);
+    }
+
+    #[test]
+    fn decodes_and_prefills_that_do_not_mix_have_graphs_of_their_own() {
+        let options = |max_num_seqs, max_num_batched_tokens, max_model_len| EngineOptions {
+            max_num_seqs,
+            max_model_len,
+            ..options(max_num_batched_tokens)
+        };
+        let buckets = plan(&separate(), &options(6, 300, 1000));
+        let decodes = [(1, 1, 1), (2, 2, 2), (4, 4, 4), (6, 6, 6)];
+        let prefills = [(128, 1, 1), (256, 1, 1), (300, 1, 1)];
+        assert_eq!(sizes(&buckets), [&decodes[..], &prefills].concat());
+        assert!(buckets[..4].iter().all(|bucket| bucket.kind == StepKind::Decode));
+        assert!(buckets[4..].iter().all(|bucket| bucket.kind == StepKind::Prefill));
+        let names = |max_num_seqs, max_num_batched_tokens, max_model_len| {
+            names(&separate(), &options(max_num_seqs, max_num_batched_tokens, max_model_len))
+        };
+        assert_eq!(names(2, 512, 200), ["decode 1", "decode 2", "prefill 128", "prefill 200"]);
+        assert_eq!(names(1, 100, 200), ["decode 1", "prefill 100"]);
+        assert_eq!(names(8, 1, 200), ["decode 1"]);
+        let dynamic = Capabilities { dynamic_shapes: true, ..separate() };
+        assert_eq!(
+            self::names(&dynamic, &options(2, 9, 20)),
+            ["decode, any size", "prefill, any size"]
+        );
+    }
+
+    #[test]
+    fn a_device_that_compiles_for_minutes_gets_few_graphs() {
+        let sizes = |max_num_seqs, max_num_batched_tokens| {
+            let options = EngineOptions { max_num_seqs, ..options(max_num_batched_tokens) };
+            sizes(&plan(&slow_to_compile(), &options))
+                .into_iter()
+                .map(|(num_tokens, num_seqs, _)| (num_tokens, num_seqs))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(3, 300), [(1, 1), (2, 2), (3, 3), (128, 3), (256, 3), (300, 3)]);
+        assert_eq!(sizes(2, 100), [(1, 1), (2, 2), (100, 2)]);
+        assert_eq!(sizes(80, 512)[7..], [(80, 80), (160, 80), (320, 80), (512, 80)]);
+        assert_eq!(sizes(8, 4), [(1, 1), (2, 2), (4, 4)]);
     }
 
     #[test]
     fn chooses_the_smallest_that_fits() {
-        let buckets = plan(false, &options(10));
+        let buckets = plan(&static_shapes(), &options(10));
         let needed = |num_tokens, num_seqs| StepSize {
             num_tokens,
             num_seqs,
             max_blocks: 1,
             num_logits: num_seqs,
         };
-        let chosen = |needed| choose(&buckets, needed).map(|(idx, size)| (idx, size.num_tokens));
+        let chosen = |needed| {
+            choose(&buckets, StepKind::Any, needed).map(|(idx, size)| (idx, size.num_tokens))
+        };
         assert_eq!(chosen(needed(1, 1)), Some((0, 1)));
         assert_eq!(chosen(needed(5, 1)), Some((3, 8)));
         assert_eq!(chosen(needed(10, 3)), Some((4, 10)));
         assert_eq!(chosen(needed(11, 1)), None);
-        assert_eq!(choose(&[Bucket::DYNAMIC], needed(7, 2)), Some((0, needed(7, 2))));
+        let chosen = choose(&[Bucket::DYNAMIC], StepKind::Any, needed(7, 2));
+        assert_eq!(chosen, Some((0, needed(7, 2))));
+    }
+
+    #[test]
+    fn a_launch_runs_in_a_bucket_of_its_kind_only() {
+        let buckets = plan(&separate(), &options(10));
+        assert_eq!(buckets.len(), 4);
+        let one = StepSize { max_blocks: 1, ..StepSize::decode(1, &options(10)) };
+        let chosen = |kind, needed| choose(&buckets, kind, needed).map(|(idx, _)| idx);
+        assert_eq!(chosen(StepKind::Decode, one), Some(0));
+        assert_eq!(chosen(StepKind::Prefill, one), Some(3));
+        assert_eq!(chosen(StepKind::Any, one), None);
+        assert_eq!(chosen(StepKind::Prefill, StepSize { num_tokens: 10, ..one }), Some(3));
+        assert_eq!(chosen(StepKind::Prefill, StepSize { num_seqs: 2, ..one }), None);
     }
 
     #[test]
     fn every_step_that_the_scheduler_may_plan_has_a_bucket() {
         for max_num_batched_tokens in 1..40 {
             let options = options(max_num_batched_tokens);
-            assert!(choose(&plan(false, &options), StepSize::largest(&options)).is_some());
+            for capabilities in [static_shapes(), slow_to_compile()] {
+                let buckets = plan(&capabilities, &options);
+                let largest = StepSize::largest(&options);
+                assert!(choose(&buckets, StepKind::Any, largest).is_some());
+            }
+            let buckets = plan(&separate(), &options);
+            let decode = StepSize::decode(StepSize::largest(&options).num_seqs, &options);
+            assert!(choose(&buckets, StepKind::Decode, decode).is_some());
+            let prefill = StepSize::largest_prefill(&options);
+            let is_found = choose(&buckets, StepKind::Prefill, prefill).is_some();
+            assert_eq!(is_found, max_num_batched_tokens > 1);
         }
     }
 

@@ -5,6 +5,7 @@
 //!      |    take all commands
 //!      |    send what is pending, forget whom nobody reads
 //!      '--- one step: schedule -> run -> sample -> text
+//!                                  `--> the device is gone: say so, fail everyone, end
 //! ```
 //!
 //! What this module deliberately does not do: it makes no decision of its own; each line of the
@@ -18,10 +19,11 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 
 use super::EngineOptions;
+use super::death::Death;
 use super::kv_cache_manager::KvCacheManager;
 use super::request::{FinishReason, RequestError, RequestId};
-use super::runner::{RunError, Runner};
-use super::sampler::Sampler;
+use super::runner::{RequestView, Runner};
+use super::sampler::{Row, Sampler};
 use super::scheduler::Scheduler;
 use super::scheduler_output::SchedulerOutput;
 use super::sequence::Sequence;
@@ -44,15 +46,16 @@ type Ending = Result<FinishReason, RequestError>;
 pub(crate) struct Core {
     /// First, so that it falls first: a reader who is told of the end finds an engine that says so.
     _alive: Alive,
-    shared: Arc<Shared>,
+    /// The same requests as the scheduler's. Before the runner, so that nobody waits for a device
+    /// that is slow to let go.
+    sequences: FxHashMap<RequestId, Box<Sequence>>,
     commands: Receiver<Command>,
+    shared: Arc<Shared>,
     scheduler: Scheduler,
     runner: Runner,
     sampler: Sampler,
-    /// The same requests as the scheduler's.
-    sequences: FxHashMap<RequestId, Box<Sequence>>,
     plan: SchedulerOutput,
-    /// Requests that end with the current step.
+    /// Requests that end with the current step, in its order.
     ended: Vec<(RequestId, Ending)>,
 }
 
@@ -69,12 +72,12 @@ impl Core {
         let (max_num_seqs, budget) = (options.max_num_seqs, options.max_num_batched_tokens);
         Self {
             _alive: Alive(Arc::clone(&shared)),
-            shared,
+            sequences: FxHashMap::default(),
             commands,
+            shared,
             scheduler: Scheduler::new(max_num_seqs, budget, kv_cache),
             runner,
             sampler: Sampler::default(),
-            sequences: FxHashMap::default(),
             plan: SchedulerOutput::default(),
             ended: Vec::new(),
         }
@@ -98,9 +101,27 @@ impl Core {
                 return;
             }
             self.sweep();
-            if !self.sequences.is_empty() {
-                self.step();
+            if !self.sequences.is_empty()
+                && let Err(death) = self.step()
+            {
+                return self.die(death);
             }
+        }
+    }
+
+    /// Says what happened before anybody is told, so that who is told finds an engine that says so.
+    fn die(mut self, death: Death) {
+        self.shared.die(death.clone());
+        // Whoever came meanwhile gets the same answer as the others.
+        while let Ok(command) = self.commands.try_recv() {
+            self.accept(command);
+        }
+        for id in self.sequences.keys() {
+            self.scheduler.remove(*id);
+        }
+        self.publish();
+        for (_, sequence) in self.sequences.drain() {
+            sequence.fail(RequestError::Died(death.clone()));
         }
     }
 
@@ -130,7 +151,10 @@ impl Core {
     }
 
     /// Plans and runs one step, and hands out what came of it.
-    fn step(&mut self) {
+    ///
+    /// # Errors
+    /// When there can be no next one.
+    fn step(&mut self) -> Result<(), Death> {
         self.scheduler.schedule(&mut self.plan);
         assert!(!self.plan.scheduled.is_empty(), "invariant: the earliest request always gets on");
         let num_preempted = self.plan.num_preempted as u64;
@@ -140,42 +164,46 @@ impl Core {
         for scheduled in &self.plan.scheduled {
             sequence_of(&mut self.sequences, scheduled.id).start(started_at);
         }
-        if let Err(error) = self.run_plan() {
-            tracing::error!(%error, num_seqs = self.plan.scheduled.len(), "a step failed");
-            let error = RequestError::Execution(error.to_string());
-            let ids = self.plan.scheduled.iter().map(|scheduled| scheduled.id);
-            self.ended.extend(ids.map(|id| (id, Err(error.clone()))));
-        }
+        self.run_plan()?;
         self.end_sequences();
+        Ok(())
     }
 
     /// Runs the planned step and gives each sequence that has all its tokens computed the next.
-    fn run_plan(&mut self) -> Result<(), RunError> {
+    fn run_plan(&mut self) -> Result<(), Death> {
         let sequences = &self.sequences;
-        let logits = self.runner.run(&self.plan, |id| sequences[&id].token_ids())?;
+        let results = self.runner.run(&self.plan, |id| {
+            let sequence = &sequences[&id];
+            RequestView { token_ids: sequence.token_ids(), wanted: sequence.wanted() }
+        })?;
         let now = Instant::now();
         self.scheduler.complete(&self.plan);
         let (mut num_prompt, mut num_generated) = (0, 0);
-        for scheduled in &self.plan.scheduled {
+        for (place, scheduled) in self.plan.scheduled.iter().enumerate() {
             let id = scheduled.id;
+            let row = match results.row(place) {
+                Ok(row) => row,
+                Err(error) => {
+                    self.ended.push((id, Err(RequestError::Execution(error.to_string()))));
+                    continue;
+                }
+            };
             let sequence = sequence_of(&mut self.sequences, id);
             num_prompt += sequence.count_prompt(scheduled.tokens().end) as u64;
-            if !scheduled.is_sampled {
-                continue;
-            }
-            let row = logits.row(num_generated);
+            let Some(row) = row else { continue };
             num_generated += 1;
             match next_token(sequence, &mut self.sampler, row, now) {
-                Ok(None) => self.scheduler.append_token(id),
+                Ok(None) => self.scheduler.append_token(place, id),
                 Ok(Some(reason)) => self.ended.push((id, Ok(reason))),
                 Err(error) => self.ended.push((id, Err(error))),
             }
         }
         let counters = &self.shared.counters;
         counters.num_steps.fetch_add(1, Ordering::Relaxed);
+        counters.num_launches.fetch_add(results.num_launches, Ordering::Relaxed);
         counters.prompt_tokens.fetch_add(num_prompt, Ordering::Relaxed);
-        counters.generation_tokens.fetch_add(num_generated as u64, Ordering::Relaxed);
-        counters.padded_tokens.fetch_add(logits.num_padded_tokens, Ordering::Relaxed);
+        counters.generation_tokens.fetch_add(num_generated, Ordering::Relaxed);
+        counters.padded_tokens.fetch_add(results.num_padded_tokens, Ordering::Relaxed);
         Ok(())
     }
 
@@ -186,9 +214,7 @@ impl Core {
             return;
         }
         let now = Instant::now();
-        for (id, _) in &self.ended {
-            self.scheduler.remove(*id);
-        }
+        self.scheduler.remove_scheduled(self.ended.iter().map(|(id, _)| *id));
         self.publish();
         for (id, ending) in self.ended.drain(..) {
             let sequence = self.sequences.remove(&id);
@@ -228,10 +254,10 @@ fn sequence_of(
 fn next_token(
     sequence: &mut Sequence,
     sampler: &mut Sampler,
-    logits: &[f32],
+    row: Row<'_>,
     now: Instant,
 ) -> Result<Option<FinishReason>, RequestError> {
     let failed = |error: &dyn std::error::Error| RequestError::Execution(error.to_string());
-    let token_id = sequence.sample(sampler, logits).map_err(|error| failed(&error))?;
+    let token_id = sequence.sample(sampler, row).map_err(|error| failed(&error))?;
     sequence.push(token_id, now).map_err(|error| failed(&error))
 }

@@ -8,28 +8,41 @@
 //! Tokens are bytes. [`greedy`] says, without any engine, what must come out.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use crate::backend::{BackendError, Executable, Memory, Step};
+use crate::backend::{
+    BackendError, Batching, Capabilities, DeviceFate, Executable, Memory, Output, Rows, Step,
+    Wanted,
+};
 use crate::model::io::{GraphInput, symbols};
 use crate::text::{GgufVocab, Tokenizer};
 
 use super::{EngineHandle, EngineOptions, LoadedModel, plan, start};
 
+/// A device that takes every step as it comes.
+pub(crate) const DYNAMIC: Capabilities = Capabilities::ANY;
+/// One that pads steps to its graphs.
+pub(super) const STATIC: Capabilities = Capabilities { dynamic_shapes: false, ..DYNAMIC };
+/// One that runs decodes and prefills apart, and finds the largest logits itself.
+pub(super) const SEPARATE: Capabilities =
+    Capabilities { batching: Batching::Separate, block_size_multiple: 2, ..STATIC };
+
 /// Tokens of the fake model: the bytes.
 pub(super) const VOCAB_SIZE: usize = 256;
+/// Most of the largest logits that the separate device finds itself.
+const MAX_TOP_K: usize = 64;
 /// Its end-of-text token.
 pub(super) const EOS: u32 = 0;
 /// A prompt that ends with this token gets logits that are not numbers.
 pub(super) const POISON: u32 = 1;
-/// Columns of logits that stand for no token, and are the largest of all.
+/// Columns of logits that stand for no token, and are often the largest of all.
 const NUM_EXTRA_COLUMNS: usize = 3;
 
 /// What the model says.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Script {
+pub(crate) enum Script {
     /// A hash of the history, over the printable bytes and sometimes [`EOS`].
     #[default]
     Hash,
@@ -39,15 +52,21 @@ pub(super) enum Script {
 
 /// What a test does to the running model.
 #[derive(Debug, Default)]
-pub(super) struct Control {
+pub(crate) struct Control {
     pub(super) fails: AtomicBool,
-    pub(super) panics: AtomicBool,
+    /// Launches with that many tokens fail, padding included; 0: none do.
+    pub(super) fails_for_tokens: AtomicU64,
+    pub(crate) panics: AtomicBool,
+    /// The device is gone.
+    pub(crate) dies: Mutex<Option<DeviceFate>>,
+    /// Rows that were answered with their largest logits only.
+    pub(super) num_top_rows: AtomicU64,
     gate: Mutex<Option<Receiver<()>>>,
 }
 
 impl Control {
     /// From now on every step waits for one message; dropping the sender opens the gate for good.
-    pub(super) fn gate(&self) -> Sender<()> {
+    pub(crate) fn gate(&self) -> Sender<()> {
         let (sender, receiver) = channel();
         *self.gate.lock().unwrap() = Some(receiver);
         sender
@@ -67,6 +86,7 @@ struct FakeExecutable {
     control: Arc<Control>,
     script: Script,
     block_size: usize,
+    batching: Batching,
 }
 
 /// By slot: the token written there, or -1.
@@ -109,7 +129,7 @@ fn logits(script: &Script, history: &[i32]) -> Vec<f32> {
     if history.last() == Some(&(POISON as i32)) {
         row[7] = f32::NAN;
     }
-    row.extend([1e9; NUM_EXTRA_COLUMNS]);
+    row.extend([if hash.is_multiple_of(3) { 1e9 } else { -30.0 }; NUM_EXTRA_COLUMNS]);
     row
 }
 
@@ -139,21 +159,81 @@ impl Executable for FakeExecutable {
         output: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
         self.control.pass();
-        if self.control.fails.load(Ordering::SeqCst) {
+        if let Some(fate) = *self.control.dies.lock().unwrap() {
+            return Err(BackendError::Device { what: "the device does not answer".into(), fate });
+        }
+        let num_tokens = step.symbols[symbols::NUM_TOKENS.0 as usize];
+        if self.control.fails.load(Ordering::SeqCst)
+            || self.control.fails_for_tokens.load(Ordering::SeqCst) == num_tokens
+        {
             return Err(BackendError::Execution("the device is on fire".into()));
         }
         let kv = memory.as_any_mut().downcast_mut::<FakeMemory>().expect("its own memory");
         self.compute(&mut kv.0, step, output).map_err(BackendError::BadInput)
     }
+
+    fn run_wanted(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        wanted: Wanted,
+        output: &mut Output,
+    ) -> Result<(), BackendError> {
+        output.rows = Rows::Logits;
+        self.run(memory, step, &mut output.logits)?;
+        if self.batching == Batching::Separate {
+            self.keep_largest(wanted, output);
+        }
+        Ok(())
+    }
+}
+
+/// The `k` largest of a row, and whether it is clear which they are. Equal ones come with the
+/// higher index first, since that is nobody's promise.
+fn largest(row: &[f32], k: usize) -> (Vec<(f32, i32)>, bool) {
+    let mut sorted: Vec<(f32, i32)> = row.iter().copied().zip(0..).collect();
+    sorted.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+    let is_clear = sorted.get(k).is_none_or(|next| next.0 < sorted[k - 1].0);
+    sorted.truncate(k);
+    (sorted, is_clear)
 }
 
 impl FakeExecutable {
+    /// As a device does that can find at most [`MAX_TOP_K`] itself.
+    fn keep_largest(&self, wanted: Wanted, output: &mut Output) {
+        let (k, rows) = match wanted {
+            Wanted::Logits => return,
+            Wanted::TopK(_) => (MAX_TOP_K, Rows::TopK { k: MAX_TOP_K }),
+            Wanted::Argmax => (1, Rows::Argmax),
+        };
+        let found = output.logits.chunks(VOCAB_SIZE + NUM_EXTRA_COLUMNS).map(|row| largest(row, k));
+        let (found, is_clear): (Vec<_>, Vec<_>) = found.unzip();
+        if !is_clear.into_iter().all(|is_clear| is_clear) {
+            return;
+        }
+        self.control.num_top_rows.fetch_add(found.len() as u64, Ordering::SeqCst);
+        output.rows = rows;
+        (output.values, output.indices) = found.into_iter().flatten().unzip();
+        output.logits.clear();
+    }
+
+    fn check_batching(&self, step: &Step<'_>) -> Result<(), String> {
+        let [num_tokens, num_seqs] =
+            [symbols::NUM_TOKENS, symbols::NUM_SEQS].map(|id| step.symbols[id.0 as usize]);
+        let is_mixed = num_seqs != 1 && num_seqs != num_tokens;
+        if self.batching == Batching::Separate && is_mixed {
+            return Err(format!("{num_seqs} sequences of {num_tokens} tokens do not mix"));
+        }
+        Ok(())
+    }
+
     fn compute(
         &self,
         kv: &mut [i32],
         step: &Step<'_>,
         output: &mut Vec<f32>,
     ) -> Result<(), String> {
+        self.check_batching(step)?;
         let size = |id: crate::ir::SymbolId| step.symbols[id.0 as usize] as usize;
         let input = |input: GraphInput| step.inputs[input as usize];
         let (num_tokens, num_seqs) = (size(symbols::NUM_TOKENS), size(symbols::NUM_SEQS));
@@ -215,31 +295,32 @@ impl FakeExecutable {
 }
 
 /// An engine over the fake model, and the strings it hangs on.
-pub(super) fn engine(
-    dynamic_shapes: bool,
+pub(crate) fn engine(
+    capabilities: &Capabilities,
     script: &Script,
     options: &EngineOptions,
 ) -> (EngineHandle, Arc<Control>) {
     let control = Arc::new(Control::default());
-    let executables = plan(dynamic_shapes, options).into_iter().map(|bucket| {
+    let executables = plan(capabilities, options).into_iter().map(|bucket| {
         let executable = FakeExecutable {
             control: Arc::clone(&control),
             script: script.clone(),
             block_size: options.block_size,
+            batching: capabilities.batching,
         };
         (bucket, Box::new(executable) as Box<dyn Executable>)
     });
     let model = LoadedModel {
         executables: executables.collect(),
         memory: Box::new(FakeMemory(vec![-1; options.num_blocks * options.block_size])),
-        vocab_size: VOCAB_SIZE,
+        vocab_size: VOCAB_SIZE + NUM_EXTRA_COLUMNS,
         eos_token_ids: vec![EOS],
     };
     (start(model, tokenizer(), options.clone()).unwrap(), control)
 }
 
 /// A tokenizer whose tokens are the bytes.
-fn tokenizer() -> Tokenizer {
+pub(crate) fn tokenizer() -> Tokenizer {
     let vocab = GgufVocab {
         model: "llama".into(),
         tokens: (0..VOCAB_SIZE).map(|byte| format!("<0x{byte:02X}>")).collect(),

@@ -3,8 +3,10 @@
 //! ```text
 //! start --> serving --begin_drain--> draining --shutdown--> stopped
 //!              |  submit: taken         | submit: Draining     submit: Stopped
-//!              '------------------------'--- a panic of the engine thread --> stopped, not healthy
+//!              '------------------------'--- the device is gone, or a panic --> dead, not healthy
 //! ```
+//!
+//! A dead engine fails every request, takes no new one, and says what it died of.
 //!
 //! Requests are checked on the caller's thread, and there the parts that need time are built (stop
 //! strings, detokenizer). What is unfinished is bounded by `max_num_seqs + max_num_queued_reqs`;
@@ -27,6 +29,8 @@ use crate::text::Tokenizer;
 
 use super::buckets::Bucket;
 use super::core::{Command, Core};
+use super::death::Death;
+use super::launch_result::Columns;
 use super::options::{EngineError, EngineOptions, in_range};
 use super::output::Outbox;
 use super::request::{Request, RequestId, ResponseStream, SubmitError};
@@ -42,8 +46,8 @@ pub struct LoadedModel {
     pub executables: Vec<(Bucket, Box<dyn Executable>)>,
     /// Its weights and its KV cache.
     pub memory: Box<dyn Memory>,
-    /// Columns of the logits that stand for tokens; those beyond the tokenizer's vocabulary are
-    /// padding and never sampled.
+    /// Columns of the logits; those beyond the tokenizer's vocabulary stand for no token and are
+    /// never sampled.
     pub vocab_size: usize,
     /// Tokens that end a text.
     pub eos_token_ids: Vec<u32>,
@@ -73,7 +77,8 @@ pub fn start(
     options.validate()?;
     let vocab_size = model.vocab_size.min(tokenizer.vocab_size());
     in_range("vocab_size", vocab_size, 1, i32::MAX as usize)?;
-    let runner = Runner::new(model.executables, model.memory, vocab_size, &options)?;
+    let columns = Columns { tokens: vocab_size, all: model.vocab_size };
+    let runner = Runner::new(model.executables, model.memory, columns, &options)?;
     let (commands, receiver) = channel();
     let shared = Arc::new(Shared::default());
     shared.counters.num_kv_blocks.store(options.num_blocks as u64, Ordering::Relaxed);
@@ -82,10 +87,11 @@ pub fn start(
         thread::Builder::new()
             .name("engine".into())
             .spawn(move || {
-                let run = || Core::new(runner, &options, receiver, shared).run();
-                // The unwinding drops the core, and that tells every reader and every handle.
-                if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                    tracing::error!("the engine thread panicked: every request has failed");
+                let core = || Core::new(runner, &options, receiver, Arc::clone(&shared)).run();
+                // The unwinding drops the core, and that tells every handle and every reader. The
+                // second word is for a panic that came before there was a core.
+                if catch_unwind(AssertUnwindSafe(core)).is_err() {
+                    shared.die(Death::of_panic());
                 }
             })
             .map_err(EngineError::Thread)?
@@ -201,9 +207,26 @@ impl EngineHandle {
         counters.graphs_from_cache.fetch_add(num_from_cache, Ordering::Relaxed);
     }
 
-    /// Whether the engine thread runs: it has neither panicked nor been shut down.
+    /// Counts a graph that was compiled while requests waited for it. Nothing does that today, and
+    /// the counter is there to prove it.
+    pub fn count_late_compile(&self) {
+        self.inner.shared.counters.compiles_after_ready.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the engine thread runs: it has neither died nor been shut down.
     pub fn is_healthy(&self) -> bool {
         self.inner.shared.is_alive()
+    }
+
+    /// What the engine died of; `None` while it lives, and when it ended because it was told to.
+    pub fn death(&self) -> Option<Death> {
+        self.inner.shared.death()
+    }
+
+    /// Returns once the engine has died: at once if it did before, never if it ends in good order.
+    /// Every request has failed by then, or is about to. Runs in any executor.
+    pub async fn died(&self) -> Death {
+        self.inner.shared.died().await
     }
 
     /// Longest sequence in tokens, prompt and output together.

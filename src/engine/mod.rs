@@ -15,9 +15,11 @@
 //! 2. The `Scheduler` lets it wait until the batch has room and its blocks are free.
 //! 3. Each step, `SchedulerOutput` says which of its tokens are computed: a chunk of the prompt, or
 //!    the newest token.
-//! 4. The `Runner` lays out all sequences of the step as the graph wants them, padded to the
-//!    smallest [`Bucket`], and runs it.
-//! 5. If the newest token was computed, the `Sampler` chooses the next one from its logits.
+//! 4. The `Runner` splits the step into launches, of which each device may take one or many, lays
+//!    out the sequences of each as the graph wants them, padded to the smallest [`Bucket`], and
+//!    runs it.
+//! 5. If the newest token was computed, the `Sampler` chooses the next one from its logits, or from
+//!    the largest of them where that is enough.
 //! 6. The token becomes text; text that may begin a stop string is held back; the rest goes to the
 //!    stream. The engine never waits for its reader.
 //! 7. When blocks run out, the latest arrival loses its own, waits in front, and is computed again.
@@ -29,9 +31,11 @@
 //! | `request`, `sampling_params` | what goes in and comes out |
 //! | `handle`, `options` | the door: starting, submitting, draining, stopping |
 //! | `core`, `shared` | the loop of the engine thread, and the few atomics that others see |
+//! | `death` | why an engine ended that nobody told to |
 //! | `scheduler`, `scheduler_output` | who computes how many tokens, as plain data |
 //! | `block_pool`, `kv_cache_manager` | who holds which KV blocks |
-//! | `buckets`, `runner` | from a plan to the inputs of a graph, and logits |
+//! | `launches`, `buckets` | which requests share a launch, and which graph runs it |
+//! | `runner`, `inputs`, `launch_result` | from a plan to the inputs of graphs, and to rows of logits |
 //! | `sampler`, `stop` | from logits to a token, from text to an end |
 //! | `sequence`, `output`, `stats` | one request's state, its way out, and what is counted |
 //!
@@ -42,8 +46,12 @@
 mod block_pool;
 mod buckets;
 mod core;
+mod death;
 mod handle;
+mod inputs;
 mod kv_cache_manager;
+mod launch_result;
+mod launches;
 mod options;
 mod output;
 mod request;
@@ -58,11 +66,12 @@ mod stats;
 mod stop;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use buckets::{Bucket, plan};
+pub use buckets::{Bucket, StepKind, plan};
+pub use death::{Death, Fate};
 pub use handle::{EngineHandle, LoadedModel, start};
 pub use options::{EngineError, EngineOptions};
 pub use request::{

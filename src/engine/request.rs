@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::death::Death;
 use super::sampling_params::{InvalidParam, SamplingParams};
 
 /// Number of a request within one engine, in order of arrival.
@@ -81,6 +82,9 @@ pub enum RequestError {
     /// A step failed or produced logits that are not numbers.
     #[error("{0}")]
     Execution(String),
+    /// The engine died, and every request with it.
+    #[error("the device failed and the server has to be restarted")]
+    Died(#[source] Death),
     /// The engine stopped before the request ended.
     #[error("the engine stopped before the request ended")]
     Stopped,

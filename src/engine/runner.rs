@@ -1,333 +1,274 @@
-//! From a plan to the inputs of a graph, through the graph, to rows of logits.
+//! From a plan to launches of graphs, and from what they give to one row for each request.
 //!
-//! The layout of the inputs and the meaning of padding are drawn in `model::io`. Buffers are kept
-//! from step to step: once they have grown, a step allocates nothing here.
+//! ```text
+//! step --Launches--> launch --Inputs--> graph of the smallest bucket --LaunchResult--> rows
+//!                      `- the next one, on the same memory
+//! ```
+//!
+//! A launch that fails takes its own requests with it and no others, unless the device is gone.
 //!
 //! What this module deliberately does not do: it decides nothing, neither who runs nor what comes
 //! next.
 
-use crate::backend::{Executable, Memory, Step};
-use crate::model::io::NUM_GRAPH_INPUTS;
+use crate::backend::{Executable, Memory, Step, Wanted};
 
 use super::EngineOptions;
-use super::block_pool::BlockId;
-use super::buckets::{self, Bucket, StepSize};
+use super::buckets::{self, Bucket, StepKind, StepSize};
+use super::death::Death;
+use super::inputs::Inputs;
+use super::launch_result::{Columns, LaunchResult, RunError};
+use super::launches::{Launches, Sharing};
 use super::options::EngineError;
 use super::request::RequestId;
+use super::sampler::{self, Row};
 use super::scheduler_output::SchedulerOutput;
 
-/// Why a step gave no logits; the text is for the request's owner.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct RunError(String);
-
-/// The logits of one step.
-#[derive(Debug)]
-pub(crate) struct Logits<'a> {
-    values: &'a [f32],
-    row_len: usize,
-    vocab_size: usize,
-    /// Rows that were computed only to fill the bucket.
-    pub(crate) num_padded_tokens: u64,
-}
-
-impl Logits<'_> {
-    /// The logits of the `idx`th sampled request of the step: `[vocab_size]`. A graph may compute
-    /// more columns than the vocabulary has tokens; they are cut off here.
-    pub(crate) fn row(&self, idx: usize) -> &[f32] {
-        &self.values[idx * self.row_len..][..self.vocab_size]
-    }
+/// What the runner needs to know of a request of the step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestView<'t> {
+    /// Prompt and generated.
+    pub(crate) token_ids: &'t [u32],
+    /// How much of its logits is needed.
+    pub(crate) wanted: Wanted,
 }
 
 /// Runs steps on a device.
+#[derive(Debug)]
 pub(crate) struct Runner {
-    buckets: Vec<Bucket>,
-    /// By bucket.
-    executables: Vec<Box<dyn Executable>>,
-    memory: Box<dyn Memory>,
-    vocab_size: usize,
-    options: EngineOptions,
-    inputs: [Vec<i32>; NUM_GRAPH_INPUTS],
-    logits: Vec<f32>,
+    graphs: Graphs,
+    sharing: Sharing,
+    launches: Launches,
+    inputs: Inputs,
+    /// By launch. Those that the step does not need are kept for their memory.
+    results: Vec<LaunchResult>,
+    /// By place in the step: its launch, and its row there if it gets a next token.
+    rows: Vec<(usize, Option<usize>)>,
+}
+
+/// What one step gave.
+#[derive(Debug)]
+pub(crate) struct StepResults<'a> {
+    runner: &'a Runner,
+    /// Launches that it took.
+    pub(crate) num_launches: u64,
+    /// Rows that were computed only to fill buckets.
+    pub(crate) num_padded_tokens: u64,
+}
+
+impl<'a> StepResults<'a> {
+    /// What the request at that place of the step is sampled from; `None` when it gets no token.
+    ///
+    /// # Errors
+    /// What became of its launch, or of its row.
+    pub(crate) fn row(&self, place: usize) -> Result<Option<Row<'a>>, &'a RunError> {
+        let (launch, row) = self.runner.rows[place];
+        let result = &self.runner.results[launch];
+        result.check()?;
+        row.map(|row| result.row(row, self.runner.graphs.columns)).transpose()
+    }
 }
 
 impl Runner {
     /// A runner for engines with those options, which must be valid.
     ///
     /// # Errors
-    /// [`EngineError::NoBucket`] when the largest step does not fit into any of the executables.
+    /// [`EngineError::NoBucket`] when the largest step does not fit into the executables.
     pub(crate) fn new(
         executables: Vec<(Bucket, Box<dyn Executable>)>,
         memory: Box<dyn Memory>,
-        vocab_size: usize,
+        columns: Columns,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         let (buckets, executables): (Vec<_>, Vec<_>) = executables.into_iter().unzip();
-        let largest = StepSize::largest(options);
-        if buckets::choose(&buckets, largest).is_none() {
-            return Err(EngineError::NoBucket {
-                num_tokens: largest.num_tokens,
-                num_seqs: largest.num_seqs,
-                max_blocks: largest.max_blocks,
-            });
-        }
+        let sharing = sharing(&buckets, options)?;
+        let options = options.clone();
         Ok(Self {
-            buckets,
-            executables,
-            memory,
-            vocab_size,
-            options: options.clone(),
-            inputs: Default::default(),
-            logits: Vec::new(),
+            graphs: Graphs { buckets, executables, memory, columns, options },
+            sharing,
+            launches: Launches::default(),
+            inputs: Inputs::default(),
+            results: Vec::new(),
+            rows: Vec::new(),
         })
     }
 
-    /// Runs one planned step, which holds at least one token. `tokens_of` gives the tokens of a
-    /// request of the step, prompt and generated.
+    /// Runs one planned step, which holds at least one token.
     ///
     /// # Errors
-    /// What the device said, or that it returned logits of the wrong size.
+    /// When the device cannot be used any more. All else is the trouble of a launch, or of a row.
     pub(crate) fn run<'t>(
         &mut self,
-        plan: &SchedulerOutput,
-        tokens_of: impl Fn(RequestId) -> &'t [u32],
-    ) -> Result<Logits<'_>, RunError> {
-        let needed = StepSize {
-            num_tokens: plan.total_num_scheduled_tokens as u64,
-            num_seqs: plan.scheduled.len() as u64,
-            max_blocks: plan.max_blocks() as u64,
-            // A step that samples nothing still computes one row, since no axis may be empty.
-            num_logits: plan.num_sampled().max(1) as u64,
-        };
-        let (idx, size) = buckets::choose(&self.buckets, needed)
-            .expect("invariant: the largest step fits, which `new` checked");
-        self.fill(plan, tokens_of, size);
-        let symbols = size.bucket().symbol_values(&self.options);
-        let step = Step {
-            symbols: &symbols.map(|value| value.expect("invariant: a size has no open symbol")),
-            inputs: &self.inputs.each_ref().map(Vec::as_slice),
-        };
-        let executable = &mut self.executables[idx];
-        executable
-            .run(self.memory.as_mut(), &step, &mut self.logits)
-            .map_err(|error| RunError(format!("the step failed: {error}")))?;
-        self.logits(size, size.num_tokens - needed.num_tokens)
-    }
-
-    fn logits(&self, size: StepSize, num_padded_tokens: u64) -> Result<Logits<'_>, RunError> {
-        let num_rows = size.num_logits as usize;
-        let row_len = self.logits.len() / num_rows;
-        if row_len < self.vocab_size || !self.logits.len().is_multiple_of(num_rows) {
-            return Err(RunError(format!(
-                "the step failed: expected {num_rows} rows of at least {} logits, got {} in all",
-                self.vocab_size,
-                self.logits.len()
-            )));
+        step: &SchedulerOutput,
+        view_of: impl Fn(RequestId) -> RequestView<'t>,
+    ) -> Result<StepResults<'_>, Death> {
+        self.launches.split(step, self.sharing);
+        let num_launches = self.launches.len();
+        if self.results.len() < num_launches {
+            self.results.resize_with(num_launches, LaunchResult::default);
         }
-        Ok(Logits { values: &self.logits, row_len, vocab_size: self.vocab_size, num_padded_tokens })
-    }
-
-    /// Lays out the step. What was checked when the engine started makes every number fit `i32`.
-    fn fill<'t>(
-        &mut self,
-        plan: &SchedulerOutput,
-        tokens_of: impl Fn(RequestId) -> &'t [u32],
-        size: StepSize,
-    ) {
-        let block_size = self.options.block_size;
-        let max_blocks = size.max_blocks as usize;
-        self.inputs.iter_mut().for_each(Vec::clear);
-        // In the order of `GraphInput`.
-        let [token_ids, positions, slot_mapping, block_tables, query_ends, seq_lens, logit_rows] =
-            &mut self.inputs;
-        for request in &plan.scheduled {
-            let blocks = plan.blocks_of(request);
-            let tokens = &tokens_of(request.id)[request.tokens()];
-            token_ids.extend(tokens.iter().map(|&token| token as i32));
-            positions.extend(request.tokens().map(|position| position as i32));
-            slot_mapping
-                .extend(request.tokens().map(|position| slot(blocks, block_size, position)));
-            block_tables.extend(blocks.iter().map(|block| block.0 as i32));
-            query_ends.push(token_ids.len() as i32);
-            seq_lens.push(request.tokens().end as i32);
-            block_tables.resize(seq_lens.len() * max_blocks, 0);
-            if request.is_sampled {
-                logit_rows.push(token_ids.len() as i32 - 1);
+        self.rows.clear();
+        self.rows.resize(step.scheduled.len(), (0, None));
+        let mut num_padded_tokens = 0;
+        for (idx, (kind, places)) in self.launches.iter().enumerate() {
+            let mut num_sampled = 0;
+            // What no row at all needs; a device always gives something.
+            let mut wanted = Wanted::Argmax;
+            for &place in places {
+                let request = &step.scheduled[place];
+                self.rows[place] = (idx, request.is_sampled.then_some(num_sampled));
+                if request.is_sampled {
+                    num_sampled += 1;
+                    wanted = sampler::both(wanted, view_of(request.id).wanted);
+                }
             }
+            let needed = size_of(step, places, num_sampled);
+            let launch = self.graphs.choose(kind, needed, num_sampled, wanted);
+            let block_size = self.graphs.options.block_size;
+            let tokens_of = |id| view_of(id).token_ids;
+            self.inputs.fill(step, places, tokens_of, launch.size, block_size);
+            self.graphs.run(&launch, &self.inputs, &mut self.results[idx])?;
+            num_padded_tokens += launch.size.num_tokens - needed.num_tokens;
         }
-        let (num_tokens, num_seqs) = (size.num_tokens as usize, size.num_seqs as usize);
-        let last_query_end = token_ids.len() as i32;
-        token_ids.resize(num_tokens, 0);
-        positions.resize(num_tokens, 0);
-        slot_mapping.resize(num_tokens, -1);
-        block_tables.resize(num_seqs * max_blocks, 0);
-        query_ends.resize(num_seqs, last_query_end);
-        seq_lens.resize(num_seqs, 0);
-        logit_rows.resize(size.num_logits as usize, 0);
+        Ok(StepResults { runner: self, num_launches: num_launches as u64, num_padded_tokens })
     }
 }
 
-impl std::fmt::Debug for Runner {
+/// What the requests at those places need.
+fn size_of(step: &SchedulerOutput, places: &[usize], num_sampled: usize) -> StepSize {
+    let requests = places.iter().map(|&place| &step.scheduled[place]);
+    let num_tokens: usize = requests.clone().map(|request| request.num_scheduled_tokens).sum();
+    let max_blocks = requests.map(|request| step.blocks_of(request).len()).max();
+    StepSize {
+        num_tokens: num_tokens as u64,
+        num_seqs: places.len() as u64,
+        max_blocks: max_blocks.unwrap_or(0) as u64,
+        // A launch that samples nothing still computes one row, since no axis may be empty.
+        num_logits: num_sampled.max(1) as u64,
+    }
+}
+
+/// How the graphs let requests share a launch, once it is sure that they hold every step.
+fn sharing(buckets: &[Bucket], options: &EngineOptions) -> Result<Sharing, EngineError> {
+    let check = |kind, largest: StepSize| match buckets::choose(buckets, kind, largest) {
+        Some(_) => Ok(()),
+        None => Err(EngineError::NoBucket {
+            num_tokens: largest.num_tokens,
+            num_seqs: largest.num_seqs,
+            max_blocks: largest.max_blocks,
+        }),
+    };
+    if buckets.is_empty() || buckets.iter().any(|bucket| bucket.kind == StepKind::Any) {
+        check(StepKind::Any, StepSize::largest(options))?;
+        return Ok(Sharing::All);
+    }
+    let prefill = StepSize::largest_prefill(options);
+    if prefill.num_tokens > 1 {
+        check(StepKind::Prefill, prefill)?;
+    }
+    check(StepKind::Decode, StepSize::decode(1, options))?;
+    let fits = |num_seqs: u64| {
+        let size = StepSize::decode(num_seqs, options);
+        buckets::choose(buckets, StepKind::Decode, size).is_some()
+    };
+    let max_num_seqs = StepSize::largest(options).num_seqs;
+    let sizes = buckets.iter().map(|bucket| bucket.num_seqs.unwrap_or(max_num_seqs));
+    let max_num_seqs = sizes.filter(|&num_seqs| fits(num_seqs)).max().unwrap_or(1);
+    Ok(Sharing::Decodes(max_num_seqs as usize))
+}
+
+/// The loaded graphs and what they run on.
+struct Graphs {
+    buckets: Vec<Bucket>,
+    /// By bucket.
+    executables: Vec<Box<dyn Executable>>,
+    memory: Box<dyn Memory>,
+    columns: Columns,
+    options: EngineOptions,
+}
+
+/// One run of one graph.
+#[derive(Clone, Copy, Debug)]
+struct Launch {
+    graph_idx: usize,
+    size: StepSize,
+    num_sampled: usize,
+    wanted: Wanted,
+}
+
+impl Graphs {
+    fn choose(
+        &self,
+        kind: StepKind,
+        needed: StepSize,
+        num_sampled: usize,
+        wanted: Wanted,
+    ) -> Launch {
+        let (graph_idx, size) = buckets::choose(&self.buckets, kind, needed)
+            .expect("invariant: the largest launch fits, which `new` checked");
+        // A row has no more than all its columns.
+        let wanted = match wanted {
+            Wanted::TopK(k) => Wanted::TopK(k.min(self.columns.all)),
+            wanted => wanted,
+        };
+        Launch { graph_idx, size, num_sampled, wanted }
+    }
+
+    /// Runs a launch; what went wrong with it alone is in its result.
+    fn run(
+        &mut self,
+        launch: &Launch,
+        inputs: &Inputs,
+        result: &mut LaunchResult,
+    ) -> Result<(), Death> {
+        let is_enough = self.try_run(launch, inputs, result)?;
+        if !is_enough {
+            // The same tokens to the same slots: a launch may be repeated.
+            let launch = Launch { wanted: Wanted::Logits, ..*launch };
+            self.try_run(&launch, inputs, result)?;
+        }
+        Ok(())
+    }
+
+    /// `false` when too few of a row's largest logits stand for tokens.
+    fn try_run(
+        &mut self,
+        launch: &Launch,
+        inputs: &Inputs,
+        result: &mut LaunchResult,
+    ) -> Result<bool, Death> {
+        let bucket = &self.buckets[launch.graph_idx];
+        let step =
+            Step { symbols: &launch.size.symbol_values(&self.options), inputs: &inputs.slices() };
+        let executable = &mut self.executables[launch.graph_idx];
+        let run =
+            executable.run_wanted(self.memory.as_mut(), &step, launch.wanted, result.output_mut());
+        let accepted = match run {
+            Ok(()) => result.accept(
+                launch.wanted,
+                launch.size.num_logits as usize,
+                launch.num_sampled,
+                self.columns,
+            ),
+            Err(error) => {
+                if let Some(death) = Death::of(&error, bucket) {
+                    return Err(death);
+                }
+                Err(RunError::new(&error))
+            }
+        };
+        Ok(accepted.unwrap_or_else(|error| {
+            tracing::error!(%error, %bucket, num_seqs = launch.size.num_seqs, "a launch failed");
+            result.fail(error);
+            true
+        }))
+    }
+}
+
+impl std::fmt::Debug for Graphs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runner").field("buckets", &self.buckets).finish_non_exhaustive()
+        f.debug_struct("Graphs").field("buckets", &self.buckets).finish_non_exhaustive()
     }
-}
-
-fn slot(blocks: &[BlockId], block_size: usize, position: usize) -> i32 {
-    let block = blocks[position / block_size].0 as usize;
-    (block * block_size + position % block_size) as i32
 }
 
 #[cfg(test)]
-mod tests {
-    use std::any::Any;
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-    use crate::backend::BackendError;
-    use crate::model::io::{GraphInput, symbols};
-
-    #[derive(Debug, Default)]
-    struct NoMemory;
-
-    impl Memory for NoMemory {
-        fn as_any_mut(&mut self) -> &mut dyn Any {
-            self
-        }
-
-        fn allocated_bytes(&self) -> u64 {
-            0
-        }
-    }
-
-    /// What was run: symbol values and inputs.
-    type Seen = Arc<Mutex<(Vec<u64>, Vec<Vec<i32>>)>>;
-
-    /// Writes down what it is given; row `i` of its logits is `[i, i, i, i]`, or `[i]` when short.
-    struct Recorder {
-        seen: Seen,
-        row_len: usize,
-    }
-
-    impl Executable for Recorder {
-        fn run(
-            &mut self,
-            _: &mut dyn Memory,
-            step: &Step<'_>,
-            output: &mut Vec<f32>,
-        ) -> Result<(), BackendError> {
-            let inputs = step.inputs.iter().map(|input| input.to_vec()).collect();
-            *self.seen.lock().unwrap() = (step.symbols.to_vec(), inputs);
-            let num_logits = step.symbols[symbols::NUM_LOGITS.0 as usize];
-            output.clear();
-            for row in 0..num_logits {
-                output.extend(std::iter::repeat_n(row as f32, self.row_len));
-            }
-            Ok(())
-        }
-    }
-
-    fn runner(dynamic_shapes: bool, row_len: usize) -> (Runner, Seen) {
-        let options = EngineOptions {
-            max_model_len: 12,
-            max_num_seqs: 3,
-            max_num_batched_tokens: 8,
-            block_size: 4,
-            num_blocks: 9,
-            max_num_queued_reqs: 0,
-        };
-        let seen = Seen::default();
-        let executables = buckets::plan(dynamic_shapes, &options).into_iter().map(|bucket| {
-            let executable = Recorder { seen: Arc::clone(&seen), row_len };
-            (bucket, Box::new(executable) as Box<dyn Executable>)
-        });
-        (Runner::new(executables.collect(), Box::new(NoMemory), 3, &options).unwrap(), seen)
-    }
-
-    /// Request 0 decodes its sixth token; request 1 computes its tokens 2..5 of more.
-    fn plan() -> SchedulerOutput {
-        let mut plan = SchedulerOutput::default();
-        plan.push(RequestId(0), 5..6, true, &[BlockId(7), BlockId(2)]);
-        plan.push(RequestId(1), 2..5, false, &[BlockId(0), BlockId(5), BlockId(8)]);
-        plan
-    }
-
-    fn tokens_of(id: RequestId) -> &'static [u32] {
-        if id.0 == 0 { &[10, 11, 12, 13, 14, 15] } else { &[20, 21, 22, 23, 24, 25, 26, 27, 28] }
-    }
-
-    #[test]
-    fn lays_out_a_step_without_padding() {
-        let (mut runner, seen) = runner(true, 4);
-        let plan = plan();
-        let logits = runner.run(&plan, tokens_of).unwrap();
-        assert_eq!((logits.row(0), logits.num_padded_tokens), (&[0.0_f32; 3][..], 0));
-        let (symbols, inputs) = seen.lock().unwrap().clone();
-        assert_eq!(symbols, [4, 2, 3, 1, 9, 12]);
-        let input = |input: GraphInput| inputs[input as usize].as_slice();
-        assert_eq!(input(GraphInput::TokenIds), [15, 22, 23, 24]);
-        assert_eq!(input(GraphInput::Positions), [5, 2, 3, 4]);
-        assert_eq!(input(GraphInput::SlotMapping), [2 * 4 + 1, 2, 3, 5 * 4]);
-        assert_eq!(input(GraphInput::BlockTables), [7, 2, 0, 0, 5, 8]);
-        assert_eq!(input(GraphInput::QueryEnds), [1, 4]);
-        assert_eq!(input(GraphInput::SeqLens), [6, 5]);
-        assert_eq!(input(GraphInput::LogitRows), [0]);
-    }
-
-    #[test]
-    fn pads_a_step_to_its_bucket() {
-        let (mut runner, seen) = runner(false, 3);
-        let mut plan = plan();
-        plan.push(RequestId(1), 0..1, true, &[BlockId(1)]);
-        let logits = runner.run(&plan, tokens_of).unwrap();
-        assert_eq!((logits.row(1), logits.num_padded_tokens), (&[1.0_f32; 3][..], 3));
-        let (symbols, inputs) = seen.lock().unwrap().clone();
-        assert_eq!(symbols, [8, 3, 3, 3, 9, 12]);
-        let input = |input: GraphInput| inputs[input as usize].as_slice();
-        assert_eq!(input(GraphInput::TokenIds), [15, 22, 23, 24, 20, 0, 0, 0]);
-        assert_eq!(input(GraphInput::SlotMapping)[4..], [4, -1, -1, -1]);
-        assert_eq!(input(GraphInput::BlockTables), [7, 2, 0, 0, 5, 8, 1, 0, 0]);
-        assert_eq!(input(GraphInput::LogitRows), [0, 4, 0]);
-    }
-
-    #[test]
-    fn padded_sequences_are_empty_and_a_step_without_samples_has_one_row() {
-        let (mut runner, seen) = runner(false, 3);
-        let mut plan = SchedulerOutput::default();
-        plan.push(RequestId(1), 0..4, false, &[BlockId(1)]);
-        runner.run(&plan, tokens_of).unwrap();
-        let (symbols, inputs) = seen.lock().unwrap().clone();
-        assert_eq!(symbols, [4, 3, 3, 3, 9, 12]);
-        assert_eq!(inputs[GraphInput::QueryEnds as usize], [4, 4, 4]);
-        assert_eq!(inputs[GraphInput::SeqLens as usize], [4, 0, 0]);
-        assert_eq!(inputs[GraphInput::LogitRows as usize], [0, 0, 0]);
-        drop(runner);
-        let (mut runner, seen) = self::runner(true, 3);
-        runner.run(&plan, tokens_of).unwrap();
-        assert_eq!(seen.lock().unwrap().0, [4, 1, 1, 1, 9, 12]);
-    }
-
-    #[test]
-    fn too_few_logits_are_an_error() {
-        let (mut runner, _) = runner(true, 2);
-        let error = runner.run(&plan(), tokens_of).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the step failed: expected 1 rows of at least 3 logits, got 2 in all"
-        );
-    }
-
-    #[test]
-    fn refuses_to_start_without_a_graph_for_the_largest_step() {
-        let options = EngineOptions {
-            max_model_len: 12,
-            max_num_seqs: 3,
-            max_num_batched_tokens: 8,
-            block_size: 4,
-            num_blocks: 9,
-            max_num_queued_reqs: 0,
-        };
-        let error = Runner::new(Vec::new(), Box::new(NoMemory), 3, &options).unwrap_err();
-        assert!(matches!(error, EngineError::NoBucket { num_tokens: 8, num_seqs: 3, .. }));
-    }
-}
+mod tests;

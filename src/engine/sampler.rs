@@ -1,4 +1,4 @@
-//! From a row of logits to the next token.
+//! From a row of logits, or from its largest, to the next token.
 //!
 //! ```text
 //! temperature 0:  the token with the largest logit, the lowest id among equals
@@ -6,7 +6,9 @@
 //! ```
 //!
 //! The order of the filters is vLLM's (`v1/sample/sampler.py`). Among tokens of equal logit the
-//! lower id is the likelier one, so `top_k` keeps exactly k tokens.
+//! lower id is the likelier one, so `top_k` keeps exactly k tokens. Nothing below the k largest
+//! logits then matters any more, `top_p` included: [`wanted`] says where that lets a device keep
+//! the rest, and a row without the rest gives the same token to the last bit.
 //!
 //! | Step | Keeps |
 //! | --- | --- |
@@ -25,17 +27,89 @@ use std::cmp::Ordering;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::backend::Wanted;
+
 use super::sampling_params::SamplingParams;
 
+/// Most candidates that are asked of a device; with more, it may as well hand out all logits.
+const MAX_WANTED: usize = 64;
 /// How many of the likeliest tokens `top_p` sorts first; more follow only when they are needed.
 const TOP_P_FIRST_SORTED: usize = 256;
+
+/// What is known of one row of logits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Row<'a> {
+    /// All of them, by token id.
+    Logits(&'a [f32]),
+    /// The largest, in any order: those that [`wanted`] named, or more.
+    Top {
+        /// The logits.
+        values: &'a [f32],
+        /// Their token ids: as many, and none twice.
+        indices: &'a [i32],
+    },
+}
+
+impl Row<'_> {
+    /// The first entry that is not a finite number.
+    fn first_not_finite(self) -> Option<(u32, f32)> {
+        match self {
+            Self::Logits(logits) => {
+                let token_id = logits.iter().position(|logit| !logit.is_finite())?;
+                Some((token_id as u32, logits[token_id]))
+            }
+            Self::Top { values, indices } => {
+                pairs(values, indices).find(|(_, logit)| !logit.is_finite())
+            }
+        }
+    }
+
+    /// The lowest id of the largest logit, and that logit.
+    fn argmax(self) -> (u32, f32) {
+        match self {
+            Self::Logits(logits) => argmax(logits),
+            Self::Top { values, indices } => {
+                let likelier = |best: (u32, f32), next: (u32, f32)| {
+                    let is_likelier = next.1 > best.1 || (next.1 >= best.1 && next.0 < best.0);
+                    if is_likelier { next } else { best }
+                };
+                pairs(values, indices).fold((u32::MAX, f32::NEG_INFINITY), likelier)
+            }
+        }
+    }
+}
+
+/// Token ids and logits of the largest.
+fn pairs(values: &[f32], indices: &[i32]) -> impl Iterator<Item = (u32, f32)> {
+    indices.iter().map(|&token_id| token_id as u32).zip(values.iter().copied())
+}
+
+/// How much of a row the sampler needs for those parameters.
+pub(crate) fn wanted(params: &SamplingParams) -> Wanted {
+    match params.top_k {
+        _ if params.temperature <= 0.0 => Wanted::Argmax,
+        Some(1) => Wanted::Argmax,
+        Some(top_k) if top_k as usize <= MAX_WANTED => Wanted::TopK(top_k as usize),
+        // Without `top_k`, `min_p` and `top_p` may keep any number of tokens.
+        _ => Wanted::Logits,
+    }
+}
+
+/// What serves two rows of one launch.
+pub(crate) fn both(one: Wanted, other: Wanted) -> Wanted {
+    match (one, other) {
+        (Wanted::Argmax, more) | (more, Wanted::Argmax) => more,
+        (Wanted::TopK(one), Wanted::TopK(other)) => Wanted::TopK(one.max(other)),
+        (Wanted::Logits, _) | (_, Wanted::Logits) => Wanted::Logits,
+    }
+}
 
 /// A row of logits with a value that is not a finite number.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("the model produced logits that are not finite numbers: {logit} for token {token_id}")]
 pub(crate) struct LogitsError {
     /// The first such token.
-    pub(crate) token_id: usize,
+    pub(crate) token_id: u32,
     /// Its value.
     pub(crate) logit: f32,
 }
@@ -61,9 +135,11 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Likeliest first; a total order, since no two tokens have the same id.
+    /// Likeliest first; a total order, since logits are finite and no two tokens have the same id.
+    /// Zero and minus zero are equal, as they are for a device.
     fn likelier(&self, other: &Self) -> Ordering {
-        other.logit.total_cmp(&self.logit).then(self.token_id.cmp(&other.token_id))
+        let by_logit = other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal);
+        by_logit.then(self.token_id.cmp(&other.token_id))
     }
 }
 
@@ -74,25 +150,25 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// The next token, below `logits.len()`, which must not be 0. `random`, in [0, 1), is asked for
+    /// The next token, one of the row, which must not be empty. `random`, in [0, 1), is asked for
     /// only when something is drawn.
     ///
     /// # Errors
-    /// [`LogitsError`] when a logit is NaN or infinite.
+    /// [`LogitsError`] when a logit of the row is NaN or infinite.
     pub(crate) fn sample(
         &mut self,
-        logits: &[f32],
+        row: Row<'_>,
         params: &SamplingParams,
         random: impl FnOnce() -> f64,
     ) -> Result<u32, LogitsError> {
-        if let Some(token_id) = logits.iter().position(|logit| !logit.is_finite()) {
-            return Err(LogitsError { token_id, logit: logits[token_id] });
+        if let Some((token_id, logit)) = row.first_not_finite() {
+            return Err(LogitsError { token_id, logit });
         }
-        let (argmax, max) = argmax(logits);
+        let (argmax, max) = row.argmax();
         if params.temperature <= 0.0 {
             return Ok(argmax);
         }
-        self.gather(logits, max, params);
+        self.gather(row, max, params);
         if let Some(top_k) = params.top_k {
             self.keep_top_k(top_k as usize);
         }
@@ -103,18 +179,23 @@ impl Sampler {
         Ok(draw(&self.candidates, random()).unwrap_or(argmax))
     }
 
-    /// Candidates after `min_p`, by id. As a bound on logits it needs no exponential:
+    /// Candidates after `min_p`. As a bound on logits it needs no exponential:
     /// `exp((logit - max) / t) >= min_p` exactly when `logit >= max + t * ln(min_p)`.
-    fn gather(&mut self, logits: &[f32], max: f32, params: &SamplingParams) {
+    fn gather(&mut self, row: Row<'_>, max: f32, params: &SamplingParams) {
         let temperature = f64::from(params.temperature);
         let bound = f64::from(max) + temperature * f64::from(params.min_p).ln();
-        let kept = logits.iter().enumerate().filter(|&(_, &logit)| f64::from(logit) >= bound);
+        let candidate = |(token_id, logit): (u32, f32)| {
+            (f64::from(logit) >= bound).then_some(Candidate { token_id, logit, weight: 0.0 })
+        };
         self.candidates.clear();
-        self.candidates.extend(kept.map(|(token_id, &logit)| Candidate {
-            token_id: token_id as u32,
-            logit,
-            weight: 0.0,
-        }));
+        match row {
+            Row::Logits(logits) => {
+                self.candidates.extend((0..).zip(logits.iter().copied()).filter_map(candidate));
+            }
+            Row::Top { values, indices } => {
+                self.candidates.extend(pairs(values, indices).filter_map(candidate));
+            }
+        }
     }
 
     fn keep_top_k(&mut self, top_k: usize) {
@@ -122,7 +203,7 @@ impl Sampler {
             self.candidates.select_nth_unstable_by(top_k, Candidate::likelier);
             self.candidates.truncate(top_k);
         }
-        // The draw walks in this order, which a selection alone leaves open.
+        // The draw walks in this order, which a selection leaves open, and a row of some logits too.
         self.candidates.sort_unstable_by_key(|candidate| candidate.token_id);
     }
 
@@ -198,7 +279,7 @@ mod tests {
     }
 
     fn sample(logits: &[f32], params: &SamplingParams, random: f64) -> u32 {
-        Sampler::default().sample(logits, params, || random).unwrap()
+        Sampler::default().sample(Row::Logits(logits), params, || random).unwrap()
     }
 
     #[test]
@@ -213,8 +294,13 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for temperature in [0.0, 1.0] {
                 let mut sampler = Sampler::default();
-                let error = sampler.sample(&[1.0, bad], &params(temperature), || 0.5).unwrap_err();
-                assert_eq!(error.token_id, 1);
+                let (logits, top) = ([1.0, bad], [bad, 1.0]);
+                for (row, token_id) in
+                    [(Row::Logits(&logits), 1), (Row::Top { values: &top, indices: &[9, 4] }, 9)]
+                {
+                    let error = sampler.sample(row, &params(temperature), || 0.5).unwrap_err();
+                    assert_eq!(error.token_id, token_id);
+                }
             }
         }
         let error = LogitsError { token_id: 17, logit: f32::NAN };
@@ -293,7 +379,7 @@ mod tests {
         let mut counts = vec![0.0; logits.len()];
         for idx in 0..grid {
             let random = (f64::from(idx) + 0.5) / f64::from(grid);
-            let token = sampler.sample(logits, params, || random).unwrap();
+            let token = sampler.sample(Row::Logits(logits), params, || random).unwrap();
             counts[token as usize] += 1.0 / f64::from(grid);
         }
         counts
@@ -329,13 +415,74 @@ mod tests {
         let logits: Vec<f32> = (0..3000_u16).map(|i| f32::from(i * 7 % 3000) * 1e-5).collect();
         let params = SamplingParams { top_p: 0.9, ..params(1.0) };
         let mut sampler = Sampler::default();
-        sampler.sample(&logits, &params, || 0.5).unwrap();
+        sampler.sample(Row::Logits(&logits), &params, || 0.5).unwrap();
         let mut kept: Vec<u32> = sampler.candidates.iter().map(|c| c.token_id).collect();
         kept.sort_unstable();
         let expected = expected_probabilities(&logits, &params);
         let expected: Vec<u32> =
             (0..3000).filter(|&token| expected[token as usize] > 0.0).collect();
         assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn a_device_is_asked_for_no_more_than_is_needed() {
+        let with = |temperature, top_k| {
+            wanted(&SamplingParams { top_k, top_p: 0.9, min_p: 0.1, ..params(temperature) })
+        };
+        assert_eq!(with(0.0, None), Wanted::Argmax);
+        assert_eq!(with(0.0, Some(100_000)), Wanted::Argmax);
+        assert_eq!(with(1.0, Some(1)), Wanted::Argmax);
+        assert_eq!(with(1.0, Some(64)), Wanted::TopK(64));
+        assert_eq!(with(1.0, Some(65)), Wanted::Logits);
+        assert_eq!(with(1.0, None), Wanted::Logits);
+        let (few, many) = (Wanted::TopK(3), Wanted::TopK(7));
+        assert_eq!(both(few, many), many);
+        assert_eq!([both(Wanted::Argmax, few), both(few, Wanted::Argmax)], [few; 2]);
+        assert_eq!([both(Wanted::Logits, few), both(few, Wanted::Logits)], [Wanted::Logits; 2]);
+        assert_eq!(both(Wanted::Argmax, Wanted::Argmax), Wanted::Argmax);
+    }
+
+    /// What a device gives: the k largest, the lower id among equals, and then in that order.
+    fn top_k(logits: &[f32], k: usize, order: &[usize]) -> (Vec<f32>, Vec<i32>) {
+        let mut ids: Vec<usize> = (0..logits.len()).collect();
+        ids.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap().then(a.cmp(&b)));
+        ids.truncate(k);
+        ids.sort_by_key(|&id| order[id]);
+        ids.into_iter().map(|id| (logits[id], id as i32)).unzip()
+    }
+
+    proptest! {
+        #[test]
+        fn the_largest_logits_give_the_token_that_all_of_them_give(
+            // Few different values, and both zeros: ties everywhere, at the border of k too.
+            logits in prop::collection::vec((-4_i32..5).prop_map(|l| l as f32 * 0.5 * -1.0), 1..60),
+            order in Just((0..60).collect::<Vec<usize>>()).prop_shuffle(),
+            temperature in prop_oneof![Just(0.0_f32), Just(1e-3_f32), 0.1_f32..3.0],
+            top_k_param in prop_oneof![Just(None), (1_u32..65).prop_map(Some)],
+            top_p in prop_oneof![Just(1.0_f32), 0.01_f32..1.0],
+            min_p in prop_oneof![Just(0.0_f32), Just(1.0_f32), 0.01_f32..1.0],
+            num_more in 0_usize..20,
+            random in 0.0_f64..1.0,
+        ) {
+            let params = SamplingParams {
+                top_k: top_k_param, top_p, min_p, ..params(temperature)
+            };
+            let k = match wanted(&params) {
+                Wanted::Logits => return Ok(()),
+                Wanted::TopK(k) => k,
+                Wanted::Argmax => 1,
+            };
+            let mut logits = logits;
+            for logit in logits.iter_mut().step_by(2) {
+                *logit += 0.0; // -0 + 0 is 0
+            }
+            let (values, indices) = top_k(&logits, k + num_more, &order);
+            let row = Row::Top { values: &values, indices: &indices };
+            let mut sampler = Sampler::default();
+            let from_few = sampler.sample(row, &params, || random);
+            let from_all = sampler.sample(Row::Logits(&logits), &params, || random);
+            prop_assert_eq!(from_few, from_all);
+        }
     }
 
     #[test]

@@ -21,7 +21,8 @@
 //! | nobody is admitted in a step that preempted | the blocks just freed are for those who lacked them |
 //!
 //! Everyone running therefore arrived before everyone waiting. All but the last of the running have
-//! at most one token to compute, since nobody is admitted behind an unfinished prompt.
+//! at most one token to compute, since nobody is admitted behind an unfinished prompt. A step holds
+//! the first of the running, in their order: a place in the plan is a place in the running batch.
 //!
 //! What this module deliberately does not do: it touches no device, no clock and no token. It
 //! counts.
@@ -94,6 +95,14 @@ impl Scheduler {
         }
     }
 
+    /// Forgets requests of the step that was planned last, given in its order, and frees their
+    /// blocks.
+    pub(crate) fn remove_scheduled(&mut self, ids: impl IntoIterator<Item = RequestId>) {
+        let mut ids = ids.into_iter().peekable();
+        self.running.retain(|entry| ids.next_if_eq(&entry.id).is_none());
+        debug_assert_eq!(ids.next(), None, "not in the step, or not in its order");
+    }
+
     /// Plans the next step into `output`: at least one token when there is any request.
     pub(crate) fn schedule(&mut self, output: &mut SchedulerOutput) {
         output.clear();
@@ -138,20 +147,22 @@ impl Scheduler {
 
     /// Takes note that a planned step was computed.
     pub(crate) fn complete(&mut self, output: &SchedulerOutput) {
-        // Both are in order of arrival, and a step holds a subset of those that run.
-        let mut running = self.running.iter_mut();
-        for scheduled in &output.scheduled {
-            let entry = running
-                .find(|entry| entry.id == scheduled.id)
-                .expect("invariant: requests stay in `running` from plan to completion");
-            entry.num_computed_tokens += scheduled.num_scheduled_tokens;
+        for (place, scheduled) in output.scheduled.iter().enumerate() {
+            self.entry_at(place, scheduled.id).num_computed_tokens +=
+                scheduled.num_scheduled_tokens;
         }
     }
 
-    /// Takes note of a new token at the end of a running request.
-    pub(crate) fn append_token(&mut self, id: RequestId) {
-        let entry = self.running.iter_mut().find(|entry| entry.id == id);
-        entry.expect("invariant: only running requests get tokens").num_tokens += 1;
+    /// Takes note of a new token at the end of a request, given with its place in the step that was
+    /// planned last.
+    pub(crate) fn append_token(&mut self, place: usize, id: RequestId) {
+        self.entry_at(place, id).num_tokens += 1;
+    }
+
+    /// The running request at that place of the step that was planned last.
+    fn entry_at(&mut self, place: usize, id: RequestId) -> &mut Entry {
+        let entry = self.running.get_mut(place).filter(|entry| entry.id == id);
+        entry.expect("invariant: a step holds the first of the running, which stay until its end")
     }
 
     /// Requests in the running batch.
@@ -214,8 +225,10 @@ mod tests {
         let mut output = SchedulerOutput::default();
         scheduler.schedule(&mut output);
         scheduler.complete(&output);
-        for scheduled in output.scheduled.iter().filter(|scheduled| scheduled.is_sampled) {
-            scheduler.append_token(scheduled.id);
+        for (place, scheduled) in output.scheduled.iter().enumerate() {
+            if scheduled.is_sampled {
+                scheduler.append_token(place, scheduled.id);
+            }
         }
         scheduler.check_integrity().unwrap();
         let shares = output.scheduled.iter();
@@ -353,7 +366,8 @@ mod tests {
                 prop_assert_eq!(total, output.total_num_scheduled_tokens);
                 prop_assert!(total <= budget);
                 scheduler.complete(&output);
-                for share in &output.scheduled {
+                let mut ended = Vec::new();
+                for (place, share) in output.scheduled.iter().enumerate() {
                     let (computed, tokens) = alive.get_mut(&share.id.0).unwrap();
                     prop_assert!(share.num_computed_tokens == *computed || share.num_computed_tokens == 0);
                     *computed = share.tokens().end;
@@ -365,12 +379,13 @@ mod tests {
                     *tokens += 1;
                     let plan = &plans[share.id.0 as usize];
                     if *tokens == plan.prompt + plan.generates {
-                        scheduler.remove(share.id);
+                        ended.push(share.id);
                         alive.remove(&share.id.0);
                     } else {
-                        scheduler.append_token(share.id);
+                        scheduler.append_token(place, share.id);
                     }
                 }
+                scheduler.remove_scheduled(ended);
             }
             prop_assert_eq!(scheduler.num_blocks_used(), 0);
         }

@@ -70,17 +70,6 @@ impl SchedulerOutput {
     pub(crate) fn blocks_of(&self, request: &ScheduledRequest) -> &[BlockId] {
         &self.block_ids[request.blocks.clone()]
     }
-
-    /// Length of the longest block table.
-    pub(crate) fn max_blocks(&self) -> usize {
-        let lengths = self.scheduled.iter().map(|request| request.blocks.len());
-        lengths.max().unwrap_or(0)
-    }
-
-    /// Requests of this step that get a next token.
-    pub(crate) fn num_sampled(&self) -> usize {
-        self.scheduled.iter().filter(|request| request.is_sampled).count()
-    }
 }
 
 impl ScheduledRequest {

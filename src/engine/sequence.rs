@@ -10,11 +10,12 @@
 
 use std::time::Instant;
 
+use crate::backend::Wanted;
 use crate::text::{Detokenizer, TextError};
 
 use super::output::Outbox;
 use super::request::{FinishReason, RequestError, Usage};
-use super::sampler::{LogitsError, Sampler, uniform};
+use super::sampler::{self, LogitsError, Row, Sampler, uniform};
 use super::sampling_params::SamplingParams;
 use super::shared::Slot;
 use super::stop::StopStrings;
@@ -33,6 +34,8 @@ pub(crate) struct Sequence {
     /// Most tokens to generate: the request's wish and the context's end.
     max_tokens: usize,
     params: SamplingParams,
+    /// How much of its logits the parameters need.
+    wanted: Wanted,
     seed: u64,
     /// Sorted: the request's own and, unless they are ignored, the model's.
     stop_token_ids: Vec<u32>,
@@ -82,6 +85,7 @@ impl Sequence {
             seed: params.seed.unwrap_or(parts.default_seed),
             stop_token_ids,
             stop_strings: StopStrings::new(&params.stop),
+            wanted: sampler::wanted(&params),
             params,
             detokenizer: parts.detokenizer,
             submitted_at: now,
@@ -93,6 +97,11 @@ impl Sequence {
     /// Prompt and generated tokens.
     pub(crate) fn token_ids(&self) -> &[u32] {
         &self.token_ids
+    }
+
+    /// How much of its logits is needed to choose a token.
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.wanted
     }
 
     fn num_generated(&self) -> usize {
@@ -122,9 +131,9 @@ impl Sequence {
     }
 
     /// Chooses the next token. The random number depends on the seed and the token's index alone.
-    pub(crate) fn sample(&self, sampler: &mut Sampler, logits: &[f32]) -> Result<u32, LogitsError> {
+    pub(crate) fn sample(&self, sampler: &mut Sampler, row: Row<'_>) -> Result<u32, LogitsError> {
         let token_idx = self.num_generated() as u64;
-        sampler.sample(logits, &self.params, || uniform(self.seed, token_idx))
+        sampler.sample(row, &self.params, || uniform(self.seed, token_idx))
     }
 
     /// Appends a token and its text; `Some` when the sequence ends with it.

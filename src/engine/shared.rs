@@ -5,12 +5,17 @@
 //! | [`Phase`] | whether new requests are taken; only ever moves forward |
 //! | [`Slot`] | one unfinished request's place; dropping it frees the place |
 //! | [`Alive`] | held by the engine thread; dropping it, even by a panic, says that the thread is gone |
+//! | [`Death`] | why it is gone when nobody told it to go; said once, and before any request is told |
 //!
 //! What this module deliberately does not do: it carries no request and no output.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::thread;
 
+use tokio::sync::watch;
+
+use super::death::Death;
 use super::stats::Counters;
 
 /// How far the engine is on its way to its end.
@@ -32,6 +37,7 @@ pub(crate) struct Shared {
     num_unfinished: AtomicUsize,
     phase: AtomicU8,
     is_gone: AtomicBool,
+    death: watch::Sender<Option<Death>>,
 }
 
 impl Shared {
@@ -52,6 +58,35 @@ impl Shared {
     /// Whether the engine thread runs.
     pub(crate) fn is_alive(&self) -> bool {
         !self.is_gone.load(Ordering::SeqCst)
+    }
+
+    /// Says that the engine dies, unless it did before.
+    pub(crate) fn die(&self, death: Death) {
+        self.is_gone.store(true, Ordering::SeqCst);
+        let is_first = self.death.send_if_modified(|slot| {
+            let is_first = slot.is_none();
+            slot.get_or_insert_with(|| death.clone());
+            is_first
+        });
+        if is_first {
+            tracing::error!(what = death.what, fate = ?death.fate, "the engine died: every request fails");
+        }
+    }
+
+    /// What the engine died of, if it did.
+    pub(crate) fn death(&self) -> Option<Death> {
+        self.death.borrow().clone()
+    }
+
+    /// Returns when the engine has died, and never if it does not.
+    pub(crate) async fn died(&self) -> Death {
+        let mut receiver = self.death.subscribe();
+        let death = receiver.wait_for(Option::is_some).await.ok().and_then(|death| death.clone());
+        match death {
+            Some(death) => death,
+            // It fails only when the sender is gone, which lives in this struct.
+            None => std::future::pending().await,
+        }
     }
 
     /// Requests that hold a place.
@@ -85,12 +120,16 @@ pub(crate) struct Alive(pub(crate) Arc<Shared>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.die(Death::of_panic());
+        }
         self.0.is_gone.store(true, Ordering::SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::death::Fate;
     use super::*;
 
     #[test]
@@ -102,6 +141,16 @@ mod tests {
         drop(first);
         assert!(shared.try_slot(2).is_some());
         assert_eq!(shared.num_unfinished(), 1);
+    }
+
+    #[test]
+    fn the_first_death_is_the_one_that_counts() {
+        let shared = Shared::default();
+        assert_eq!((shared.is_alive(), shared.death()), (true, None));
+        let lost = Death { what: "it smokes".into(), fate: Fate::Lost };
+        shared.die(lost.clone());
+        shared.die(Death::of_panic());
+        assert_eq!((shared.is_alive(), shared.death()), (false, Some(lost)));
     }
 
     #[test]

@@ -38,6 +38,8 @@ stats! {
     generation_tokens,
     /// Steps run.
     num_steps,
+    /// Launches of graphs; a step is one or more.
+    num_launches,
     /// Rows computed only to fill a bucket.
     padded_tokens,
     /// Graphs compiled since the process started.

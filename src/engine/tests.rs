@@ -1,10 +1,13 @@
 //! The engine as a whole, over the fake model.
 
+mod death;
+mod host_cost;
+
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use super::fake::{EOS, POISON, Script, engine, greedy};
+use super::fake::{DYNAMIC, EOS, POISON, SEPARATE, STATIC, Script, engine, greedy};
 use super::*;
 
 fn options() -> EngineOptions {
@@ -102,7 +105,7 @@ fn many_requests() -> Vec<Request> {
 
 #[test]
 fn greedy_output_is_what_the_model_says() {
-    let (engine, _) = engine(true, &Script::Hash, &options());
+    let (engine, _) = engine(&DYNAMIC, &Script::Hash, &options());
     for prompt in [&[65_u32][..], &[72, 101, 108, 108, 111], &[40; 60]] {
         let answer = read(engine.submit(request(prompt, greedy_params(1000))).unwrap());
         assert_eq!(answer.token_ids, greedy(&Script::Hash, prompt, 64 - prompt.len()));
@@ -114,7 +117,7 @@ fn greedy_output_is_what_the_model_says() {
 #[test]
 fn load_preemption_chunks_and_padding_change_no_answer() {
     let alone: Vec<Answer> = {
-        let (engine, _) = engine(true, &Script::Hash, &options());
+        let (engine, _) = engine(&DYNAMIC, &Script::Hash, &options());
         many_requests().into_iter().map(|r| read(engine.submit(r).unwrap())).collect()
     };
     for (request, answer) in many_requests().iter().zip(&alone) {
@@ -125,12 +128,11 @@ fn load_preemption_chunks_and_padding_change_no_answer() {
             assert_eq!(answer.token_ids, expected);
         }
     }
-    let mut num_preemptions = 0;
-    let mut padded_tokens = 0;
+    let (mut num_preemptions, mut padded_tokens, mut num_more_launches) = (0, 0, 0);
     for (max_num_seqs, max_num_batched_tokens, block_size, num_blocks) in
         [(8, 32, 4, 64), (24, 64, 4, 17), (5, 7, 3, 22), (1, 1, 64, 1), (24, 3, 1, 70)]
     {
-        for dynamic_shapes in [true, false] {
+        for capabilities in [DYNAMIC, STATIC, SEPARATE] {
             let options = EngineOptions {
                 max_num_seqs,
                 max_num_batched_tokens,
@@ -138,7 +140,7 @@ fn load_preemption_chunks_and_padding_change_no_answer() {
                 num_blocks,
                 ..options()
             };
-            let (engine, _) = engine(dynamic_shapes, &Script::Hash, &options);
+            let (engine, control) = engine(&capabilities, &Script::Hash, &options);
             let streams: Vec<ResponseStream> =
                 many_requests().into_iter().map(|r| engine.submit(r).unwrap()).collect();
             for (idx, (stream, expected)) in streams.into_iter().zip(&alone).enumerate() {
@@ -148,20 +150,28 @@ fn load_preemption_chunks_and_padding_change_no_answer() {
             let stats = engine.stats();
             num_preemptions += stats.num_preemptions;
             padded_tokens += stats.padded_tokens;
+            num_more_launches += stats.num_launches - stats.num_steps;
             let prompts: u64 =
                 many_requests().iter().map(|r| r.prompt_token_ids.len() as u64).sum();
             assert_eq!(stats.prompt_tokens, prompts, "recomputed tokens are not counted twice");
             let generated: usize = alone.iter().map(|answer| answer.token_ids.len()).sum();
             assert_eq!(stats.generation_tokens, generated as u64);
-            assert!(!dynamic_shapes || stats.padded_tokens == 0);
+            assert!(!capabilities.dynamic_shapes || stats.padded_tokens == 0);
+            let num_top_rows = control.num_top_rows.load(Ordering::SeqCst);
+            if capabilities == SEPARATE {
+                assert!(stats.num_launches >= stats.num_steps && num_top_rows > 0);
+            } else {
+                assert_eq!((stats.num_launches, num_top_rows), (stats.num_steps, 0));
+            }
         }
     }
     assert!(num_preemptions > 10 && padded_tokens > 10, "{num_preemptions} {padded_tokens}");
+    assert!(num_more_launches > 10, "no step held decodes and prefills: {num_more_launches}");
 }
 
 #[test]
 fn a_request_without_a_seed_gets_a_new_one_each_time() {
-    let (engine, _) = engine(true, &Script::Hash, &options());
+    let (engine, _) = engine(&DYNAMIC, &Script::Hash, &options());
     let params = SamplingParams { max_tokens: Some(30), ignore_eos: true, ..Default::default() };
     let answer = || read(engine.submit(request(&[65], params.clone())).unwrap()).token_ids;
     assert_ne!(answer(), answer());
@@ -169,7 +179,7 @@ fn a_request_without_a_seed_gets_a_new_one_each_time() {
 
 #[test]
 fn a_reader_that_goes_away_returns_its_blocks_within_one_step() {
-    let (engine, control) = engine(true, &Script::Hash, &options());
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options());
     let gate = control.gate();
     let params = SamplingParams { ignore_eos: true, ..greedy_params(60) };
     let stays = engine.submit(request(&[65], params.clone())).unwrap();
@@ -193,7 +203,7 @@ fn a_reader_that_goes_away_returns_its_blocks_within_one_step() {
 #[test]
 fn a_request_that_waits_can_be_cancelled_too() {
     let options = EngineOptions { max_num_seqs: 1, ..options() };
-    let (engine, control) = engine(true, &Script::Hash, &options);
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options);
     let gate = control.gate();
     let runs = engine.submit(request(&[65], greedy_params(20))).unwrap();
     drop(engine.submit(request(&[66], greedy_params(20))).unwrap());
@@ -206,7 +216,7 @@ fn a_request_that_waits_can_be_cancelled_too() {
 
 #[test]
 fn a_reader_that_does_not_read_stops_nobody_and_loses_nothing() {
-    let (engine, _) = engine(true, &Script::Hash, &options());
+    let (engine, _) = engine(&DYNAMIC, &Script::Hash, &options());
     let params = SamplingParams { ignore_eos: true, ..greedy_params(60) };
     let slow = engine.submit(request(&[65], params.clone())).unwrap();
     let fast = engine.submit(request(&[65], params)).unwrap();
@@ -218,7 +228,7 @@ fn a_reader_that_does_not_read_stops_nobody_and_loses_nothing() {
 
 #[test]
 fn a_failed_step_fails_its_requests_and_no_others() {
-    let (engine, control) = engine(true, &Script::Hash, &options());
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options());
     control.fails.store(true, Ordering::SeqCst);
     let answer = read(engine.submit(request(&[65], greedy_params(5))).unwrap());
     assert_eq!(answer.end.unwrap_err().to_string(), "the step failed: the device is on fire");
@@ -230,7 +240,7 @@ fn a_failed_step_fails_its_requests_and_no_others() {
 
 #[test]
 fn logits_that_are_no_numbers_fail_their_own_request_only() {
-    let (engine, control) = engine(true, &Script::Hash, &options());
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options());
     let gate = control.gate();
     let good = engine.submit(request(&[65, 66], greedy_params(20))).unwrap();
     let bad = engine.submit(request(&[65, POISON], greedy_params(20))).unwrap();
@@ -245,7 +255,7 @@ fn logits_that_are_no_numbers_fail_their_own_request_only() {
 
 #[test]
 fn a_panic_fails_everyone_and_the_engine_says_that_it_is_not_healthy() {
-    let (engine, control) = engine(true, &Script::Hash, &options());
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options());
     let gate = control.gate();
     let streams: Vec<_> =
         (0..12).map(|_| engine.submit(request(&[65], greedy_params(20))).unwrap()).collect();
@@ -255,6 +265,7 @@ fn a_panic_fails_everyone_and_the_engine_says_that_it_is_not_healthy() {
     for stream in streams {
         assert_eq!(read(stream).end, Err(RequestError::Stopped));
         assert!(!engine.is_healthy(), "whoever is told finds an engine that says so");
+        assert_eq!(engine.death(), Some(Death::of_panic()));
     }
     assert_eq!(engine.num_unfinished(), 0);
     let refused = engine.submit(request(&[65], greedy_params(1)));
@@ -265,7 +276,7 @@ fn a_panic_fails_everyone_and_the_engine_says_that_it_is_not_healthy() {
 #[test]
 fn shutdown_tells_everyone_and_may_be_called_again() {
     let options = EngineOptions { max_num_seqs: 2, ..options() };
-    let (engine, control) = engine(true, &Script::Hash, &options);
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options);
     let gate = control.gate();
     let streams: Vec<_> =
         (0..5).map(|_| engine.submit(request(&[65], greedy_params(50))).unwrap()).collect();
@@ -290,14 +301,14 @@ fn shutdown_tells_everyone_and_may_be_called_again() {
 
 #[test]
 fn an_idle_engine_can_be_shut_down() {
-    let (engine, _) = engine(true, &Script::Hash, &options());
+    let (engine, _) = engine(&DYNAMIC, &Script::Hash, &options());
     engine.shutdown();
     assert!(!engine.is_healthy());
 }
 
 #[test]
 fn draining_refuses_new_requests_and_finishes_old_ones() {
-    let (engine, control) = engine(true, &Script::Hash, &options());
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options());
     let gate = control.gate();
     let stream = engine.submit(request(&[65], greedy_params(10))).unwrap();
     engine.begin_drain();
@@ -312,7 +323,7 @@ fn draining_refuses_new_requests_and_finishes_old_ones() {
 
 #[test]
 fn the_last_handle_lets_the_engine_finish_and_go() {
-    let (engine, control) = engine(true, &Script::Hash, &options());
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options());
     let gate = control.gate();
     let stream = engine.submit(request(&[65], greedy_params(10))).unwrap();
     drop(engine);
@@ -325,7 +336,7 @@ fn the_last_handle_lets_the_engine_finish_and_go() {
 #[test]
 fn one_request_more_than_the_queue_holds_is_refused() {
     let options = EngineOptions { max_num_seqs: 2, max_num_queued_reqs: 3, ..options() };
-    let (engine, control) = engine(true, &Script::Hash, &options);
+    let (engine, control) = engine(&DYNAMIC, &Script::Hash, &options);
     let gate = control.gate();
     let submit = || engine.submit(request(&[65], greedy_params(4)));
     // Many callers at once: exactly as many get in as there is room for.
@@ -348,7 +359,7 @@ fn one_request_more_than_the_queue_holds_is_refused() {
 
 #[test]
 fn requests_that_can_never_be_served_are_refused() {
-    let (engine, _) = engine(true, &Script::Hash, &options());
+    let (engine, _) = engine(&DYNAMIC, &Script::Hash, &options());
     let refusal = |prompt: &[u32], params| engine.submit(request(prompt, params)).unwrap_err();
     assert_eq!(
         refusal(&[], greedy_params(1)).to_string(),
@@ -370,7 +381,7 @@ fn requests_that_can_never_be_served_are_refused() {
 
 /// What a model that writes `text` is heard to say.
 fn say(text: &str, params: SamplingParams) -> Answer {
-    let (engine, _) = engine(true, &Script::Text(text.as_bytes().to_vec()), &options());
+    let (engine, _) = engine(&DYNAMIC, &Script::Text(text.as_bytes().to_vec()), &options());
     read(engine.submit(request(&[65], params)).unwrap())
 }
 
@@ -419,7 +430,7 @@ fn text_ends_at_max_tokens_or_with_the_context() {
 
 #[test]
 fn deltas_never_cut_a_character_and_the_rest_comes_at_the_end() {
-    let (engine, _) = engine(true, &Script::Text("a中🙂".as_bytes().to_vec()), &options());
+    let (engine, _) = engine(&DYNAMIC, &Script::Text("a中🙂".as_bytes().to_vec()), &options());
     let mut stream = engine.submit(request(&[65], greedy_params(6))).unwrap();
     let mut text = String::new();
     while let Some(output) = stream.blocking_recv() {
@@ -434,9 +445,11 @@ fn deltas_never_cut_a_character_and_the_rest_comes_at_the_end() {
 
 #[test]
 fn graphs_are_counted_for_whoever_loads_them() {
-    let (engine, _) = engine(true, &Script::Hash, &options());
+    let (engine, _) = engine(&DYNAMIC, &Script::Hash, &options());
     engine.count_graphs(2, 3);
     let stats = engine.stats();
     assert_eq!((stats.graphs_compiled, stats.graphs_from_cache), (2, 3));
     assert_eq!((stats.num_kv_blocks, stats.compiles_after_ready), (64, 0));
+    engine.count_late_compile();
+    assert_eq!(engine.stats().compiles_after_ready, 1);
 }

@@ -44,6 +44,8 @@ pub(crate) enum ApiError {
     Draining,
     #[error("the engine has stopped")]
     EngineStopped,
+    #[error("the device failed and the server is restarting; try again later")]
+    EngineDied,
     #[error("internal error; the server's log has the details under this request's x-request-id")]
     Internal,
 }
@@ -80,6 +82,7 @@ impl ApiError {
     pub(crate) fn from_request(error: &RequestError) -> Self {
         match error {
             RequestError::Stopped => Self::EngineStopped,
+            RequestError::Died(_) => Self::EngineDied,
             RequestError::Execution(detail) => {
                 tracing::error!(detail, "a request failed in the engine");
                 Self::Internal
@@ -112,6 +115,9 @@ impl ApiError {
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("draining")),
             Self::EngineStopped => {
                 (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("engine_stopped"))
+            }
+            Self::EngineDied => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("engine_died"))
             }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", None),
         }
@@ -147,7 +153,7 @@ impl ApiError {
             Self::MethodNotAllowed { allow, .. } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
-            Self::Overloaded { .. } | Self::Draining | Self::EngineStopped => {
+            Self::Overloaded { .. } | Self::Draining | Self::EngineStopped | Self::EngineDied => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

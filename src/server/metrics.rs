@@ -214,6 +214,7 @@ impl Page {
         self.one(&names::PROMPT_TOKENS, stats.prompt_tokens);
         self.one(&names::GENERATION_TOKENS, stats.generation_tokens);
         self.one(&names::STEPS, stats.num_steps);
+        self.one(&names::LAUNCHES, stats.num_launches);
         self.one(&names::PADDED_TOKENS, stats.padded_tokens);
         self.one(&names::GRAPHS_COMPILED, stats.graphs_compiled);
         self.one(&names::GRAPHS_FROM_CACHE, stats.graphs_from_cache);

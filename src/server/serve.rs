@@ -1,11 +1,15 @@
 //! Accepting connections, and stopping without losing an answer.
 //!
 //! ```text
-//!            shutdown             no ticket is out, or drain_timeout
+//!            shutdown, or the
+//!            engine's death       no ticket is out, or drain_timeout
 //! serving ------------> draining ----------------------------------> stopping ---> returned
 //! accepts, answers      accepts, answers health and metrics;          port closed, engine
 //!                       completions: 503                              shut down, last bytes sent
 //! ```
+//!
+//! When the engine dies there is nothing left to wait for but the last bytes of answers that have
+//! failed: the drain is then short, so that a supervisor can start the next process.
 //!
 //! A connection costs a task and a file descriptor, both bounded. Accepting never ends: an error
 //! such as "too many open files" waits a moment and tries again.
@@ -33,6 +37,8 @@ use super::{ServerOptions, ServerState};
 
 /// How long connections may take for their last bytes once nothing is left to answer.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// How long answers may take to be read to their end once the engine has died.
+const DEATH_GRACE: Duration = Duration::from_secs(5);
 /// First and longest pause after a failed accept.
 const ACCEPT_BACKOFF: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 /// Told to a connection above the limit, without reading from it.
@@ -42,10 +48,11 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"error\":{\"message\":\"too many connections; try again later\",\
     \"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}";
 
-/// Serves until `shutdown` completes, then drains and returns.
+/// Serves until `shutdown` completes or the engine dies, then drains and returns.
 ///
 /// While draining, `/health/ready` and completions answer 503; requests that were accepted before
-/// go on for at most [`ServerOptions::drain_timeout`].
+/// go on for at most [`ServerOptions::drain_timeout`]. After a death, which
+/// [`EngineHandle::death`](crate::engine::EngineHandle::death) tells, they have failed already.
 ///
 /// # Errors
 /// The listener has no address any more; everything else is survived.
@@ -59,6 +66,8 @@ pub async fn serve(
     tokio::select! {
         never = connections.accept_from(&listener) => match never {},
         () = shutdown => {}
+        // It has been logged where it happened.
+        _ = state.engine().died() => {}
     }
 
     state.begin_drain();
@@ -67,21 +76,45 @@ pub async fn serve(
     tracing::info!(unfinished = state.engine().num_unfinished(), "draining");
     tokio::select! {
         never = connections.accept_from(&listener) => match never {},
-        drained = timeout(drain_timeout, state.all_tickets_returned()) => if drained.is_err() {
+        drained = drained(&state) => if !drained {
             let unfinished = state.engine().num_unfinished();
             tracing::warn!(unfinished, ?drain_timeout, "the drain took too long, requests are cut");
         }
     }
 
     drop(listener);
-    let engine = state.engine().clone();
-    // It may wait for a step to end; what panics there has no caller left to tell.
-    if let Err(error) = tokio::task::spawn_blocking(move || engine.shutdown()).await {
-        tracing::error!(%error, "stopping the engine failed");
-    }
+    stop_engine(&state).await;
     connections.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for the engine's end; not for long when it is dead, for its device may not let it go.
+async fn stop_engine(state: &ServerState) {
+    let engine = state.engine().clone();
+    let is_dead = engine.death().is_some();
+    // It may wait for a step to end.
+    let stopping = tokio::task::spawn_blocking(move || engine.shutdown());
+    let patience = if is_dead { DEATH_GRACE } else { Duration::MAX };
+    match timeout(patience, stopping).await {
+        Ok(Ok(())) => {}
+        // What panics there has no caller left to tell.
+        Ok(Err(error)) => tracing::error!(%error, "stopping the engine failed"),
+        Err(_) => tracing::warn!(?patience, "the dead engine's thread does not end, it is left"),
+    }
+}
+
+/// Waits for the last answer; `false` when it takes too long.
+async fn drained(state: &ServerState) -> bool {
+    let all_returned = state.all_tickets_returned();
+    let long_after_death = async {
+        state.engine().died().await;
+        tokio::time::sleep(DEATH_GRACE).await;
+    };
+    tokio::select! {
+        drained = timeout(state.options().drain_timeout, all_returned) => drained.is_ok(),
+        () = long_after_death => false,
+    }
 }
 
 /// All open connections.
@@ -198,7 +231,93 @@ async fn answer(
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net;
+    use std::sync::atomic::Ordering;
+
+    use super::super::About;
     use super::*;
+    use crate::backend::DeviceFate;
+    use crate::engine::fake::{self, Script};
+    use crate::engine::{EngineOptions, Fate};
+
+    /// Sends a request.
+    fn ask(address: net::SocketAddr, method: &str, path: &str, body: &str) -> net::TcpStream {
+        let mut stream = net::TcpStream::connect(address).unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    /// The answer to its end.
+    fn rest(mut stream: net::TcpStream) -> String {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// A server whose engine dies, by a panic or with its device, while it answers: what the
+    /// running answer ends with, what health says meanwhile, and what the engine died of.
+    fn dies(fate: Option<DeviceFate>) -> (String, String, Fate) {
+        let options = EngineOptions {
+            max_model_len: 64,
+            max_num_seqs: 4,
+            max_num_batched_tokens: 32,
+            block_size: 4,
+            num_blocks: 64,
+            max_num_queued_reqs: 4,
+        };
+        let (engine, control) = fake::engine(&fake::DYNAMIC, &Script::Hash, &options);
+        let state = ServerState::new(
+            engine.clone(),
+            fake::tokenizer(),
+            None,
+            // Far longer than the test may take.
+            ServerOptions { drain_timeout: Duration::from_mins(50), ..ServerOptions::new("fake") },
+            About::default(),
+        );
+        // One more ticket keeps the drain from ending before health was asked.
+        let ticket = state.admit().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = runtime.spawn(serve(listener, state, std::future::pending()));
+
+        let gate = control.gate();
+        let body = r#"{"model":"fake","prompt":"a","stream":true,"ignore_eos":true}"#;
+        let mut stream = ask(address, "POST", "/v1/completions", body);
+        gate.send(()).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        *control.dies.lock().unwrap() = fate;
+        control.panics.store(fate.is_none(), Ordering::SeqCst);
+        drop(gate);
+        let answer = rest(stream);
+        let health = rest(ask(address, "GET", "/health", ""));
+        drop(ticket);
+        runtime.block_on(server).unwrap().unwrap();
+        (answer, health, engine.death().unwrap().fate)
+    }
+
+    #[test]
+    fn a_server_whose_engine_dies_tells_everyone_and_ends() {
+        for (how, code, expected) in [
+            (Some(DeviceFate::Restart), "engine_died", Fate::Restart),
+            (Some(DeviceFate::Lost), "engine_died", Fate::Lost),
+            (None, "engine_stopped", Fate::Restart),
+        ] {
+            let (answer, health, fate) = dies(how);
+            assert!(answer.contains(&format!(r#""code":"{code}""#)), "{answer}");
+            assert!(!answer.contains("[DONE]") && !answer.contains("does not answer"), "{answer}");
+            assert!(health.starts_with("HTTP/1.1 503"), "{health}");
+            assert_eq!(fate, expected);
+        }
+    }
 
     #[test]
     fn the_refusal_of_a_connection_is_a_whole_answer() {
