@@ -199,12 +199,48 @@ pub struct Environment {
     pub no_color: bool,
     /// `ASCEND_HOME_PATH`, then `ASCEND_TOOLKIT_HOME`: where CANN is installed.
     pub ascend_homes: Vec<PathBuf>,
+    /// `ASCEND_CUSTOM_OPP_PATH`: packages of operators that come before CANN's own.
+    pub ascend_operators: Vec<PathBuf>,
+    /// `ASCEND_PROCESS_LOG_PATH`: where CANN writes its logs.
+    pub ascend_log_path: Option<PathBuf>,
+    /// `ASCEND_WORK_PATH`: where CANN writes logs and more, unless the one above is set.
+    pub ascend_work_path: Option<PathBuf>,
+    /// Variables that CANN's compiler gets to see, by name, of those that are set.
+    pub ascend_compiler: Vec<(OsString, OsString)>,
+    /// The user's home folder.
+    pub home: Option<PathBuf>,
 }
+
+/// Variables that the compiler's programs are found and run with. Nothing that changes what it
+/// makes of a graph, unless the cache's key sees it, too.
+const COMPILER_VARIABLES: &[&str] = &[
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "LANG",
+    "LC_ALL",
+    "ASCEND_OPP_PATH",
+    "ASCEND_AICPU_PATH",
+    "ASCEND_CUSTOM_OPP_PATH",
+    "ASCEND_GLOBAL_LOG_LEVEL",
+    "TOOLCHAIN_HOME",
+    "MAX_COMPILE_CORE_NUMBER",
+    "TE_PARALLEL_COMPILER",
+];
+/// What the variables of a simulated toolkit begin with.
+const SIMULATOR_PREFIX: &str = "CANN_SIM_";
 
 impl Environment {
     /// The environment of this process.
     pub fn of_process() -> Self {
-        Self::from_lookup(|name| std::env::var_os(name), std::env::home_dir())
+        let mut environment =
+            Self::from_lookup(|name| std::env::var_os(name), std::env::home_dir());
+        let is_simulator = |name: &OsStr| name.to_string_lossy().starts_with(SIMULATOR_PREFIX);
+        environment
+            .ascend_compiler
+            .extend(std::env::vars_os().filter(|(name, _)| is_simulator(name)));
+        environment
     }
 
     /// An environment in which `lookup` gives the value of a variable, and `home` is the user's
@@ -218,6 +254,16 @@ impl Environment {
                 .into_iter()
                 .filter_map(|name| lookup(name).map(PathBuf::from))
                 .collect(),
+            ascend_operators: lookup("ASCEND_CUSTOM_OPP_PATH")
+                .map(|value| paths(&value))
+                .unwrap_or_default(),
+            ascend_log_path: lookup("ASCEND_PROCESS_LOG_PATH").map(PathBuf::from),
+            ascend_work_path: lookup("ASCEND_WORK_PATH").map(PathBuf::from),
+            ascend_compiler: COMPILER_VARIABLES
+                .iter()
+                .filter_map(|name| Some((OsString::from(name), lookup(name)?)))
+                .collect(),
+            home: home.clone().filter(|path| !path.as_os_str().is_empty()),
             cache_root: cache_root(lookup, home),
         }
     }
@@ -248,6 +294,11 @@ fn cache_root(lookup: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) 
     let xdg = || lookup("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || home.filter(|path| path.is_absolute()).map(|path| path.join(".cache"));
     own.or_else(|| Some(xdg().or_else(home)?.join("cairn")))
+}
+
+/// The paths of a list with colons, without empty ones.
+fn paths(list: &OsStr) -> Vec<PathBuf> {
+    std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect()
 }
 
 /// Whether a switch is on: anything but `0`, `false`, `no` and `off`.
@@ -317,6 +368,34 @@ mod tests {
     fn no_color_counts_only_when_it_says_something() {
         assert!(environment(&[("NO_COLOR", "0")], None).no_color);
         assert!(!environment(&[("NO_COLOR", "")], None).no_color);
+    }
+
+    #[test]
+    fn the_compiler_sees_its_own_variables_only() {
+        let variables = [
+            ("PATH", "/bin"),
+            ("PYTHONPATH", ""),
+            ("ASCEND_OPP_PATH", "/opp"),
+            ("TUNE_BANK_PATH", "/bank"),
+            ("CAIRN_MODEL", "m"),
+        ];
+        let found = environment(&variables, None).ascend_compiler;
+        let expected = [("PATH", "/bin"), ("ASCEND_OPP_PATH", "/opp")];
+        assert_eq!(found, expected.map(|(name, value)| (name.into(), value.into())));
+    }
+
+    #[test]
+    fn packages_of_operators_are_a_list_and_logs_have_two_places() {
+        let variables = [
+            ("ASCEND_CUSTOM_OPP_PATH", "/a::/b:"),
+            ("ASCEND_PROCESS_LOG_PATH", "/log"),
+            ("ASCEND_WORK_PATH", ""),
+        ];
+        let environment = environment(&variables, Some("/home/ada"));
+        assert_eq!(environment.ascend_operators, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(environment.ascend_log_path, Some("/log".into()));
+        assert_eq!(environment.ascend_work_path, None);
+        assert_eq!(environment.home, Some("/home/ada".into()));
     }
 
     #[test]

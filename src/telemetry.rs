@@ -205,6 +205,11 @@ pub const REQUEST_GENERATION_TOKENS: Metric = Metric::histogram(
 );
 /// Steps.
 pub const STEPS: Metric = Metric::counter("cairn_steps_total", "Steps run.");
+/// Launches.
+pub const LAUNCHES: Metric = Metric::counter(
+    "cairn_launches_total",
+    "Launches of graphs; a step is one, or several where a device runs decodes and prefills apart.",
+);
 /// Rows that only fill a bucket.
 pub const PADDED_TOKENS: Metric = Metric::counter(
     "cairn_padded_tokens_total",

@@ -59,7 +59,8 @@ fn usage_error(args: &[&str]) -> String {
 
 #[test]
 fn every_command_has_help() {
-    for command in ["", "generate", "serve", "warmup", "bench", "bench latency", "pull", "inspect"]
+    for command in
+        ["", "generate", "serve", "warmup", "bench", "bench latency", "pull", "inspect", "doctor"]
     {
         let mut args: Vec<&str> = command.split_whitespace().collect();
         args.push("--help");

@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::boot::{self, Booted};
-use super::failure::{Hint, Outcome};
+use super::failure::{self, Hint, Outcome};
 use super::generate::tokens_per_second;
 use super::model_args::ModelArgs;
 use super::output::Table;
@@ -106,7 +106,8 @@ fn latency(args: &LatencyArgs, context: &Context) -> anyhow::Result<Outcome> {
     let config = args.model.engine_config(context)?;
     let booted = boot::boot(&config, &*context.progress)?;
     check_lengths(args, booted.report.max_model_len)?;
-    let results = measure(args, &booted, &*context.progress)?;
+    let results = measure(args, &booted, &*context.progress)
+        .map_err(|error| failure::with_death(error, &booted.engine))?;
     if args.json {
         output::write_json(&to_json(args, &config, &booted, &results))?;
     } else {

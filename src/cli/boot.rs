@@ -2,14 +2,16 @@
 //! `warmup`.
 //!
 //! ```text
-//! open model -> tokenizer -> plan memory -> graphs (build, prepare) -> executables (cache | compile)
-//!            -> place weights and KV cache -> start the engine
+//! open model -> tokenizer -> plan memory -> graphs (build, prepare) -> artifacts (cache | compile)
+//!            -> load -> place weights and KV cache -> start the engine
 //! ```
 //!
-//! `warmup` stops after the executables; so what it compiled is exactly what the others look for.
+//! `warmup` stops after the artifacts; so what it compiled is exactly what the others look for.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -18,13 +20,14 @@ use cairn_graph_cache::{GraphCache, Origin};
 use super::failure::Hint as _;
 use super::progress::{Amount, Progress, Silent};
 use super::values::display_bytes;
-use crate::backend::compile::{Compiler, Prepared};
-use crate::backend::{Backend, Executable, StateSpec, Weight, null::NullBackend};
+use crate::backend::compile::{Built, Compiler, Prepared};
+use crate::backend::null::NullBackend;
+use crate::backend::{Backend, Capabilities, Executable, StateSpec, Weight};
 use crate::build_info;
 use crate::config::{BackendKind, DTypeChoice, EngineConfig};
 use crate::engine::{self, Bucket, EngineHandle, EngineOptions, LoadedModel};
-use crate::ir::Graph;
-use crate::model::{Model, WeightPolicy};
+use crate::ir::{DType, Graph};
+use crate::model::{Model, ModelError, Precision, WeightPolicy};
 use crate::text::{ChatTemplate, GgufVocab, Tokenizer};
 use crate::weights::{GgufMetadata, Optional as _};
 
@@ -82,8 +85,10 @@ pub struct WarmupGraph {
     pub key: String,
     /// Where it came from.
     pub state: GraphState,
-    /// Time to compile or load it.
+    /// Time to compile or find it.
     pub time: Duration,
+    /// Of a missing one, how it differs from the nearest that is there.
+    pub reason: Option<String>,
 }
 
 /// Where a graph came from.
@@ -114,12 +119,11 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     ledger.phase("model");
     let (tokenizer, chat_template) = open_text(&config.model, &model)?;
     ledger.phase("tokenizer");
-    let plan = Plan::new(config, &model)?;
+    let plan = Plan::new(config, &model, Purpose::Run)?;
     let prepared = plan.prepare()?;
     ledger.phase("graphs");
     drop(task);
 
-    let task = progress.begin("loading graphs", Amount::Items(prepared.len() as u64));
     let mut report = BootReport {
         model_name: model_name(&config.model),
         architecture: model.config().architecture.to_string(),
@@ -127,20 +131,7 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
         max_model_len: plan.options.max_model_len,
         ..BootReport::default()
     };
-    let mut executables: Vec<(Bucket, Box<dyn Executable>)> = Vec::new();
-    for (idx, (bucket, prepared)) in prepared.iter().enumerate() {
-        let compiled = plan
-            .compiler
-            .executable(prepared)
-            .with_context(|| format!("compiling graph `{}`", prepared.name))?;
-        match compiled.origin {
-            Origin::Cache => report.graphs_from_cache += 1,
-            Origin::Compiled => report.graphs_compiled += 1,
-        }
-        executables.push((bucket.clone(), compiled.executable));
-        task.advance_to(idx as u64 + 1);
-    }
-    drop(task);
+    let executables = plan.executables(&prepared, &mut report, progress)?;
     ledger.phase("executables");
 
     let task = progress.begin("placing the weights", Amount::Unknown);
@@ -176,38 +167,31 @@ pub(crate) fn warmup(
     let model = open_model(config)?;
     // A deployment whose tokenizer is broken does not start: better now than there.
     open_text(&config.model, &model)?;
-    let plan = Plan::new(config, &model)?;
+    let plan = Plan::new(config, &model, Purpose::Compile)?;
     let prepared = plan.prepare()?;
     drop(task);
 
-    let task = progress.begin("compiling graphs", Amount::Items(prepared.len() as u64));
-    let mut graphs = Vec::new();
-    for (idx, (_, prepared)) in prepared.iter().enumerate() {
-        let started = Instant::now();
-        let state = if verify_only {
-            if plan.compiler.is_cached(prepared) {
-                GraphState::FromCache
-            } else {
-                GraphState::Missing
-            }
-        } else {
-            let compiled = plan.compiler.executable(prepared);
-            let compiled =
-                compiled.with_context(|| format!("compiling graph `{}`", prepared.name))?;
-            match compiled.origin {
+    let graphs = if verify_only {
+        prepared.iter().map(|(_, prepared)| plan.look_for(prepared)).collect()
+    } else {
+        let built = plan.artifacts(&prepared, progress)?;
+        let graph = |((_, prepared), built): (&(Bucket, Prepared), &Built)| {
+            let state = match built.origin {
                 Origin::Cache => GraphState::FromCache,
                 Origin::Compiled => GraphState::Compiled,
-            }
+            };
+            WarmupGraph::new(prepared, state, built.elapsed)
         };
-        graphs.push(WarmupGraph {
-            bucket: prepared.name.clone(),
-            key: prepared.fields.key().to_string(),
-            state,
-            time: started.elapsed(),
-        });
-        task.advance_to(idx as u64 + 1);
-    }
+        prepared.iter().zip(&built).map(graph).collect()
+    };
     Ok(WarmupReport { graphs })
+}
+
+impl WarmupGraph {
+    fn new(prepared: &Prepared, state: GraphState, time: Duration) -> Self {
+        let key = prepared.fields.key().to_string();
+        Self { bucket: prepared.name.clone(), key, state, time, reason: None }
+    }
 }
 
 /// The text form of the largest graph, as the backend gets it.
@@ -215,9 +199,43 @@ pub(crate) fn graph_text(config: &EngineConfig) -> anyhow::Result<String> {
     // Looking at a graph leaves no folders behind.
     let config = EngineConfig { graph_cache: None, ..config.clone() };
     let model = open_model(&config)?;
-    let prepared = Plan::new(&config, &model)?.prepare()?;
+    let prepared = Plan::new(&config, &model, Purpose::Inspect)?.prepare()?;
     let (_, largest) = prepared.last().context("no graph to run")?;
     Ok(largest.graph.to_string())
+}
+
+/// What a graph becomes on Ascend.
+#[cfg(feature = "ascend")]
+pub(crate) struct AscendGraph {
+    /// Name of its bucket.
+    pub(crate) bucket: String,
+    /// The text form of the graph that is lowered.
+    pub(crate) text: String,
+    /// What it is lowered to.
+    pub(crate) lowered: crate::backend::ascend::Lowered,
+}
+
+/// What all graphs of a deployment become on Ascend, smallest first; `cann` is the release where no
+/// toolkit is installed.
+#[cfg(feature = "ascend")]
+pub(crate) fn ascend_graphs(
+    config: &EngineConfig,
+    cann: Option<&str>,
+) -> anyhow::Result<Vec<AscendGraph>> {
+    let config = EngineConfig { graph_cache: None, ..config.clone() };
+    let cann = cann.map(str::parse).transpose()?;
+    let backend = Arc::new(super::ascend::open(&config, Purpose::Inspect, cann)?);
+    let model = open_model(&config)?;
+    let plan = Plan::with_backend(&config, &model, Arc::<_>::clone(&backend) as Arc<dyn Backend>)?;
+    plan.prepare()?
+        .into_iter()
+        .map(|(_, prepared)| {
+            let lowered = backend.lower(&prepared.graph);
+            let lowered = lowered.with_context(|| format!("lowering graph `{}`", prepared.name))?;
+            let text = prepared.graph.to_string();
+            Ok(AscendGraph { bucket: prepared.name, text, lowered })
+        })
+        .collect()
 }
 
 /// Names and durations of the phases so far.
@@ -248,8 +266,27 @@ fn open_model(config: &EngineConfig) -> anyhow::Result<Model> {
         DTypeChoice::F16 => WeightPolicy::F16,
         DTypeChoice::BF16 => WeightPolicy::BF16,
     };
-    Model::open(&config.model, policy)
-        .with_context(|| format!("loading model `{}`", config.model.display()))
+    let open = || -> Result<Model, ModelError> {
+        let model = Model::open(&config.model, policy)?;
+        match config.backend {
+            BackendKind::Cpu | BackendKind::Null => Ok(model),
+            BackendKind::Ascend => {
+                let dtype = ascend_dtype(config.dtype, model.stored_dtype()?);
+                Ok(model.with_precision(Precision::uniform(dtype)))
+            }
+        }
+    };
+    open().with_context(|| format!("loading model `{}`", config.model.display()))
+}
+
+/// The type that a model is computed in on Ascend, which multiplies only equal types and knows no
+/// block-quantised ones: those become f32, in which nothing of them is lost.
+fn ascend_dtype(choice: DTypeChoice, stored: DType) -> DType {
+    match (choice, stored) {
+        (DTypeChoice::BF16, _) | (DTypeChoice::Auto, DType::BF16) => DType::BF16,
+        (DTypeChoice::F16, _) | (DTypeChoice::Auto, DType::F16) => DType::F16,
+        (DTypeChoice::F32 | DTypeChoice::Auto, _) => DType::F32,
+    }
 }
 
 fn model_name(path: &Path) -> String {
@@ -301,7 +338,18 @@ fn gguf_vocab(metadata: &GgufMetadata) -> anyhow::Result<GgufVocab> {
     })
 }
 
-fn open_backend(config: &EngineConfig) -> anyhow::Result<Arc<dyn Backend>> {
+/// What a backend is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Running graphs.
+    Run,
+    /// Compiling them.
+    Compile,
+    /// Looking at them.
+    Inspect,
+}
+
+fn open_backend(config: &EngineConfig, purpose: Purpose) -> anyhow::Result<Arc<dyn Backend>> {
     match config.backend {
         #[cfg(feature = "cpu")]
         BackendKind::Cpu => {
@@ -314,22 +362,13 @@ fn open_backend(config: &EngineConfig) -> anyhow::Result<Arc<dyn Backend>> {
             bail!("this build has no cpu backend: it was built without that feature")
         }
         BackendKind::Null => Ok(Arc::new(NullBackend { dynamic_shapes: !config.static_shapes })),
-        BackendKind::Ascend => Err(no_ascend()).hint("use `--backend cpu`"),
+        #[cfg(feature = "ascend")]
+        BackendKind::Ascend => Ok(Arc::new(super::ascend::open(config, purpose, None)?)),
+        #[cfg(not(feature = "ascend"))]
+        BackendKind::Ascend => {
+            bail!("this build has no ascend backend: it was built without that feature")
+        }
     }
-}
-
-/// Why the ascend backend is not to be had: what is found of CANN, and what is missing here.
-#[cfg(feature = "ascend")]
-fn no_ascend() -> anyhow::Error {
-    match crate::backend::ascend::probe(&crate::config::Environment::of_process().ascend_homes) {
-        Ok(found) => anyhow::anyhow!("{found}, but this version cannot run models on it yet"),
-        Err(error) => anyhow::Error::new(error).context("the ascend backend needs CANN"),
-    }
-}
-
-#[cfg(not(feature = "ascend"))]
-fn no_ascend() -> anyhow::Error {
-    anyhow::anyhow!("this build has no ascend backend: it was built without that feature")
 }
 
 /// Everything decided before anything is compiled.
@@ -342,10 +381,17 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(config: &EngineConfig, model: &Model) -> anyhow::Result<Self> {
-        let backend = open_backend(config)?;
+    fn new(config: &EngineConfig, model: &Model, purpose: Purpose) -> anyhow::Result<Self> {
+        Self::with_backend(config, model, open_backend(config, purpose)?)
+    }
+
+    fn with_backend(
+        config: &EngineConfig,
+        model: &Model,
+        backend: Arc<dyn Backend>,
+    ) -> anyhow::Result<Self> {
         let graph = model.graph(config.block_size()).context("building the graph")?;
-        let options = engine_options(config, model, &graph)?;
+        let options = engine_options(config, model, &graph, &backend.capabilities(&graph))?;
         let states = states(&graph, &options)?;
         let producer = format!("cairn {} ({})", build_info::VERSION, build_info::GIT_REVISION);
         let cache = match &config.graph_cache {
@@ -358,8 +404,7 @@ impl Plan {
 
     /// One graph per bucket, ready for its key to be looked up.
     fn prepare(&self) -> anyhow::Result<Vec<(Bucket, Prepared)>> {
-        let is_dynamic = self.backend.capabilities(&self.graph).dynamic_shapes;
-        engine::plan(is_dynamic, &self.options)
+        engine::plan(&self.backend.capabilities(&self.graph), &self.options)
             .into_iter()
             .map(|bucket| {
                 let bound = bucket.bindings(&self.options);
@@ -368,6 +413,85 @@ impl Plan {
                 Ok((bucket, prepared))
             })
             .collect()
+    }
+
+    /// The artifacts of all graphs, several compiled at a time where the backend says so. The first
+    /// failure ends it; what was compiled until then stays in the cache.
+    fn artifacts(
+        &self,
+        prepared: &[(Bucket, Prepared)],
+        progress: &dyn Progress,
+    ) -> anyhow::Result<Vec<Built>> {
+        let task = progress.begin("compiling graphs", Amount::Items(prepared.len() as u64));
+        let jobs =
+            self.backend.capabilities(&self.graph).compile_jobs.clamp(1, prepared.len().max(1));
+        let (next, num_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let built: Mutex<Vec<Option<anyhow::Result<Built>>>> =
+            Mutex::new(prepared.iter().map(|_| None).collect());
+        let work = || {
+            while let Some((idx, (_, prepared))) = Some(next.fetch_add(1, Ordering::Relaxed))
+                .and_then(|idx| Some((idx, prepared.get(idx)?)))
+            {
+                let result = self.compiler.artifact(prepared);
+                let result = result.with_context(|| format!("compiling graph `{}`", prepared.name));
+                if result.is_err() {
+                    next.store(usize::MAX / 2, Ordering::Relaxed);
+                }
+                built.lock().unwrap_or_else(PoisonError::into_inner)[idx] = Some(result);
+                task.advance_to(num_done.fetch_add(1, Ordering::Relaxed) as u64 + 1);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..jobs {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut built = built.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // The failure first: those after it were never begun.
+        if let Some(failed) = built.iter_mut().find(|result| matches!(result, Some(Err(_)))) {
+            failed.take().transpose()?;
+        }
+        built.into_iter().map(|result| result.context("a graph was not compiled")?).collect()
+    }
+
+    /// The loaded graphs, compiled where they are missing. The largest is loaded first: what does
+    /// not fit shows at once.
+    fn executables(
+        &self,
+        prepared: &[(Bucket, Prepared)],
+        report: &mut BootReport,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<Vec<(Bucket, Box<dyn Executable>)>> {
+        let built = self.artifacts(prepared, progress)?;
+        let task = progress.begin("loading graphs", Amount::Items(prepared.len() as u64));
+        let mut executables = Vec::new();
+        for ((bucket, prepared), built) in prepared.iter().zip(&built).rev() {
+            let (executable, origin) = self
+                .compiler
+                .load(prepared, built)
+                .with_context(|| format!("loading graph `{}`", prepared.name))?;
+            match origin {
+                Origin::Cache => report.graphs_from_cache += 1,
+                Origin::Compiled => report.graphs_compiled += 1,
+            }
+            executables.push((bucket.clone(), executable));
+            task.advance_to(executables.len() as u64);
+        }
+        executables.reverse();
+        Ok(executables)
+    }
+
+    /// Whether a graph is there, and if not, why.
+    fn look_for(&self, prepared: &Prepared) -> WarmupGraph {
+        let started = Instant::now();
+        let state = if self.compiler.is_cached(prepared) {
+            GraphState::FromCache
+        } else {
+            GraphState::Missing
+        };
+        let reason = (state == GraphState::Missing).then(|| self.compiler.miss(prepared)).flatten();
+        WarmupGraph { reason, ..WarmupGraph::new(prepared, state, started.elapsed()) }
     }
 
     fn kv_cache_bytes(&self) -> u64 {
@@ -394,7 +518,16 @@ fn engine_options(
     config: &EngineConfig,
     model: &Model,
     graph: &Graph,
+    capabilities: &Capabilities,
 ) -> anyhow::Result<EngineOptions> {
+    let (block_size, multiple) = (config.block_size(), capabilities.block_size_multiple);
+    if !block_size.is_multiple_of(multiple) {
+        let name = config.backend.name();
+        return Err(anyhow::anyhow!(
+            "`--block-size` is {block_size}, but the {name} backend takes multiples of {multiple}"
+        ))
+        .hint(format!("leave it out, or use `--block-size {multiple}`"));
+    }
     let limit = model.config().max_position_embeddings;
     if let Some(len) = config.max_model_len
         && len > limit
@@ -438,5 +571,12 @@ fn engine_options(
     let max_model_len = config.max_model_len.unwrap_or_else(|| limit.min(affordable_tokens));
     let useful = blocks_of(max_model_len).saturating_mul(config.max_num_seqs as u64);
     let num_blocks = affordable.min(useful).min(i32::MAX as u64 / config.block_size() as u64);
+    let num_blocks = rounded_down(num_blocks, capabilities.num_blocks_step as u64)
+        .max(num_blocks.min(blocks_of(max_model_len)));
     Ok(EngineOptions { max_model_len, num_blocks: num_blocks as usize, ..one_block })
+}
+
+/// To a multiple of `step`, unless there is none but 0.
+const fn rounded_down(value: u64, step: u64) -> u64 {
+    if value < step { value } else { value - value % step }
 }

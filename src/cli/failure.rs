@@ -11,6 +11,17 @@
 //! | [`Usage`] | an error in what was typed that only shows once all of it is known |
 //! | [`Hint`] | adds the way out to an error, wherever in its chain |
 //!
+//! | Exit code | Meaning |
+//! | --- | --- |
+//! | 0 | all was done |
+//! | 1 | it failed |
+//! | 2 | what was typed cannot be |
+//! | 3 | the device is in an unknown state, or the engine panicked: restart the process |
+//! | 4 | the device or a link to it is broken: a restart alone does not help |
+//! | 130 | Ctrl-C ended it early, in good order |
+//!
+//! A supervisor that restarts on 3 and calls somebody on 4 does the right thing.
+//!
 //! What this module deliberately does not do: it does not guess hints from messages. Who makes an
 //! error knows the way out, or there is none.
 
@@ -24,10 +35,15 @@ use clap::{Arg, Command};
 
 use super::models::ModelError;
 use super::output::{self, StdoutClosed};
+use crate::backend::compile::CompileError;
+use crate::backend::{BackendError, DeviceFate};
 use crate::config;
+use crate::engine::{Death, EngineHandle, Fate};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+const RESTART: u8 = 3;
+const DEVICE_LOST: u8 = 4;
 /// 128 + SIGINT, as shells count.
 const INTERRUPTED: u8 = 130;
 
@@ -104,8 +120,45 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         output::say(format_args!("hint: {hint}"));
     }
+    ExitCode::from(code(error))
+}
+
+/// What the process ends with.
+fn code(error: &anyhow::Error) -> u8 {
+    if let Some(code) = error.chain().find_map(code_of_device) {
+        return code;
+    }
     let is_usage = error.chain().any(<dyn Error>::is::<Usage>);
-    ExitCode::from(if is_usage { USAGE } else { FAILED })
+    if is_usage { USAGE } else { FAILED }
+}
+
+/// The code of an error that says that this process cannot use the device any more.
+fn code_of_device(error: &(dyn Error + 'static)) -> Option<u8> {
+    if let Some(Death { fate, .. }) = error.downcast_ref() {
+        return Some(match fate {
+            Fate::Restart | Fate::StaleArtifact { .. } => RESTART,
+            Fate::Lost => DEVICE_LOST,
+        });
+    }
+    let error = match error.downcast_ref() {
+        Some(CompileError::Backend(error)) => error,
+        _ => error.downcast_ref::<BackendError>()?,
+    };
+    match error {
+        BackendError::Device { fate: DeviceFate::Restart, .. } => Some(RESTART),
+        BackendError::Device { fate: DeviceFate::Lost, .. } => Some(DEVICE_LOST),
+        _ => None,
+    }
+}
+
+/// Adds what the engine died of, if it did, to the error of a request that did not know.
+pub(crate) fn with_death(error: anyhow::Error, engine: &EngineHandle) -> anyhow::Error {
+    match engine.death() {
+        Some(death) if !error.chain().any(<dyn Error>::is::<Death>) => {
+            anyhow::Error::new(death).context(chain(&error))
+        }
+        _ => error,
+    }
 }
 
 /// The messages of the chain, outermost first. A message that the one before it ends with is not
@@ -131,7 +184,18 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
 
 fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     let hinted = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
-    hinted.or_else(|| error.downcast_ref::<ModelError>()?.hint())
+    hinted
+        .or_else(|| error.downcast_ref::<ModelError>()?.hint())
+        .or_else(|| hint_of_code(code_of_device(error)?))
+}
+
+fn hint_of_code(code: u8) -> Option<String> {
+    let hint = match code {
+        RESTART => "the device is in an unknown state: restart the process",
+        DEVICE_LOST => "the device or a link to it is broken: look at it before a restart",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 /// Prints what the parser has to say: help and version are asked for, all else is wrong usage.
@@ -178,6 +242,7 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+    use crate::engine::{Bucket, RequestError};
 
     #[test]
     fn a_hint_leaves_the_chain_of_causes_as_it_was() {
@@ -185,6 +250,29 @@ mod tests {
         let error = result.hint("do this").context("outer").unwrap_err();
         assert_eq!(chain(&error), "outer: middle: inner");
         assert_eq!(hint(&error), Some("do this".to_owned()));
+    }
+
+    #[test]
+    fn an_exit_code_says_whether_a_restart_helps() {
+        let death = |fate| Death { what: "it smokes".to_owned(), fate };
+        let device = |fate| BackendError::Device { what: "no answer".to_owned(), fate };
+        let error = |error: anyhow::Error| code(&error.context("serving"));
+        let request = RequestError::Died(death(Fate::Lost));
+        assert_eq!(error(anyhow::anyhow!("else")), 1);
+        assert_eq!(error(Usage("no".to_owned()).into()), 2);
+        assert_eq!(error(death(Fate::Restart).into()), 3);
+        let bucket = Bucket::DYNAMIC;
+        assert_eq!(error(death(Fate::StaleArtifact { bucket }).into()), 3);
+        assert_eq!(error(death(Fate::Lost).into()), 4);
+        assert_eq!(error(request.into()), 4);
+        assert_eq!(error(device(DeviceFate::Restart).into()), 3);
+        assert_eq!(error(CompileError::from(device(DeviceFate::Lost)).into()), 4);
+        let error = anyhow::Error::new(RequestError::Died(death(Fate::Restart)));
+        assert_eq!(
+            chain(&error),
+            "the device failed and the server has to be restarted: it smokes"
+        );
+        assert!(hint(&error).unwrap().ends_with("restart the process"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::boot::{self, BootReport, Booted};
-use super::failure::{Hint, Outcome, Usage};
+use super::failure::{self, Hint, Outcome, Usage};
 use super::model_args::ModelArgs;
 use super::values::{self, TopK};
 use super::{Context, output};
@@ -145,7 +145,7 @@ pub(crate) fn run(args: &GenerateArgs, context: &Context) -> anyhow::Result<Outc
     if !args.json && (followed.is_ok() || !made.text.is_empty()) {
         output::write("\n")?;
     }
-    let outcome = followed?;
+    let outcome = followed.map_err(|error| failure::with_death(error, &booted.engine))?;
     if args.json {
         output::write_json(&made.to_json(&booted.report))?;
     }

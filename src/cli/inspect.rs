@@ -2,20 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context as _;
 use clap::Args;
+use fs_err as fs;
 
 use super::boot;
-use super::failure::Outcome;
+use super::failure::{Outcome, Usage};
 use super::model_args::ModelArgs;
 use super::output::Table;
 use super::{Context, output};
+use crate::config::{BackendKind, EngineConfig};
 use crate::ir::{Dim, Graph, Shape};
 
 const EXAMPLES: &str = "\
 Examples:
   cairn inspect model.gguf | less
-  cairn inspect --stats";
+  cairn inspect --stats
+  cairn inspect model --backend ascend --soc Ascend910B3 --cann 9.0 --graph
+  cairn inspect model --backend ascend --soc Ascend910B3 --cann 9.0 --air folder";
 
 /// Print the graph that a model becomes, one line per node.
 ///
@@ -28,6 +34,20 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     stats: bool,
 
+    /// Print what the backend makes of the graph: on ascend the operators of GE.
+    #[arg(long, conflicts_with = "stats")]
+    graph: bool,
+
+    /// Write the file of every graph that CANN's compiler would get (`.air`) into a folder, and
+    /// list them. Only on ascend; needs no toolkit.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["stats", "graph"])]
+    air: Option<PathBuf>,
+
+    /// The release of CANN to make graphs for, as in 8.3 or 9.0 [default: that of the installed
+    /// toolkit].
+    #[arg(long, value_name = "VERSION")]
+    cann: Option<String>,
+
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -35,7 +55,17 @@ pub(crate) struct InspectArgs {
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Outcome> {
     let config = args.model.engine_config(context)?;
-    let mut text = boot::graph_text(&config)?;
+    let for_cann = args.air.is_some() || args.cann.is_some();
+    if config.backend == BackendKind::Ascend {
+        return inspect_ascend(args, &config);
+    }
+    if for_cann {
+        return Err(Usage("`--air` and `--cann` belong to `--backend ascend`".to_owned()).into());
+    }
+    print(args, boot::graph_text(&config)?)
+}
+
+fn print(args: &InspectArgs, mut text: String) -> anyhow::Result<Outcome> {
     if args.stats {
         let graph = crate::ir::text::parse(&text).context("reading the graph's text back")?;
         text = stats(&graph);
@@ -43,6 +73,47 @@ pub(crate) fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Outco
         text.push('\n');
     }
     output::write(&text)?;
+    Ok(Outcome::Done)
+}
+
+#[cfg(feature = "ascend")]
+fn inspect_ascend(args: &InspectArgs, config: &EngineConfig) -> anyhow::Result<Outcome> {
+    let graphs = boot::ascend_graphs(config, args.cann.as_deref())?;
+    if let Some(folder) = &args.air {
+        return write_air(folder, &graphs);
+    }
+    let largest = graphs.last().context("no graph to look at")?;
+    if args.graph {
+        output::write(&crate::backend::ascend::lower::text(&largest.lowered))?;
+        return Ok(Outcome::Done);
+    }
+    print(args, largest.text.clone())
+}
+
+#[cfg(not(feature = "ascend"))]
+fn inspect_ascend(_: &InspectArgs, _: &EngineConfig) -> anyhow::Result<Outcome> {
+    anyhow::bail!("this build has no ascend backend: it was built without that feature")
+}
+
+#[cfg(feature = "ascend")]
+fn write_air(folder: &Path, graphs: &[boot::AscendGraph]) -> anyhow::Result<Outcome> {
+    fs::create_dir_all(folder)?;
+    let mut table = Table::default();
+    table.row(["graph", "file", "bytes", "nodes"]);
+    for graph in graphs {
+        let path = folder
+            .join(format!("{}.air", graph.bucket.replace([' ', ','], "-").replace("--", "-")));
+        let bytes = graph.lowered.air();
+        fs::write(&path, &bytes)?;
+        let num_nodes: usize = graph.lowered.model.graph.iter().map(|graph| graph.op.len()).sum();
+        table.row([
+            &graph.bucket,
+            &path.display().to_string(),
+            &bytes.len().to_string(),
+            &num_nodes.to_string(),
+        ]);
+    }
+    output::write(&table.to_string())?;
     Ok(Outcome::Done)
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | File | Holds |
 //! | --- | --- |
-//! | `generate` `serve` `warmup` `bench` `pull` `inspect` | a command each: its flags and what it does |
+//! | `generate` `serve` `warmup` `bench` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
 //! | `boot` | from a configuration to a running engine |
 //! | [`models`] | MODEL to a path; known models, fetched and verified |
@@ -21,8 +21,11 @@
 //! What this module deliberately does not do: it computes nothing of its own. What a library user
 //! would want lies in the other modules.
 
+#[cfg(feature = "ascend")]
+mod ascend;
 mod bench;
 pub mod boot;
+mod doctor;
 mod failure;
 mod generate;
 mod inspect;
@@ -120,6 +123,7 @@ enum CliCommand {
     Bench(bench::BenchArgs),
     Pull(pull::PullArgs),
     Inspect(inspect::InspectArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 /// What every command is given besides its own flags.
@@ -165,6 +169,7 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
         CliCommand::Bench(args) => bench::run(args, &context),
         CliCommand::Pull(args) => pull::run(args, &context),
         CliCommand::Inspect(args) => inspect::run(args, &context),
+        CliCommand::Doctor(args) => doctor::run(args, &context),
     }
 }
 

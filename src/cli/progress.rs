@@ -38,7 +38,7 @@ pub(crate) trait Progress: fmt::Debug + Send + Sync {
 }
 
 /// Something that is being done; dropping it ends it.
-pub(crate) trait Task: Send {
+pub(crate) trait Task: Send + Sync {
     /// So much of the amount is done by now.
     fn advance_to(&self, done: u64);
 }

@@ -5,6 +5,9 @@
 //!                                             no new requests, running ones finish <-'
 //! ```
 //!
+//! When the engine dies, every running answer ends with an error and the process with a code that
+//! says whether a restart helps.
+//!
 //! What this module deliberately does not do: HTTP; that is `server`'s.
 
 use std::future::Future;
@@ -32,7 +35,11 @@ Examples:
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version";
+/version
+
+Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
+unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
+(a restart alone does not help).";
 
 /// Serve a model to OpenAI clients over HTTP.
 ///
@@ -102,7 +109,14 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(listener, server, config.backend, booted))?;
+    let engine = booted.engine.clone();
+    let served = runtime.block_on(serve(listener, server, config.backend, booted));
+    if let Some(death) = engine.death() {
+        // The thread that waits for a dead engine may wait for ever.
+        runtime.shutdown_background();
+        return Err(death).context("serving");
+    }
+    served?;
     output::say("stopped");
     Ok(Outcome::Done)
 }

@@ -109,6 +109,9 @@ fn print(report: &WarmupReport, is_json: bool) -> anyhow::Result<()> {
     let [compiled, from_cache, missing] =
         [GraphState::Compiled, GraphState::FromCache, GraphState::Missing]
             .map(|state| count(report, state));
+    for (graph, reason) in report.graphs.iter().filter_map(|g| Some((g, g.reason.as_ref()?))) {
+        output::say(format_args!("{}: not in the cache: {reason}", graph.bucket));
+    }
     let rest = if missing > 0 { format!(", {missing} missing") } else { String::new() };
     output::say(format_args!("graphs: {compiled} compiled, {from_cache} from cache{rest}"));
     Ok(())
@@ -134,6 +137,7 @@ fn to_json(report: &WarmupReport) -> serde_json::Value {
                 "bucket": graph.bucket,
                 "key": graph.key,
                 "state": name_of(graph.state),
+                "reason": graph.reason,
                 "seconds": graph.time.as_secs_f64(),
             })
         })
@@ -171,6 +175,7 @@ mod tests {
             key: "0123456789abcdef".repeat(4),
             state,
             time: Duration::from_millis(1234),
+            reason: None,
         };
         WarmupReport { graphs: states.iter().map(graph).collect() }
     }
