@@ -299,3 +299,39 @@ fn a_reader_that_has_enough_is_no_failure() {
     assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
+
+#[test]
+fn doctor_skips_what_needs_a_toolkit_unless_it_is_wanted() {
+    let cairn = Cairn::new();
+    let (code, stdout, stderr) = run(&cairn, &["doctor", "--json"]);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["ok"], &report["backend"]), (&true.into(), &"cpu".into()));
+    let state = |name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).unwrap()["state"].clone()
+    };
+    assert_eq!(state("cache"), "ok");
+    assert_eq!(state("cache trust"), "ok");
+    assert_eq!(state("toolkit"), "skipped");
+
+    let (code, stdout, stderr) = run(&cairn, &["doctor", "--backend", "ascend"]);
+    assert_eq!(code, 1, "{stdout}");
+    let is_there = |line: &str| line.starts_with("toolkit ") && line.contains(" failed ");
+    assert!(stdout.lines().any(is_there), "{stdout}");
+    assert!(stderr.starts_with("error: ") && stderr.ends_with(" failed\n"), "{stderr}");
+    assert!(std::fs::read_dir(cairn.path()).unwrap().next().is_none(), "something is left behind");
+}
+
+#[test]
+fn doctor_asks_about_hardware_only_what_can_be_asked() {
+    let args = ["doctor", "--hardware-check", "--json"];
+    let (code, stdout, _) = run(&Cairn::new(), &args);
+    assert_eq!(code, 0, "{stdout}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let questions = report["hardware_checks"].as_array().unwrap();
+    assert_eq!(questions.len(), 12);
+    assert!(questions.iter().all(|question| question["state"] == "skipped"), "{stdout}");
+    let error = usage_error(&["doctor", "--soc", "Ascend910B"]);
+    assert!(error.starts_with("error: unknown chip `Ascend910B`"), "{error}");
+}

@@ -278,7 +278,7 @@ mod tests {
     fn a_timeout_is_never_none_at_all_nor_for_ever() {
         assert_eq!(milliseconds(Duration::ZERO), 1);
         assert_eq!(milliseconds(Duration::from_micros(1500)), 1);
-        assert_eq!(milliseconds(Duration::from_secs(60)), 60_000);
+        assert_eq!(milliseconds(Duration::from_mins(1)), 60_000);
         assert_eq!(milliseconds(Duration::MAX), i32::MAX);
     }
 }

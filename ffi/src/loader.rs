@@ -148,8 +148,21 @@ impl Acl {
     /// # Errors
     /// [`LoadError`], with every path that was tried and why it was not taken.
     pub fn load(homes: &[PathBuf]) -> Result<Self, LoadError> {
+        Self::search(places(homes).into_iter().chain([Place::System]))
+    }
+
+    /// As [`Self::load`], without the system's loader: a library that `LD_LIBRARY_PATH` or the
+    /// system's own folders have is not taken.
+    ///
+    /// # Errors
+    /// As of [`Self::load`].
+    pub fn load_from(homes: &[PathBuf]) -> Result<Self, LoadError> {
+        Self::search(places(homes).into_iter())
+    }
+
+    fn search(places: impl Iterator<Item = Place>) -> Result<Self, LoadError> {
         let mut attempts = Vec::new();
-        for place in places(homes) {
+        for place in places {
             for names in LIBRARY_SETS {
                 match load_set(&place, names) {
                     Ok(acl) => return Ok(acl),
@@ -215,6 +228,7 @@ enum Place {
     System,
 }
 
+/// The folders of the homes, each once.
 fn places(homes: &[PathBuf]) -> Vec<Place> {
     let mut folders: Vec<PathBuf> = Vec::new();
     for home in homes {
@@ -225,8 +239,7 @@ fn places(homes: &[PathBuf]) -> Vec<Place> {
             }
         }
     }
-    let folders = folders.into_iter().map(Place::Folder);
-    folders.chain([Place::System]).collect()
+    folders.into_iter().map(Place::Folder).collect()
 }
 
 impl Place {

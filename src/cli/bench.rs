@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::boot::{self, Booted};
-use super::failure::{self, Hint, Outcome};
+use super::failure::{Hint, Outcome};
 use super::generate::tokens_per_second;
 use super::model_args::ModelArgs;
 use super::output::Table;
@@ -105,9 +105,10 @@ pub(crate) fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome
 fn latency(args: &LatencyArgs, context: &Context) -> anyhow::Result<Outcome> {
     let config = args.model.engine_config(context)?;
     let booted = boot::boot(&config, &*context.progress)?;
-    check_lengths(args, booted.report.max_model_len)?;
-    let results = measure(args, &booted, &*context.progress)
-        .map_err(|error| failure::with_death(error, &booted.engine))?;
+    let results = booted.finish(|booted| {
+        check_lengths(args, booted.report.max_model_len)?;
+        measure(args, booted, &*context.progress)
+    })?;
     if args.json {
         output::write_json(&to_json(args, &config, &booted, &results))?;
     } else {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use cairn_graph_cache::{GraphCache, Origin};
 
-use super::failure::Hint as _;
+use super::failure::{self, Hint as _};
 use super::progress::{Amount, Progress, Silent};
 use super::values::display_bytes;
 use crate::backend::compile::{Built, Compiler, Prepared};
@@ -25,7 +25,7 @@ use crate::backend::null::NullBackend;
 use crate::backend::{Backend, Capabilities, Executable, StateSpec, Weight};
 use crate::build_info;
 use crate::config::{BackendKind, DTypeChoice, EngineConfig};
-use crate::engine::{self, Bucket, EngineHandle, EngineOptions, LoadedModel};
+use crate::engine::{self, Bucket, Death, EngineHandle, EngineOptions, Fate, LoadedModel};
 use crate::ir::{DType, Graph};
 use crate::model::{Model, ModelError, Precision, WeightPolicy};
 use crate::text::{ChatTemplate, GgufVocab, Tokenizer};
@@ -46,6 +46,48 @@ pub struct Booted {
     pub chat_template: Option<ChatTemplate>,
     /// What booting did.
     pub report: BootReport,
+    /// The graphs that the engine runs, to be able to forget them.
+    pub(crate) graphs: LoadedGraphs,
+}
+
+impl Booted {
+    /// Does the work that the engine was started for, then ends it, so that the device gets back
+    /// everything that it lent. What the engine died of, if it did, is part of the error.
+    pub(crate) fn finish<T>(
+        &self,
+        work: impl FnOnce(&Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let result = work(self);
+        self.engine.shutdown();
+        self.graphs.forget_stale(&self.engine);
+        result.map_err(|error| failure::with_death(error, &self.engine))
+    }
+}
+
+/// The graphs of an engine and the cache that they are in.
+pub(crate) struct LoadedGraphs {
+    compiler: Compiler,
+    prepared: Vec<(Bucket, Prepared)>,
+}
+
+impl LoadedGraphs {
+    /// Drops the entry of the graph that the engine died of, if that was it: the next process
+    /// compiles it again.
+    pub(crate) fn forget_stale(&self, engine: &EngineHandle) {
+        let Some(Death { what, fate: Fate::StaleArtifact { bucket: stale } }) = engine.death()
+        else {
+            return;
+        };
+        for (_, prepared) in self.prepared.iter().filter(|(bucket, _)| *bucket == stale) {
+            self.compiler.drop_entry(prepared, &what);
+        }
+    }
+}
+
+impl std::fmt::Debug for LoadedGraphs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LoadedGraphs").field(&self.prepared.len()).finish()
+    }
 }
 
 /// What booting did.
@@ -154,7 +196,8 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     engine.count_graphs(report.graphs_compiled as u64, report.graphs_from_cache as u64);
     ledger.phase("engine");
     report.phases = ledger.phases;
-    Ok(Booted { engine, tokenizer, chat_template, report })
+    let graphs = LoadedGraphs { compiler: plan.compiler, prepared };
+    Ok(Booted { engine, tokenizer, chat_template, report, graphs })
 }
 
 /// Compiles what [`boot`] would need, or with `verify_only` looks whether it is there.

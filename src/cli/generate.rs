@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::boot::{self, BootReport, Booted};
-use super::failure::{self, Hint, Outcome, Usage};
+use super::failure::{Hint, Outcome, Usage};
 use super::model_args::ModelArgs;
 use super::values::{self, TopK};
 use super::{Context, output};
@@ -135,9 +135,18 @@ pub(crate) fn run(args: &GenerateArgs, context: &Context) -> anyhow::Result<Outc
     let config = args.model.engine_config(context)?;
 
     let booted = boot::boot(&config, &*context.progress)?;
-    let prompt_token_ids = args.tokens(&prompt, &booted)?;
+    booted.finish(|booted| generate(args, &prompt, params, booted))
+}
+
+fn generate(
+    args: &GenerateArgs,
+    prompt: &str,
+    params: SamplingParams,
+    booted: &Booted,
+) -> anyhow::Result<Outcome> {
+    let prompt_token_ids = args.tokens(prompt, booted)?;
     let num_prompt_tokens = prompt_token_ids.len();
-    let stream = submit(&booted, Request { prompt_token_ids, params })?;
+    let stream = submit(booted, Request { prompt_token_ids, params })?;
 
     let mut made = Made::new(num_prompt_tokens);
     let followed = follow(stream, &mut made, !args.json);
@@ -145,7 +154,7 @@ pub(crate) fn run(args: &GenerateArgs, context: &Context) -> anyhow::Result<Outc
     if !args.json && (followed.is_ok() || !made.text.is_empty()) {
         output::write("\n")?;
     }
-    let outcome = followed.map_err(|error| failure::with_death(error, &booted.engine))?;
+    let outcome = followed?;
     if args.json {
         output::write_json(&made.to_json(&booted.report))?;
     }

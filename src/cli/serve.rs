@@ -18,14 +18,16 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 
-use super::boot::{self, Booted};
+use super::boot::{self, BootReport, Booted};
 use super::failure::{Hint, Outcome};
 use super::model_args::ModelArgs;
 use super::values::{self, display_bytes};
 use super::{Context, output};
 use crate::build_info;
 use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig};
+use crate::engine::EngineHandle;
 use crate::server::{self, About, ServerOptions, ServerState};
+use crate::text::{ChatTemplate, Tokenizer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,9 +111,11 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let engine = booted.engine.clone();
-    let served = runtime.block_on(serve(listener, server, config.backend, booted));
+    let Booted { engine, tokenizer, chat_template, report, graphs } = booted;
+    let state = state(server, config.backend, engine.clone(), tokenizer, chat_template, report);
+    let served = runtime.block_on(serve(listener, server, state));
     if let Some(death) = engine.death() {
+        graphs.forget_stale(&engine);
         // The thread that waits for a dead engine may wait for ever.
         runtime.shutdown_background();
         return Err(death).context("serving");
@@ -135,16 +139,14 @@ fn announce(booted: &Booted, address: SocketAddr) {
     output::say(format_args!("listening on http://{address}"));
 }
 
-/// The one place that meets the server.
-async fn serve(
-    listener: TcpListener,
+fn state(
     args: &ServerArgs,
     backend: BackendKind,
-    booted: Booted,
-) -> anyhow::Result<()> {
-    listener.set_nonblocking(true).context("preparing the socket")?;
-    let listener = tokio::net::TcpListener::from_std(listener).context("preparing the socket")?;
-    let Booted { engine, tokenizer, chat_template, report } = booted;
+    engine: EngineHandle,
+    tokenizer: Tokenizer,
+    chat_template: Option<ChatTemplate>,
+    report: BootReport,
+) -> ServerState {
     let name = args.served_model_name.as_ref().unwrap_or(&report.model_name);
     let defaults = ServerOptions::new(name);
     let max_body_bytes = usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX);
@@ -162,7 +164,13 @@ async fn serve(
         model: report.model_name,
         boot_phases: report.phases.iter().map(|(name, time)| ((*name).to_owned(), *time)).collect(),
     };
-    let state = ServerState::new(engine, tokenizer, chat_template, options, about);
+    ServerState::new(engine, tokenizer, chat_template, options, about)
+}
+
+/// The one place that meets the server.
+async fn serve(listener: TcpListener, args: &ServerArgs, state: ServerState) -> anyhow::Result<()> {
+    listener.set_nonblocking(true).context("preparing the socket")?;
+    let listener = tokio::net::TcpListener::from_std(listener).context("preparing the socket")?;
     let shutdown = shutdown(args.drain_timeout).context("listening for signals")?;
     server::serve(listener, state, shutdown).await.context("serving")
 }

@@ -280,8 +280,8 @@ mod tests {
     #[test]
     fn decodes_and_prefills_that_do_not_mix_have_graphs_of_their_own() {
         let options = |max_num_seqs, max_num_batched_tokens, max_model_len| EngineOptions {
-            max_num_seqs,
             max_model_len,
+            max_num_seqs,
             ..options(max_num_batched_tokens)
         };
         let buckets = plan(&separate(), &options(6, 300, 1000));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_ffi::{Current, DeviceSlice};
 
+use super::kv_layout;
 use super::session::{Session, allocate, run_error};
 use crate::backend::{BackendError, Memory, StateSpec, Weight};
 
@@ -96,13 +97,14 @@ fn place_state(
     idx: usize,
     state: &StateSpec,
 ) -> Result<DeviceSlice, BackendError> {
-    let mut shape = state.shape.clone();
-    if let Some(blocks) = shape.first_mut() {
-        *blocks = blocks.saturating_add(1);
-    }
-    let bytes = state.dtype.tensor_bytes(&shape).ok_or_else(|| BackendError::OutOfMemory {
-        what: format!("state {idx} of shape {:?}", state.shape),
-        needed: u64::MAX,
+    let shape: Vec<u64> = state.shape.iter().map(|&size| size as u64).collect();
+    let bytes = kv_layout::device_shape(&shape).and_then(|shape| {
+        let shape: Option<Vec<usize>> =
+            shape.iter().map(|&size| usize::try_from(size).ok()).collect();
+        state.dtype.tensor_bytes(&shape?)
+    });
+    let bytes = bytes.ok_or_else(|| {
+        BackendError::BadInput(format!("state {idx} of shape {shape:?} is no KV cache"))
     })?;
     let buffer = allocate(current, &format!("state {idx} of the KV cache"), bytes)?;
     buffer.fill_zero(current).map_err(|error| run_error(&error))?;

@@ -13,6 +13,7 @@
 //! | [`validate`] | GE's rules, and those that GE does not check |
 //! | [`toolkit`], [`atc`], [`om`] | what is installed; the compiler as a child process; what it wrote |
 //! | [`artifact`] | what the cache keeps |
+//! | `kv_layout` | how the KV cache lies on the device |
 //! | `session`, `memory`, `step`, `executable` | the device, what lies on it, and what runs there |
 //! | [`logs`] | where CANN writes its own logs |
 //! | `backend` | all of it together: [`AscendBackend`] |
@@ -25,6 +26,7 @@ mod backend;
 pub mod dtype;
 mod executable;
 mod ge_graph;
+mod kv_layout;
 pub mod logs;
 pub mod lower;
 mod memory;

@@ -105,17 +105,22 @@ pub(super) fn look(environment: &Environment, places: &Places, is_wanted: bool) 
             return Found { checks, soc: None, atc: None };
         }
     }
+    // Before anything is asked that CANN may log as an error.
+    let logs = log_places(environment);
     let (library, acl) = look_at_library(&environment.ascend_homes);
-    checks.extend([library, driver(&places.driver), device_files(&places.devices)]);
-    let soc = if let Some(acl) = acl {
-        let found = devices::look(acl);
-        checks.push(found.check);
-        found.soc
-    } else {
-        checks.push(Check::skipped(DEVICES, "no library to ask"));
-        None
+    let mut driver = [driver(&places.driver), device_files(&places.devices)];
+    let devices = acl.map(devices::look);
+    // A device that answers has a driver, wherever its files are.
+    if devices.as_ref().is_some_and(|found| found.check.state != State::Failed) {
+        driver = driver.map(Check::optional);
+    }
+    let (devices, soc) = match devices {
+        Some(found) => (found.check, found.soc),
+        None => (Check::skipped(DEVICES, "no library to ask"), None),
     };
-    checks.push(log_places(environment));
+    checks.push(library);
+    checks.extend(driver);
+    checks.extend([devices, logs]);
     if !is_wanted {
         checks = checks.into_iter().map(Check::optional).collect();
     }

@@ -96,6 +96,10 @@ impl Check {
 
     /// The same, where nothing depends on it: a failure is a warning then.
     #[must_use]
+    #[cfg_attr(
+        not(feature = "ascend"),
+        allow(dead_code, reason = "for the ascend backend's checks")
+    )]
     pub(super) fn optional(mut self) -> Self {
         if self.state == State::Failed {
             self.state = State::Warning;

@@ -88,10 +88,8 @@ pub(super) fn rust(kind: &str) -> String {
         other => other,
     };
     // `const` belongs to what the innermost pointer points to.
-    let pointers = (0..stars).map(|idx| match idx + 1 == stars && is_const {
-        true => "*const",
-        false => "*mut",
-    });
+    let pointers =
+        (0..stars).map(|idx| if idx + 1 == stars && is_const { "*const" } else { "*mut" });
     pointers.collect::<String>() + base
 }
 

@@ -78,8 +78,9 @@ fn constants() -> BTreeMap<&'static str, i64> {
 #[test]
 fn the_committed_bindings_are_those_of_the_header() {
     let (head, body) = COMMITTED.split_at(COMMITTED.match_indices('\n').nth(2).unwrap().0 + 1);
-    let digest = |bytes: &[u8]| -> String {
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = |bytes: &[u8]| {
+        let digest = Sha256::digest(bytes);
+        digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     };
     let of_header = digest(&fs::read(header()).unwrap());
     assert!(

@@ -136,8 +136,8 @@ impl Atc {
         ]
     }
 
-    /// Compiles a graph, an `.air` file's bytes, in a fresh folder inside `scratch`, and checks the
-    /// header of what comes out.
+    /// Compiles a graph, an `.air` file's bytes, in a fresh folder inside `scratch`, which is made
+    /// when it is missing, and checks the header of what comes out.
     ///
     /// # Errors
     /// [`AtcError`]; its `remedies` say what can be done where that is known.
@@ -149,7 +149,7 @@ impl Atc {
         command.arg(flag("--model=", &place.path("g.air")));
         command.arg(flag("--output=", &place.path("out/g")));
         if let Some(folder) = &self.kernel_cache {
-            fs::create_dir_all(folder).map_err(AtcError::folder(folder))?;
+            create_private(folder).map_err(AtcError::folder(folder))?;
             command.arg("--op_compiler_cache_mode=enable");
             command.arg(flag("--op_compiler_cache_dir=", folder));
         }
@@ -257,6 +257,15 @@ impl Atc {
     }
 }
 
+/// Makes a folder that nobody else can look into, unless there is one.
+fn create_private(folder: &Path) -> io::Result<()> {
+    if !folder.is_dir() {
+        fs::create_dir_all(folder)?;
+        fs::set_permissions(folder, PermissionsExt::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
 fn flag(name: &str, value: &Path) -> OsString {
     let mut flag = OsString::from(name);
     flag.push(value);
@@ -271,6 +280,7 @@ struct Place {
 
 impl Place {
     fn create(scratch: &Path) -> Result<Self, AtcError> {
+        create_private(scratch).map_err(AtcError::folder(scratch))?;
         let folder = tempfile::Builder::new()
             .prefix("atc-")
             .permissions(PermissionsExt::from_mode(0o700))

@@ -257,12 +257,18 @@ fn a_compiler_that_is_not_there_or_no_program_is_told_apart() {
 }
 
 #[test]
-fn a_scratch_folder_that_is_missing_is_named() {
-    let fake = Fake::new("");
-    let missing = fake.path("missing");
-    let error =
-        fake.atc().compile(b"", "Ascend910B3".parse().unwrap(), &missing).unwrap_err().to_string();
-    assert_eq!(error, format!("compiling needs `{}`", missing.display()));
+fn a_scratch_folder_is_made_or_named() {
+    let fake = Fake::new("cp \"$OM\" \"$OUT.om\"");
+    let compile = |scratch: &Path| {
+        fake.atc().compile(b"graph", "Ascend910B3".parse().unwrap(), scratch).map(drop)
+    };
+    let missing = fake.path("missing/scratch");
+    compile(&missing).unwrap();
+    assert_eq!(fs::metadata(&missing).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::read_dir(&missing).unwrap().count(), 0);
+    let file = fake.path("good.om");
+    let error = compile(&file.join("below")).unwrap_err().to_string();
+    assert_eq!(error, format!("compiling needs `{}`", file.join("below").display()));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use super::super::artifact::{InputSpec, IoTable, OutputRole, OutputSpec, Role};
 use super::super::dtype::GeDType;
 use super::super::ge_graph::{Attr, Call, GeGraph, TensorType, Value};
+use super::super::kv_layout;
 use super::plan::Plan;
 use super::{Lowered, unsupported_at};
 use crate::backend::BackendError;
@@ -114,7 +115,9 @@ impl Emitter<'_> {
         }
         for (index, id) in states {
             let ty = self.plan.ty(id);
-            let shape = vec![ty.shape[0] + 1, ty.shape[1], ty.shape[2] * ty.shape[3]];
+            let shape = kv_layout::device_shape(&ty.shape)
+                .expect("invariant: the plan refuses states that are no KV caches");
+            let shape = shape.to_vec();
             let (name, role) = (format!("state_{index}"), Role::State { index });
             let value = self.data(InputSpec { name, dtype: ty.dtype, shape, role });
             self.define(id, value);

@@ -5,7 +5,7 @@
 //! | Layout | Query | When | Sizes of heads and blocks |
 //! | --- | --- | --- | --- |
 //! | Packed | `[t, h, d]`, TND | CANN 9.0 and later, bf16, wherever the sizes fit | 128; 128, 512, 1024 |
-//! | Decode | `[s, 1, h * d]`, BSH | as many tokens as sequences | multiples of 16; 128, 256, 384, 512 |
+//! | Decode | `[s, 1, h * d]`, BSH | as many tokens as sequences | up to 512; 128, 256, 384, 512 |
 //! | Prefill | `[1, t, h * d]`, BSH | one sequence | as above |
 //!
 //! What this module deliberately does not do: it writes no node; `attention` does.
@@ -13,6 +13,7 @@
 use super::super::artifact::StepLayout;
 use super::super::dtype::GeDType;
 use super::super::ge_graph::TensorType;
+use super::super::kv_layout;
 use super::super::target::{CannRelease, Target};
 use super::unsupported_at;
 use crate::backend::{BackendError, Batching};
@@ -73,7 +74,7 @@ impl<'a> Attention<'a> {
 
     /// Elements of one token in the cache.
     pub(super) const fn cache_row(&self) -> u64 {
-        self.groups * self.head_size
+        self.groups * kv_layout::head_size(self.head_size)
     }
 
     /// The operand with the cumulative counts of queries.
@@ -100,10 +101,8 @@ impl<'a> Attention<'a> {
         self.require(block_size.is_multiple_of(128), || {
             format!("attention over blocks of {block_size} tokens: it takes multiples of 128")
         })?;
-        self.require(head_size.is_multiple_of(16) && head_size <= MAX_HEAD_SIZE, || {
-            format!(
-                "attention heads of {head_size}: it takes multiples of 16 up to {MAX_HEAD_SIZE}"
-            )
+        self.require(head_size <= MAX_HEAD_SIZE, || {
+            format!("attention heads of {head_size}: it takes up to {MAX_HEAD_SIZE}")
         })?;
         self.require(row <= MAX_CACHE_ROW, || {
             format!("{groups} KV heads of {head_size}: together at most {MAX_CACHE_ROW}")

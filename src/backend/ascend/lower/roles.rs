@@ -25,8 +25,8 @@ enum Use<'a> {
     Plain,
     Slots(&'a Node),
     BlockTables(&'a Node),
-    QueryEnds(&'a Node),
-    SeqLens(&'a Node),
+    QueryEnds,
+    SeqLens,
 }
 
 /// What operand number `operand` of a node is for.
@@ -36,8 +36,8 @@ fn use_of(node: &Node, operand: usize) -> Use<'_> {
     match operand {
         2 if is_write => Use::Slots(node),
         3 if is_attention => Use::BlockTables(node),
-        4 if is_attention => Use::QueryEnds(node),
-        5 if is_attention => Use::SeqLens(node),
+        4 if is_attention => Use::QueryEnds,
+        5 if is_attention => Use::SeqLens,
         _ => Use::Plain,
     }
 }
@@ -114,10 +114,10 @@ fn spec(
             let shape = vec![per_sequence(&ty.shape), ty.shape[1].max(of_dummy)];
             (GeDType::I32, shape, Role::BlockTables { input, dump_block: cache[0] })
         }
-        Use::QueryEnds(_) => {
+        Use::QueryEnds => {
             (GeDType::I64, vec![per_sequence(&ty.shape)], Role::QueryLengths { input })
         }
-        Use::SeqLens(_) => (GeDType::I64, vec![per_sequence(&ty.shape)], Role::KvLengths { input }),
+        Use::SeqLens => (GeDType::I64, vec![per_sequence(&ty.shape)], Role::KvLengths { input }),
     };
     InputSpec { name: format!("input_{input}"), dtype, shape, role }
 }

@@ -33,7 +33,7 @@ pub enum Rule {
     NodeName,
     /// Operators are known to `op_protos.json`.
     KnownOp,
-    /// The release of CANN has the operator, and the chip has kernels for it. GE refuses.
+    /// The release of CANN has the operator, and the chip has kernels for it.
     Available,
     /// Descriptors have a known element type, a shape that can be counted, the format `ND` and no
     /// device but `NPU`. GE takes unknown formats as `ND`; another device makes a host input.
@@ -45,15 +45,15 @@ pub enum Rule {
     EdgeProducer,
     /// Edges come from outputs that their producers have. GE refuses.
     EdgeOutput,
-    /// There are as many data edges as input descriptors. GE refuses more, and takes fewer.
+    /// There are as many data edges as input descriptors. GE refuses.
     EdgeCount,
     /// Both ends of an edge have the same element type and shape. GE takes it and recomputes.
     EdgeDescriptor,
     /// The maps from names to indices are there, and their indices are a permutation. GE ignores
     /// maps of unequal length, and crashes on an index out of range.
     NameMap,
-    /// Inputs have the prototype's names, every required one, in declared order. GE takes it for
-    /// another operator.
+    /// Inputs have the prototype's names, every required one, in declared order. GE takes other
+    /// names, and refuses another order.
     InputNames,
     /// All declared outputs are there, used or not, in declared order. GE refuses.
     OutputNames,

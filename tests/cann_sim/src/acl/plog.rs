@@ -2,6 +2,7 @@
 //! or `$HOME/ascend/log`. The file is made by the first failure; without one there is none.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,14 +12,19 @@ use fs_err::{File, OpenOptions};
 
 use super::config;
 
-static PLOG: Mutex<Option<(u32, File)>> = Mutex::new(None);
+/// The open file, with the process and folder that it is of.
+static PLOG: Mutex<Option<((u32, PathBuf), File)>> = Mutex::new(None);
 
 /// Adds a line about a failed call or task. Trouble with the file is nobody's trouble.
 pub(super) fn error(function: &str, code: i32, message: &str) {
+    let Some(folder) = config::process_log_folder() else {
+        return;
+    };
     let pid = process::id();
+    let place = (pid, folder);
     let mut plog = PLOG.lock().unwrap_or_else(PoisonError::into_inner);
-    if plog.as_ref().is_none_or(|(owner, _)| *owner != pid) {
-        *plog = open(pid).map(|file| (pid, file));
+    if plog.as_ref().is_none_or(|(known, _)| *known != place) {
+        *plog = open(pid, &place.1).map(|file| (place, file));
     }
     if let Some((_, file)) = plog.as_mut() {
         let (date, time, millis) = now();
@@ -34,13 +40,8 @@ pub(super) fn error(function: &str, code: i32, message: &str) {
     }
 }
 
-/// Ends the file; the next failure makes a new one.
-pub(super) fn close() {
-    *PLOG.lock().unwrap_or_else(PoisonError::into_inner) = None;
-}
-
-fn open(pid: u32) -> Option<File> {
-    let folder = config::process_log_folder()?.join("debug").join("plog");
+fn open(pid: u32, folder: &Path) -> Option<File> {
+    let folder = folder.join("debug").join("plog");
     fs::create_dir_all(&folder).ok()?;
     let ((year, month, day), (hours, minutes, seconds), millis) = now();
     let name = format!(

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Verdicts and errors go to the standard output, as those of the real one; the reason why a shape
-//! function fails only into the log. [`mischief`] makes it misbehave.
+//! function fails only into the log. The module `mischief` makes it misbehave.
 
 mod args;
 mod mischief;

@@ -4,12 +4,12 @@
 //! | --- | --- |
 //! | [`graph`] | the decoded graph: nodes, edges, attributes |
 //! | [`proto`] | the messages of the file format |
-//! | [`load`] | linking nodes by name |
+//! | `load` | linking nodes by name |
 //! | [`protos`] | the table of operators |
-//! | [`names`], [`attrs`] | inputs, outputs and attributes against the table |
-//! | [`sources`] | `Data`, `RefData`, `Const` |
-//! | [`infer`], [`dtypes`] | shapes and types of operators |
-//! | [`order`], [`refs`] | order of execution, tensors changed in place |
+//! | `names`, `attrs` | inputs, outputs and attributes against the table |
+//! | `sources` | `Data`, `RefData`, `Const` |
+//! | [`infer`], `dtypes` | shapes and types of operators |
+//! | `order`, `refs` | order of execution, tensors changed in place |
 //! | [`prepare`] | all of it in a row |
 //! | [`memory`] | device memory of a graph |
 //! | [`version`] | toolkits and chips |

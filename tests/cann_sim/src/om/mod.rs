@@ -80,7 +80,7 @@ impl Om {
     }
 }
 
-/// What [`write`] needs.
+/// What [`write()`] needs.
 #[derive(Clone, Debug)]
 pub struct OmParts<'a> {
     /// Name of the model.
@@ -121,7 +121,7 @@ impl OmError {
     }
 }
 
-/// Parts of a dynamic model that [`write`] makes: the graph, and the subgraph that its operators
+/// Parts of a dynamic model that [`write()`] makes: the graph, and the subgraph that its operators
 /// run in.
 const DYNAMIC_PARTS: u32 = 2;
 
@@ -153,7 +153,7 @@ pub fn write(parts: &OmParts<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// The `aclError` that the real loader would answer with, see [`OmError::code`].

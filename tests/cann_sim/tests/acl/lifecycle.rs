@@ -9,7 +9,7 @@ use crate::support::{Session, device, event, in_child, load, message, om, pinned
 
 #[test]
 fn nothing_works_before_init_and_init_works_once() {
-    let mut session = Session::prepare(&[]);
+    let _session = Session::prepare(&[]);
     assert_eq!(acl!(aclrtSetDevice(0)), 100_001);
     assert!(acl!(aclmdlCreateDataset()).is_null());
     assert!(acl!(aclrtGetSocName()).is_null());
@@ -24,7 +24,6 @@ fn nothing_works_before_init_and_init_works_once() {
     ok!(aclInit(c"".as_ptr()));
     ok!(aclFinalize());
     assert_eq!(acl!(aclInit(c"/nowhere/acl.json".as_ptr())), 100_003);
-    drop(mem::replace(&mut session.folder, tempfile::tempdir().unwrap()));
 }
 
 #[test]
@@ -205,8 +204,7 @@ fn child_that_ends_without_finalize() {
 
 #[test]
 fn the_end_of_the_process_writes_the_summary_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("calls.log");
-    let log = in_child("lifecycle::child_that_ends_without_finalize", &log, &[]);
+    let session = Session::prepare(&[]);
+    let log = in_child("lifecycle::child_that_ends_without_finalize", session.folder.path());
     assert!(log.contains("leaks: 2 memory=1 (1048576 bytes) devices=1\nviolations: 0\n"), "{log}");
 }

@@ -12,6 +12,8 @@ fn reading_faults(pointer: *const u8) -> bool {
     // SAFETY: the child only reads one byte and exits; both are allowed after a fork.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        // SAFETY: no handler of the parent, such as a sanitizer's, is to catch the fault.
+        unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
         // SAFETY: this is meant to fault. If it does not, the byte is there.
         let byte = unsafe { pointer.read_volatile() };
         // SAFETY: ends the process without running anything else of it.

@@ -278,12 +278,13 @@ impl Loaded {
     }
 }
 
-/// Runs one ignored test of this program in a process of its own, with a call log; the log.
-pub(crate) fn in_child(test: &str, log: &Path, variables: &[(&str, &str)]) -> String {
+/// Runs one ignored test of this program in a process of its own, with a call log in that folder;
+/// the log. The caller holds a turn: the child has the variables of this process.
+pub(crate) fn in_child(test: &str, folder: &Path) -> String {
+    let log = folder.join("child.log");
     let status = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
-        .env("CANN_SIM_LOG", log)
-        .envs(variables.iter().copied())
+        .env("CANN_SIM_LOG", &log)
         .stdout(std::process::Stdio::null())
         .status()
         .unwrap();

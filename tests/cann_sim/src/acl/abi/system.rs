@@ -10,7 +10,6 @@ use fs_err as fs;
 use super::pointer::{Out, text};
 use crate::acl::call::{Env, Needs, status, value};
 use crate::acl::error::{self, Fail, code};
-use crate::acl::plog;
 use crate::acl::state::state;
 use crate::acl::version::Version;
 
@@ -73,7 +72,6 @@ pub unsafe extern "C" fn aclFinalize() -> i32 {
     });
     if result == 0 {
         state().clear();
-        plog::close();
     }
     result
 }

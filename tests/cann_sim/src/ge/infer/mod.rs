@@ -2,13 +2,13 @@
 //!
 //! | Module | Operators |
 //! | --- | --- |
-//! | [`elementwise`] | `Add` `Sub` `Mul` `RealDiv` `Exp` `Sigmoid` `Swish` `SwiGlu` `Cast` `SoftmaxV2` |
-//! | [`norm`] | `RmsNorm` `AddRmsNorm` |
-//! | [`matmul`] | `MatMulV2` `BatchMatMulV2` |
-//! | [`shaping`] | `Reshape` `Transpose` `Split*` `Concat*` `SliceD` `StridedSlice` |
-//! | [`select`] | `GatherV2` `ScatterNdUpdate` `ArgMaxV2` `TopKV2` |
-//! | [`rope`] | `RotaryMul` `RotaryPositionEmbedding` `ApplyRotaryPosEmb` |
-//! | [`attention`] | `FusedInferAttentionScore` |
+//! | `elementwise` | `Add` `Sub` `Mul` `RealDiv` `Exp` `Sigmoid` `Swish` `SwiGlu` `Cast` `SoftmaxV2` |
+//! | `norm` | `RmsNorm` `AddRmsNorm` |
+//! | `matmul` | `MatMulV2` `BatchMatMulV2` |
+//! | `shaping` | `Reshape` `Transpose` `Split*` `Concat*` `SliceD` `StridedSlice` |
+//! | `select` | `GatherV2` `ScatterNdUpdate` `ArgMaxV2` `TopKV2` |
+//! | `rope` | `RotaryMul` `RotaryPositionEmbedding` `ApplyRotaryPosEmb` |
+//! | `attention` | `FusedInferAttentionScore` |
 //!
 //! A [`Fault::Shape`] is what the real shape function fails on (`EZ9999`). A [`Fault::Strict`] is
 //! what the kernel's documents forbid and no compiler looks at, or what the simulator cannot run.
