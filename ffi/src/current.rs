@@ -11,7 +11,7 @@
 //! thread 2      |-- Current of device 0 ----|
 //! ```
 //!
-//! Dropping things needs a context too, and happens anywhere: [`within`] sets the right one, and
+//! Dropping things needs a context too, and happens anywhere: `within` sets the right one, and
 //! afterwards the one before. Nothing else in the process may change the context of a thread that has
 //! a [`Current`].
 //!

@@ -16,7 +16,8 @@
 //! | `progress` | spinners and bars |
 //! | `failure` | exit codes, `error:` and `hint:` lines |
 //!
-//! Data goes to stdout, talk to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 130 interrupted.
+//! Data goes to stdout, talk to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 restart, 4 device lost,
+//! 130 interrupted; `failure` says more.
 //!
 //! What this module deliberately does not do: it computes nothing of its own. What a library user
 //! would want lies in the other modules.
@@ -63,7 +64,8 @@ MODEL is a folder with safetensors and config.json, a .gguf file, or the name of
 (`cairn pull --list`). Without one, the small default model is used, fetched at its first use.
 
 Data goes to stdout, everything else to stderr.
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 restart the process (the device is in an unknown
+state), 4 the device is lost, 130 interrupted.
 
 Environment, besides the variables named with each flag (flags win):
   CAIRN_CACHE_DIR  folder of fetched models and compiled graphs

@@ -11,9 +11,12 @@
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How often to look whether a process has ended.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -25,13 +28,6 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Group {
     pub(super) child: Child,
     is_reaped: bool,
-}
-
-/// What a group is sent.
-#[derive(Clone, Copy, Debug)]
-enum Signal {
-    Term,
-    Kill,
 }
 
 impl Group {
@@ -48,7 +44,7 @@ impl Group {
             // The number of the group stays taken as long as somebody is in it; if nobody is, it
             // is too fresh to belong to anybody else.
             self.is_reaped = true;
-            self.signal(Signal::Kill);
+            self.signal(Signal::KILL);
         }
         Ok(status)
     }
@@ -71,7 +67,7 @@ impl Group {
 
     /// Ends the group: asks it to, and after `patience` does not ask any more.
     pub(super) fn end(&mut self, patience: Duration) {
-        self.signal(Signal::Term);
+        self.signal(Signal::TERM);
         let after = |patience| Instant::now().checked_add(patience);
         if !matches!(self.wait_until(after(patience)), Ok(Some(_))) {
             self.kill();
@@ -79,25 +75,22 @@ impl Group {
     }
 
     fn kill(&mut self) {
-        self.signal(Signal::Kill);
+        self.signal(Signal::KILL);
         // In case the group could not be reached.
         let _ = self.child.kill();
         let _ = self.wait_until(Instant::now().checked_add(KILL_PATIENCE));
     }
 
     /// Sends a signal to every process of the group. Nobody being there any more is no failure.
-    ///
-    /// The shell's `kill` is the one way to a group that needs no `unsafe` here.
     fn signal(&self, signal: Signal) {
-        let name = match signal {
-            Signal::Term => "TERM",
-            Signal::Kill => "KILL",
+        let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else {
+            return;
         };
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", "kill -s \"$0\" -- \"-$1\"", name, &self.child.id().to_string()]);
-        shell.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        if let Err(error) = shell.status() {
-            tracing::warn!(%error, "cannot end the processes that atc has started");
+        match kill_process_group(group, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot end the processes that atc has started");
+            }
         }
     }
 }
