@@ -25,8 +25,7 @@ mod shapes;
 #[path = "server/wire.rs"]
 mod wire;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use client::Server;
 use model::{CONTEXT, write_model};
@@ -39,25 +38,11 @@ const MODEL: &str = "tiny";
 fn start_server(flags: &[&str]) -> Server {
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path());
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cairn"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
+    command
         .arg("serve")
         .arg(folder.path())
         .args(["--served-model-name", MODEL, "--port", "0", "--no-cache"])
-        .args(flags)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut said = String::new();
-    let address = loop {
-        let start = said.len();
-        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it ended: {said}");
-        if let Some((_, address)) = said[start..].split_once("listening on http://") {
-            break address.trim().parse().unwrap();
-        }
-    };
-    // Somebody must go on reading, or the program blocks when the pipe is full.
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-    Server { address, child, _folder: folder }
+        .args(flags);
+    Server::start(command, folder)
 }

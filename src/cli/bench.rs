@@ -6,10 +6,13 @@
 //! | prefill tokens/s | `--input-len` divided by that time |
 //! | decode tokens/s | a prompt of 16 tokens, `--output-len` generated; from the first to the last |
 //!
-//! One request at a time, greedy, end-of-text tokens ignored. Prompts are random token ids from a
-//! seeded generator, another prompt for each run, so that nothing computed before can be used again.
+//! That is `latency`: one request at a time; `throughput` runs many at once. Greedy, end-of-text
+//! tokens ignored. Prompts are random token ids from a seeded generator, another prompt for each run,
+//! so that nothing computed before can be used again.
 //!
 //! What this module deliberately does not do: load from many clients; that is for the server.
+
+mod throughput;
 
 use std::fmt;
 use std::thread;
@@ -29,7 +32,7 @@ use super::progress::{Amount, Progress};
 use super::{Context, output, values};
 use crate::build_info;
 use crate::config::EngineConfig;
-use crate::engine::{Output, Request, RequestError, SamplingParams, Usage};
+use crate::engine::{Output, Request, RequestError, ResponseStream, SamplingParams, Usage};
 
 /// Tokens of the prompt before decoding is measured.
 const DECODE_INPUT_LEN: usize = 16;
@@ -52,6 +55,7 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
     Latency(LatencyArgs),
+    Throughput(throughput::ThroughputArgs),
 }
 
 /// Measure prefill and decode speed and time to first token, one request at a time.
@@ -99,6 +103,7 @@ struct LatencyArgs {
 pub(crate) fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome> {
     match &args.command {
         BenchCommand::Latency(args) => latency(args, context),
+        BenchCommand::Throughput(args) => throughput::run(args, context),
     }
 }
 
@@ -119,7 +124,17 @@ fn latency(args: &LatencyArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 fn check_lengths(args: &LatencyArgs, max_model_len: usize) -> anyhow::Result<()> {
-    let check = |flag: &str, input_len: usize, output_len: usize| -> anyhow::Result<()> {
+    check_fits("--input-len", args.input_len, 1, max_model_len)?;
+    check_fits("--output-len", DECODE_INPUT_LEN, args.output_len, max_model_len)
+}
+
+fn check_fits(
+    flag: &str,
+    input_len: usize,
+    output_len: usize,
+    max_model_len: usize,
+) -> anyhow::Result<()> {
+    let check = || {
         ensure!(
             input_len + output_len <= max_model_len,
             "`{flag}` is too long: {input_len} tokens of prompt and {output_len} of output do not \
@@ -127,9 +142,7 @@ fn check_lengths(args: &LatencyArgs, max_model_len: usize) -> anyhow::Result<()>
         );
         Ok(())
     };
-    check("--input-len", args.input_len, 1)
-        .and_then(|()| check("--output-len", DECODE_INPUT_LEN, args.output_len))
-        .hint("choose a shorter one, or raise `--max-model-len` if the model allows it")
+    check().hint("choose a shorter one, or raise `--max-model-len` if the model allows it")
 }
 
 /// Samples of every figure, one per run.
@@ -171,6 +184,19 @@ fn generate(
     input_len: usize,
     output_len: usize,
 ) -> anyhow::Result<Usage> {
+    let usage = drain(submit(booted, rng, input_len, output_len)?)?;
+    let got = usage.completion_tokens;
+    ensure!(got == output_len, "expected {output_len} tokens of output, got {got}");
+    Ok(usage)
+}
+
+/// Submits a random prompt.
+fn submit(
+    booted: &Booted,
+    rng: &mut ChaCha8Rng,
+    input_len: usize,
+    output_len: usize,
+) -> anyhow::Result<ResponseStream> {
     let vocab_size = u32::try_from(booted.engine.vocab_size()).unwrap_or(u32::MAX).max(1);
     let params = SamplingParams {
         max_tokens: Some(output_len as u64),
@@ -179,15 +205,15 @@ fn generate(
         ..SamplingParams::default()
     };
     let prompt_token_ids = (0..input_len).map(|_| rng.random_range(0..vocab_size)).collect();
-    let mut stream = booted.engine.submit(Request { prompt_token_ids, params })?;
+    Ok(booted.engine.submit(Request { prompt_token_ids, params })?)
+}
+
+/// Reads a request's output to its end.
+fn drain(mut stream: ResponseStream) -> anyhow::Result<Usage> {
     loop {
         match stream.blocking_recv() {
             Some(Output::Delta { .. }) => {}
-            Some(Output::Finished { usage, .. }) => {
-                let got = usage.completion_tokens;
-                ensure!(got == output_len, "expected {output_len} tokens of output, got {got}");
-                return Ok(usage);
-            }
+            Some(Output::Finished { usage, .. }) => return Ok(usage),
             Some(Output::Failed(error)) => return Err(error).context("measuring"),
             None => return Err(RequestError::Stopped).context("measuring"),
         }
@@ -277,20 +303,28 @@ fn to_json(args: &LatencyArgs, config: &EngineConfig, booted: &Booted, results: 
             "max_num_batched_tokens": config.max_num_batched_tokens,
             "static_shapes": config.static_shapes,
         },
-        "machine": { "cpu": cpu_model(), "cores": num_cores() },
-        "build": {
-            "version": build_info::VERSION,
-            "git_revision": build_info::GIT_REVISION,
-            "target": build_info::TARGET,
-            "profile": build_info::PROFILE,
-            "features": build_info::FEATURES,
-        },
+        "machine": machine(),
+        "build": build(),
         "graphs": { "compiled": report.graphs_compiled, "from_cache": report.graphs_from_cache },
         "results": {
             "prefill_tokens_per_second": results.prefill_tokens_per_second.to_json(),
             "decode_tokens_per_second": results.decode_tokens_per_second.to_json(),
             "time_to_first_token_seconds": results.time_to_first_token_seconds.to_json(),
         },
+    })
+}
+
+fn machine() -> Value {
+    json!({ "cpu": cpu_model(), "cores": num_cores() })
+}
+
+fn build() -> Value {
+    json!({
+        "version": build_info::VERSION,
+        "git_revision": build_info::GIT_REVISION,
+        "target": build_info::TARGET,
+        "profile": build_info::PROFILE,
+        "features": build_info::FEATURES,
     })
 }
 

@@ -6,7 +6,7 @@
 pub(crate) mod model;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
 
@@ -34,10 +34,15 @@ pub(crate) struct Ended {
 
 impl Deployment {
     pub(crate) fn new() -> Self {
+        Self::with_model(write_model)
+    }
+
+    /// With a model that `write` writes into its folder.
+    pub(crate) fn with_model(write: impl FnOnce(&Path)) -> Self {
         let deployment = Self { folder: tempfile::tempdir().unwrap() };
         let model = deployment.path("model");
         std::fs::create_dir(&model).unwrap();
-        write_model(&model);
+        write(&model);
         deployment
     }
 

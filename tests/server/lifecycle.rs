@@ -1,12 +1,11 @@
 //! Clients that leave, wait or come in crowds, and the way out.
 
 use std::net::TcpStream;
-use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::client::{COMPLETIONS, Client, PATIENCE, Reply, Server, post_bytes};
+use super::client::{COMPLETIONS, Client, Reply, post_bytes};
 use super::{CONTEXT, start_server};
 
 fn long_stream() -> Vec<u8> {
@@ -80,12 +79,12 @@ fn a_terminated_server_finishes_its_answers_and_exits_well() {
     client.send(&long_stream());
     assert_eq!(client.read_head().unwrap().status, 200);
     let mut text = client.read_chunk().unwrap();
-    terminate(&server);
+    server.terminate();
     while let Some(chunk) = client.read_chunk() {
         text.extend(chunk);
     }
     assert!(text.ends_with(b"data: [DONE]\n\n"), "the stream was cut");
-    let status = ended(&mut server);
+    let status = server.ended();
     assert!(status.success(), "{status}");
     assert!(TcpStream::connect(server.address).is_err(), "the port is still open");
 }
@@ -99,25 +98,7 @@ fn a_request_that_is_never_finished_holds_up_no_drain() {
     half_body.send(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
     // An answer on a later connection: the server has seen the two.
     server.assert_serves("two requests were begun");
-    terminate(&server);
-    let status = ended(&mut server);
+    server.terminate();
+    let status = server.ended();
     assert!(status.success(), "{status}");
-}
-
-/// Sends SIGTERM.
-fn terminate(server: &Server) {
-    let pid = server.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-}
-
-/// Waits for the program's end.
-fn ended(server: &mut Server) -> ExitStatus {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = server.child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(start.elapsed() < PATIENCE, "it does not end");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

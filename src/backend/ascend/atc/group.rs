@@ -3,15 +3,21 @@
 //!
 //! ```text
 //! spawn --> the child leads the group --> try_wait: it has ended --> what it left behind is killed
-//!                    `-- end, or drop: TERM to the group, after a while KILL
+//!                    |-- end, or drop: TERM to the group, after a while KILL
+//!                    `-- this process ends, however: a watcher outlives it and kills the group
 //! ```
 //!
+//! The watcher is a shell that reads a pipe of ours. Nobody ever writes to it, and the system closes
+//! it when this process ends: by Ctrl-C, by SIGKILL, for lack of memory, by a fault. So nothing has
+//! to catch signals, and what caught none is covered as well.
+//!
 //! What this module deliberately does not do: it cannot reach a process that has left the group on
-//! purpose, nor end the group when this process itself is killed.
+//! purpose.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,18 +29,31 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A process that was killed is gone at once, unless a device or a network file system holds it.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What the watcher runs: waits for the end of its input, kills the group `$0`, and removes the folder
+/// `$1`, to which a process that is being killed may still be writing.
+const WATCH: &str = r#"read -r _
+kill -s KILL -- "-$0"
+[ -n "$1" ] || exit
+for _ in 1 2 3; do rm -rf -- "$1" && exit; sleep 1; done"#;
+
 /// A child and everything in its group. Dropping it kills them.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) child: Child,
     is_reaped: bool,
+    _watcher: Option<Watcher>,
 }
 
 impl Group {
-    /// Starts the program in a new group.
-    pub(super) fn spawn(command: &mut Command) -> io::Result<Self> {
+    /// Starts the program in a new group. Should this process end before the group, the group is
+    /// killed and `folder` removed.
+    pub(super) fn spawn(command: &mut Command, folder: Option<&Path>) -> io::Result<Self> {
         let child = command.process_group(0).spawn()?;
-        Ok(Self { child, is_reaped: false })
+        let watcher = Watcher::spawn(child.id(), folder);
+        let watcher = watcher.inspect_err(|error| {
+            tracing::debug!(%error, "atc would outlive this process");
+        });
+        Ok(Self { child, is_reaped: false, _watcher: watcher.ok() })
     }
 
     /// How the child ended, if it has. What it left behind of its group is killed then.
@@ -100,5 +119,32 @@ impl Drop for Group {
         if !self.is_reaped {
             self.kill();
         }
+    }
+}
+
+/// Somebody who outlives this process if need be. Dropping it calls it off.
+#[derive(Debug)]
+struct Watcher {
+    /// With a standard input that ends with this process.
+    child: Child,
+}
+
+impl Watcher {
+    fn spawn(group: u32, folder: Option<&Path>) -> io::Result<Self> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", WATCH]).arg(group.to_string()).arg(folder.unwrap_or(Path::new("")));
+        // Commands of the system's own folders, in a folder that nobody wants to remove.
+        command.env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A group of its own: what is sent to ours by a terminal does not reach it.
+        Ok(Self { child: command.process_group(0).spawn()? })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Before its input ends, so that it does nothing more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

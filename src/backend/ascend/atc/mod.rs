@@ -153,7 +153,7 @@ impl Atc {
             command.arg("--op_compiler_cache_mode=enable");
             command.arg(flag("--op_compiler_cache_dir=", folder));
         }
-        let finished = self.run(&mut command)?;
+        let finished = self.run(&mut command, &place)?;
         let report = || Box::new(place.report(&finished));
         match finished.status {
             None => {
@@ -188,7 +188,7 @@ impl Atc {
     /// [`AtcError`]; never about what it answers with, as long as it answers.
     pub fn help(&self, scratch: &Path) -> Result<String, AtcError> {
         let place = Place::create(scratch)?;
-        let finished = self.run(self.command(&place).arg("--help"))?;
+        let finished = self.run(self.command(&place).arg("--help"), &place)?;
         let report = || Box::new(place.report(&finished));
         match finished.status {
             None => Err(AtcError::Timeout { after: self.limits.timeout, report: report() }),
@@ -235,9 +235,10 @@ impl Atc {
         path
     }
 
-    fn run(&self, command: &mut Command) -> Result<Finished, AtcError> {
+    fn run(&self, command: &mut Command, place: &Place) -> Result<Finished, AtcError> {
         let AtcLimits { timeout, patience, .. } = self.limits;
-        process::run(command, timeout, patience).map_err(|source| match source.kind() {
+        let folder = Some(place.folder.path());
+        process::run(command, timeout, patience, folder).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound if !self.program.exists() => {
                 AtcError::NotFound { program: self.program.clone() }
             }

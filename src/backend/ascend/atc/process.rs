@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,13 +37,19 @@ pub struct Finished {
 }
 
 /// Runs a program with nothing to read from, in a process group of its own, of which nobody is left
-/// when this returns. After `timeout` it is asked to end, and after `patience` killed.
+/// when this returns. After `timeout` it is asked to end, and after `patience` killed. Should this
+/// process end first, the group is killed and `folder`, which holds nothing else, removed.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn run(command: &mut Command, timeout: Duration, patience: Duration) -> io::Result<Finished> {
+pub fn run(
+    command: &mut Command,
+    timeout: Duration,
+    patience: Duration,
+    folder: Option<&Path>,
+) -> io::Result<Finished> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut group = Group::spawn(command)?;
+    let mut group = Group::spawn(command, folder)?;
     let tail = Arc::new(Mutex::new(Tail::default()));
     let (sender, ends) = mpsc::channel();
     let num_pipes = [
@@ -128,7 +135,7 @@ mod tests {
         let started = Instant::now();
         let mut command = Command::new("/bin/sh");
         let patience = Duration::from_millis(300);
-        let finished = run(command.args(["-c", script]), timeout, patience).unwrap();
+        let finished = run(command.args(["-c", script]), timeout, patience, None).unwrap();
         (finished, started.elapsed())
     }
 
@@ -189,7 +196,7 @@ mod tests {
         command.args(["-c", "sleep 100 & sleep 100"]);
         let mut pid = 0;
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let group = Group::spawn(&mut command).unwrap();
+            let group = Group::spawn(&mut command, None).unwrap();
             pid = group.child.id();
             panic!("in the middle");
         }));
