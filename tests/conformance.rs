@@ -22,6 +22,9 @@
 // Expected numbers are compared bit for bit where the definition says so.
 #![allow(clippy::float_cmp, reason = "tests")]
 
+#[cfg(feature = "ascend")]
+#[path = "conformance/ascend/mod.rs"]
+mod ascend;
 #[path = "conformance/backends.rs"]
 mod backends;
 #[path = "conformance/bad_steps.rs"]
@@ -44,6 +47,9 @@ mod random;
 mod random_graph;
 #[path = "conformance/refusals.rs"]
 mod refusals;
+#[cfg(feature = "ascend")]
+#[path = "common/toolkit.rs"]
+mod toolkit;
 
 // The name under which `random_graph` finds it.
 use cairn::ir;

@@ -44,5 +44,5 @@ fn start_server(flags: &[&str]) -> Server {
         .arg(folder.path())
         .args(["--served-model-name", MODEL, "--port", "0", "--no-cache"])
         .args(flags);
-    Server::start(command, folder)
+    Server::start(command, Some(folder))
 }

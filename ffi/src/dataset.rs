@@ -104,11 +104,14 @@ impl Drop for Dataset {
             // SAFETY: a run that uses it borrows it until it has ended, or the device was given up and
             // this is not called.
             unsafe { result::dataset::destroy(acl, self.handle) }?;
+            let mut outcome = Ok(());
             for buffer in &self.buffers {
                 // SAFETY: the only dataset that has it is gone.
-                unsafe { result::dataset::destroy_buffer(acl, *buffer) }?;
+                let destroyed = unsafe { result::dataset::destroy_buffer(acl, *buffer) };
+                // One that stays is no reason to keep the others.
+                outcome = outcome.and(destroyed);
             }
-            Ok(())
+            outcome
         });
     }
 }

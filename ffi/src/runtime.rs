@@ -50,6 +50,8 @@ pub struct Runtime {
     is_tainted: AtomicBool,
     leaked: AtomicU64,
     release_error: OnceLock<AclError>,
+    /// Whom to tell of it.
+    listener: OnceLock<fn(&AclError)>,
 }
 
 impl Runtime {
@@ -74,7 +76,8 @@ impl Runtime {
             initialised.insert(key(&acl), entry);
         }
         let (is_tainted, leaked) = (AtomicBool::new(false), AtomicU64::new(0));
-        Ok(Arc::new(Self { acl, is_tainted, leaked, release_error: OnceLock::new() }))
+        let (release_error, listener) = (OnceLock::new(), OnceLock::new());
+        Ok(Arc::new(Self { acl, is_tainted, leaked, release_error, listener }))
     }
 
     /// The library.
@@ -106,17 +109,32 @@ impl Runtime {
         self.leaked.load(Ordering::Relaxed)
     }
 
-    /// The first failure to free something; dropping tells nobody.
+    /// The first failure to free something; dropping returns nothing.
     pub fn release_error(&self) -> Option<&AclError> {
         self.release_error.get()
+    }
+
+    /// Whom to tell of the first failure to free something, on whatever thread it happens. Whoever
+    /// asks first is told.
+    pub fn tell_of_leaks(&self, listener: fn(&AclError)) {
+        let _ = self.listener.set(listener);
     }
 
     /// Something stays behind, for `error` if CANN did not want it.
     pub(crate) fn record_leak(&self, error: Option<AclError>) {
         self.leaked.fetch_add(1, Ordering::Relaxed);
         if let Some(error) = error {
-            // Only the first one is kept: the others mostly follow from it.
-            let _ = self.release_error.set(error);
+            self.record_release_error(error);
+        }
+    }
+
+    fn record_release_error(&self, error: AclError) {
+        // Only the first one is kept: the others mostly follow from it.
+        let is_first = self.release_error.set(error).is_ok();
+        if is_first
+            && let (Some(listener), Some(error)) = (self.listener.get(), self.release_error())
+        {
+            listener(error);
         }
     }
 
@@ -143,8 +161,9 @@ impl Drop for Runtime {
             // SAFETY: this was the last runtime, so there is no device and nothing on one; ours was
             // the `aclInit`. Nobody begins anew while the lock is held.
             let finalised = unsafe { result::device::finalize(&self.acl) };
-            // Nothing is left that could report it.
-            drop(finalised);
+            if let Err(error) = finalised {
+                self.record_release_error(error);
+            }
         }
     }
 }

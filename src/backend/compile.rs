@@ -124,7 +124,7 @@ impl Compiler {
     }
 
     /// Loads an artifact that [`artifact`](Self::artifact) gave. When the device refuses it, its
-    /// entry is dropped and the graph compiled again, once.
+    /// entry is dropped, and the graph is compiled again, once, if it was not just now.
     ///
     /// # Errors
     /// Those of the backend.
@@ -135,7 +135,12 @@ impl Compiler {
     ) -> Result<(Box<dyn Executable>, Origin), CompileError> {
         match self.backend.load(&built.bytes) {
             Ok(executable) => Ok((executable, built.origin)),
-            Err(BackendError::BadArtifact { .. }) => {
+            Err(error @ BackendError::BadArtifact { .. }) => {
+                self.drop_entry(prepared, &error.to_string());
+                // What was compiled just now does not get better.
+                if built.origin == Origin::Compiled {
+                    return Err(error.into());
+                }
                 let compiled = self.executable(prepared)?;
                 Ok((compiled.executable, compiled.origin))
             }

@@ -230,8 +230,17 @@ pub enum BackendError {
         /// What it does not support, with the place.
         what: String,
     },
-    /// The artifact's bytes are not what this version writes: a cache miss, not a failure.
-    #[error("the artifact is not one that this version of the {backend} backend wrote: {what}")]
+    /// The compiler failed; the graph may be fine.
+    #[error("{what}")]
+    Compile {
+        /// What happened, with the last that the compiler said.
+        what: String,
+        /// What can be done, where that is known.
+        remedy: Option<String>,
+    },
+    /// The artifact's bytes are not what this version writes, or the device refuses them: a cache
+    /// miss, not a failure.
+    #[error("the {backend} backend cannot use the compiled graph: {what}")]
     BadArtifact {
         /// The backend's name.
         backend: &'static str,
@@ -242,12 +251,14 @@ pub enum BackendError {
     #[error("{0}")]
     BadInput(String),
     /// Weights, states or workspace do not fit.
-    #[error("{what} needs {needed} bytes, which could not be allocated")]
+    #[error("no memory for {what}: {needed} bytes could not be allocated{}", aside(detail))]
     OutOfMemory {
         /// What was to be allocated.
         what: String,
         /// Its size.
         needed: u64,
+        /// More about it, such as what is free; may be empty.
+        detail: String,
     },
     /// The device failed while running; the next run may work.
     #[error("{0}")]
@@ -263,6 +274,10 @@ pub enum BackendError {
     /// The runtime refuses to run a graph that it loaded: the artifact has to be compiled again.
     #[error("{0}")]
     StaleArtifact(String),
+}
+
+fn aside(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(" ({detail})") }
 }
 
 /// What can be done about a device that this process cannot use any more.

@@ -161,6 +161,7 @@ impl Executable for Signature {
         output.try_reserve_exact(num_logits).map_err(|_| BackendError::OutOfMemory {
             what: format!("the output of shape {}", self.output),
             needed: (num_logits as u64).saturating_mul(4),
+            detail: String::new(),
         })?;
         output.resize(num_logits, 0.0);
         Ok(())

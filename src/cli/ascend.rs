@@ -9,9 +9,31 @@ use anyhow::Context as _;
 use fs_err as fs;
 
 use super::boot::Purpose;
-use super::failure::Hint as _;
+use super::failure;
+use crate::backend::BackendError;
+use crate::backend::ascend::logs::LogPlaces;
 use crate::backend::ascend::{self, AscendBackend, AscendOptions, OpenError, atc};
-use crate::config::{EngineConfig, Environment};
+use crate::config::{AscendConfig, EngineConfig, Environment};
+
+/// Where CANN writes its logs.
+pub(super) fn log_places(environment: &Environment) -> LogPlaces {
+    LogPlaces {
+        process_log_path: environment.ascend_log_path.clone(),
+        work_path: environment.ascend_work_path.clone(),
+        home: environment.home.clone(),
+    }
+}
+
+/// Opens the backend for small graphs, which are compiled in the folder `scratch`; with a device if
+/// `purpose` says so.
+pub(super) fn open_to_ask(
+    config: &AscendConfig,
+    environment: &Environment,
+    purpose: ascend::Purpose,
+    scratch: &Path,
+) -> Result<AscendBackend, OpenError> {
+    AscendBackend::open(options(config, environment.clone(), purpose, scratch.to_owned()))
+}
 
 /// Opens the backend; `cann` is the release to make graphs for where no toolkit is installed.
 pub(super) fn open(
@@ -20,29 +42,47 @@ pub(super) fn open(
     cann: Option<ascend::CannRelease>,
 ) -> anyhow::Result<AscendBackend> {
     let environment = Environment::of_process();
-    let options = AscendOptions {
-        homes: environment.ascend_homes.clone(),
-        soc: config.ascend.soc.clone(),
-        cann,
-        device: config.ascend.device,
-        purpose: match purpose {
-            Purpose::Run => ascend::Purpose::Run,
-            Purpose::Compile => ascend::Purpose::Compile,
-            Purpose::Inspect => ascend::Purpose::Inspect,
-        },
-        scratch: scratch(config, &environment),
+    let purpose = match purpose {
+        Purpose::Run => ascend::Purpose::Run,
+        Purpose::Compile => ascend::Purpose::Compile,
+        Purpose::Inspect => ascend::Purpose::Inspect,
+    };
+    let scratch = scratch(config, &environment);
+    let options = options(&config.ascend, environment, purpose, scratch);
+    let opened = AscendBackend::open(AscendOptions { cann, ..options });
+    opened.map_err(told).context("opening the ascend backend")
+}
+
+fn options(
+    config: &AscendConfig,
+    environment: Environment,
+    purpose: ascend::Purpose,
+    scratch: PathBuf,
+) -> AscendOptions {
+    AscendOptions {
+        logs: log_places(&environment),
+        homes: environment.ascend_homes,
+        soc: config.soc.clone(),
+        cann: None,
+        device: config.device,
+        purpose,
+        scratch,
         custom_operators: environment.ascend_operators,
         environment: environment.ascend_compiler,
-        compile_jobs: config.ascend.compile_jobs.unwrap_or_else(compile_jobs),
-        compile_timeout: config.ascend.compile_timeout,
-        device_timeout: config.ascend.device_timeout,
-    };
-    let opened = AscendBackend::open(options);
-    let hint = opened.as_ref().err().map(remedy);
-    let opened = opened.context("opening the ascend backend");
-    match hint {
-        Some(hint) => opened.hint(hint),
-        None => opened,
+        compile_jobs: config.compile_jobs.unwrap_or_else(compile_jobs),
+        compile_timeout: config.compile_timeout,
+        device_timeout: config.device_timeout,
+    }
+}
+
+/// The error with the way out of it, and the exit code that it deserves.
+fn told(error: OpenError) -> anyhow::Error {
+    match error.fate() {
+        Some(fate) => BackendError::Device { what: error.to_string(), fate }.into(),
+        None => {
+            let hint = remedy(&error);
+            failure::hinted(error.into(), hint)
+        }
     }
 }
 

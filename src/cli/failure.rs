@@ -104,10 +104,13 @@ pub(crate) trait Hint<T> {
 
 impl<T, E: Into<anyhow::Error>> Hint<T> for Result<T, E> {
     fn hint(self, hint: impl fmt::Display) -> anyhow::Result<T> {
-        self.map_err(|error| {
-            anyhow::Error::new(Hinted { error: error.into(), hint: hint.to_string() })
-        })
+        self.map_err(|error| hinted(error.into(), hint))
     }
+}
+
+/// The error with the way out of it.
+pub(crate) fn hinted(error: anyhow::Error, hint: impl fmt::Display) -> anyhow::Error {
+    anyhow::Error::new(Hinted { error, hint: hint.to_string() })
 }
 
 /// Tells a person what failed, with its chain of causes and the hint that we know.
@@ -140,14 +143,18 @@ fn code_of_device(error: &(dyn Error + 'static)) -> Option<u8> {
             Fate::Lost => DEVICE_LOST,
         });
     }
-    let error = match error.downcast_ref() {
-        Some(CompileError::Backend(error)) => error,
-        _ => error.downcast_ref::<BackendError>()?,
-    };
-    match error {
+    match backend_error(error)? {
         BackendError::Device { fate: DeviceFate::Restart, .. } => Some(RESTART),
         BackendError::Device { fate: DeviceFate::Lost, .. } => Some(DEVICE_LOST),
         _ => None,
+    }
+}
+
+/// Also one that says nothing of its own around it.
+fn backend_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a BackendError> {
+    match error.downcast_ref() {
+        Some(CompileError::Backend(error)) => Some(error),
+        _ => error.downcast_ref(),
     }
 }
 
@@ -186,13 +193,33 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     let hinted = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
     hinted
         .or_else(|| error.downcast_ref::<ModelError>()?.hint())
-        .or_else(|| hint_of_code(code_of_device(error)?))
+        .or_else(|| hint_of_death(error.downcast_ref()?))
+        .or_else(|| hint_of_backend(backend_error(error)?))
 }
 
-fn hint_of_code(code: u8) -> Option<String> {
-    let hint = match code {
-        RESTART => "the device is in an unknown state: restart the process",
-        DEVICE_LOST => "the device or a link to it is broken: look at it before a restart",
+const RESTART_HINT: &str = "the device is in an unknown state: restart the process";
+const DEVICE_LOST_HINT: &str = "the device or a link to it is broken: look at it before a restart";
+
+fn hint_of_death(death: &Death) -> Option<String> {
+    let hint = match death.fate {
+        Fate::Restart => RESTART_HINT,
+        Fate::Lost => DEVICE_LOST_HINT,
+        Fate::StaleArtifact { .. } => {
+            "the graph is dropped from the cache: restart the process, which compiles it again"
+        }
+    };
+    Some(hint.to_owned())
+}
+
+fn hint_of_backend(error: &BackendError) -> Option<String> {
+    let hint = match error {
+        BackendError::Device { fate: DeviceFate::Restart, .. } => RESTART_HINT,
+        BackendError::Device { fate: DeviceFate::Lost, .. } => DEVICE_LOST_HINT,
+        BackendError::OutOfMemory { .. } => {
+            "a smaller `--kv-cache-bytes`, `--max-num-seqs` or `--max-num-batched-tokens` needs \
+             less, and so does a smaller `--dtype`; other processes may hold memory, too"
+        }
+        BackendError::Compile { remedy, .. } => return remedy.clone(),
         _ => return None,
     };
     Some(hint.to_owned())
@@ -268,10 +295,7 @@ mod tests {
         assert_eq!(error(device(DeviceFate::Restart).into()), 3);
         assert_eq!(error(CompileError::from(device(DeviceFate::Lost)).into()), 4);
         let error = anyhow::Error::new(RequestError::Died(death(Fate::Restart)));
-        assert_eq!(
-            chain(&error),
-            "the device failed and the server has to be restarted: it smokes"
-        );
+        assert_eq!(chain(&error), "the engine died: it smokes");
         assert!(hint(&error).unwrap().ends_with("restart the process"));
     }
 

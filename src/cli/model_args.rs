@@ -19,7 +19,7 @@ const MAX_THREADS: u64 = 1024;
 const MAX_SEQS: u64 = 65_536;
 const MAX_TOKENS: u64 = 1 << 24;
 const MAX_BLOCK_SIZE: u64 = 1024;
-const MAX_DEVICE: u64 = 1023;
+pub(super) const MAX_DEVICE: u64 = 1023;
 const MAX_COMPILE_JOBS: u64 = 256;
 const MAX_SECONDS: u64 = 86_400;
 

@@ -83,7 +83,7 @@ pub enum RequestError {
     #[error("{0}")]
     Execution(String),
     /// The engine died, and every request with it.
-    #[error("the device failed and the server has to be restarted")]
+    #[error("the engine died")]
     Died(#[source] Death),
     /// The engine stopped before the request ended.
     #[error("the engine stopped before the request ended")]

@@ -5,6 +5,7 @@
 // The folder of this file holds it, wherever this file is included from.
 pub(crate) mod model;
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// A folder in which the program runs: `model` in it is MODEL, `cache` the cache folder.
 pub(crate) struct Deployment {
     folder: TempDir,
+    /// What the program's environment holds besides.
+    pub(crate) variables: Vec<(&'static str, OsString)>,
 }
 
 /// How the program ended.
@@ -39,7 +42,7 @@ impl Deployment {
 
     /// With a model that `write` writes into its folder.
     pub(crate) fn with_model(write: impl FnOnce(&Path)) -> Self {
-        let deployment = Self { folder: tempfile::tempdir().unwrap() };
+        let deployment = Self { folder: tempfile::tempdir().unwrap(), variables: Vec::new() };
         let model = deployment.path("model");
         std::fs::create_dir(&model).unwrap();
         write(&model);
@@ -50,10 +53,12 @@ impl Deployment {
         self.folder.path().join(name)
     }
 
-    /// The program with these arguments: offline, and with an environment that holds nothing else.
+    /// The program with these arguments: offline, and with an environment that holds nothing that
+    /// was not asked for.
     pub(crate) fn process(&self, args: &[&str]) -> process::Command {
         let mut command = process::Command::new(env!("CARGO_BIN_EXE_cairn"));
         command.env_clear().env("CAIRN_OFFLINE", "1").env("CAIRN_CACHE_DIR", self.path("cache"));
+        command.envs(self.variables.iter().cloned());
         command.current_dir(self.folder.path()).args(args);
         command
     }

@@ -5,13 +5,24 @@
 
 use std::collections::HashMap;
 
-use cairn::backend::{Backend, BackendError, Executable, Memory, StateSpec, Step, Weight};
+use cairn::backend::{
+    Backend, BackendError, Executable, Memory, Output, StateSpec, Step, Wanted, Weight,
+};
 use cairn::ir::{
     Builder, Constant, DType, Dim, Graph, Op, Shape, SymbolId, ValueId, Verified, verify,
 };
 use cairn::weights::Tensor;
 
 /// How far a number may be from the definition's.
+///
+/// | Type of the op's rows | Relative to 1 + the number's size |
+/// | --- | --- |
+/// | f32 | 1e-6 for about 16 roundings, 1e-5 for sums of some hundred products |
+/// | f16 | 2^-11 for each rounding: half of the last of 11 bits |
+/// | bf16 | 2^-8 for each rounding: half of the last of 8 bits |
+///
+/// A backend may compute in a wider type than the rows have: everything between an op's operands
+/// and its results is f32 at least.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Tolerance {
     /// Rounding the definition's number to f32 gives the bits (but for the sign of zero).
@@ -20,6 +31,8 @@ pub(crate) enum Tolerance {
     Rounding,
     /// Sums of up to some hundred products, in any order.
     Sum,
+    /// That many roundings to f16 or bf16 of numbers of about the result's size or 1.
+    Narrow(DType, u8),
 }
 
 impl Tolerance {
@@ -28,6 +41,8 @@ impl Tolerance {
             Self::Exact => return got == expected as f32,
             Self::Rounding => 1e-6,
             Self::Sum => 1e-5,
+            Self::Narrow(DType::BF16, roundings) => f64::from(roundings) / 256.0,
+            Self::Narrow(_, roundings) => f64::from(roundings) / 2048.0,
         };
         (f64::from(got) - expected).abs() <= relative * (1.0 + expected.abs())
     }
@@ -39,6 +54,8 @@ pub(crate) struct CaseStep {
     pub(crate) symbols: Vec<u64>,
     pub(crate) inputs: Vec<Vec<i32>>,
     pub(crate) expected: Vec<f64>,
+    /// How many of the last numbers are of tokens that belong to no sequence.
+    pub(crate) num_padding: usize,
 }
 
 /// A graph, what it is run with, and what must come out.
@@ -103,6 +120,20 @@ impl Loaded {
         Ok(output)
     }
 
+    /// A run of whose result no more than `wanted` is needed.
+    pub(crate) fn run_wanted(
+        &mut self,
+        symbols: &[u64],
+        inputs: &[Vec<i32>],
+        wanted: Wanted,
+    ) -> Result<Output, BackendError> {
+        let inputs: Vec<&[i32]> = inputs.iter().map(Vec::as_slice).collect();
+        let mut output = Output::default();
+        let step = Step { symbols, inputs: &inputs };
+        self.executable.run_wanted(self.memory.as_mut(), &step, wanted, &mut output)?;
+        Ok(output)
+    }
+
     /// Another graph over the same weights and states: the next bucket.
     pub(crate) fn switch(
         &mut self,
@@ -142,8 +173,8 @@ impl CaseBuilder {
         self.builder.input(name, DType::I32, Shape::new(dims.iter().copied()))
     }
 
-    pub(crate) fn state(&mut self, name: &str, dims: &[Dim]) -> ValueId {
-        self.builder.state(name, DType::F32, Shape::new(dims.iter().copied()))
+    pub(crate) fn state(&mut self, name: &str, dtype: DType, dims: &[Dim]) -> ValueId {
+        self.builder.state(name, dtype, Shape::new(dims.iter().copied()))
     }
 
     /// A weight of some tensors, one after the other along the first axis.
@@ -157,7 +188,20 @@ impl CaseBuilder {
 
     /// An f32 weight.
     pub(crate) fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> ValueId {
+        self.floats_in(DType::F32, name, shape, values)
+    }
+
+    /// A weight of numbers that the type can hold.
+    pub(crate) fn floats_in(
+        &mut self,
+        dtype: DType,
+        name: &str,
+        shape: &[usize],
+        values: &[f32],
+    ) -> ValueId {
         let tensor = Tensor::from_f32(name, shape.to_vec(), values.to_vec()).unwrap();
+        let tensor = tensor.convert(dtype);
+        assert_eq!(tensor.to_f32_vec(), values, "{name} is not rounded to {dtype}");
         self.weight(name, vec![tensor])
     }
 
@@ -174,8 +218,20 @@ impl CaseBuilder {
         columns: usize,
         ids: ValueId,
     ) -> ValueId {
-        let table = self.floats(name, &[values.len() / columns, columns], values);
-        self.op(Op::Gather { dtype: DType::F32 }, &[table, ids])
+        self.activation_in(DType::F32, name, values, columns, ids)
+    }
+
+    /// The same of numbers that the type can hold.
+    pub(crate) fn activation_in(
+        &mut self,
+        dtype: DType,
+        name: &str,
+        values: &[f32],
+        columns: usize,
+        ids: ValueId,
+    ) -> ValueId {
+        let table = self.floats_in(dtype, name, &[values.len() / columns, columns], values);
+        self.op(Op::Gather { dtype }, &[table, ids])
     }
 
     pub(crate) fn op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {

@@ -19,6 +19,9 @@ pub(crate) const WEIGHT_TYPES: [DType; 11] = [
     DType::Q6K,
 ];
 
+/// Those that activations may have beside f32.
+pub(crate) const NARROW_TYPES: [DType; 2] = [DType::F16, DType::BF16];
+
 /// Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
 #[derive(Clone, Debug)]
 pub(crate) struct Numbers(u64);
@@ -48,6 +51,11 @@ impl Numbers {
 
     pub(crate) fn floats(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.float()).collect()
+    }
+
+    /// Those that the type can hold.
+    pub(crate) fn floats_in(&mut self, dtype: DType, n: usize) -> Vec<f32> {
+        rounded(dtype, self.floats(n))
     }
 }
 
@@ -83,6 +91,12 @@ fn scales(dtype: DType) -> &'static [(usize, f32)] {
         DType::Q6K => &[(208, 1.0 / 4096.0)],
         DType::F32 | DType::F16 | DType::BF16 | DType::I32 => &[],
     }
+}
+
+/// The nearest numbers that the type can hold.
+pub(crate) fn rounded(dtype: DType, values: Vec<f32>) -> Vec<f32> {
+    let tensor = Tensor::from_f32("rounded", vec![values.len()], values).unwrap();
+    tensor.convert(dtype).to_f32_vec()
 }
 
 /// The rows of a matrix in f64.

@@ -79,7 +79,7 @@ fn a_row_of_attention_does_not_depend_on_the_others() {
             sequences: vec![(5, 5), (1, 17), (0, 0), (9, 30), (2, 2)],
             ..Attention::default()
         };
-        let case = batch.case(Tolerance::Exact);
+        let case = batch.case();
         for (kernels, threads) in SETS {
             let mut expected = Vec::new();
             for &threads in threads {

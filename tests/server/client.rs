@@ -22,7 +22,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) child: Child,
     /// Deleted with the server.
-    pub(crate) _folder: tempfile::TempDir,
+    pub(crate) _folder: Option<tempfile::TempDir>,
 }
 
 impl Drop for Server {
@@ -33,8 +33,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Runs `serve` until it answers. The folder is deleted with the server.
-    pub(crate) fn start(mut command: Command, folder: tempfile::TempDir) -> Self {
+    /// Runs `serve` until it answers. The folder, if any, is deleted with the server.
+    pub(crate) fn start(mut command: Command, folder: Option<tempfile::TempDir>) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();

@@ -75,6 +75,13 @@ pub enum Role {
         /// Which.
         input: u32,
     },
+    /// Rows of a table to gather, as they are. The device would end the process for one outside.
+    Ids {
+        /// Which.
+        input: u32,
+        /// How many rows the table has; of several tables, the shortest.
+        num_rows: u64,
+    },
     /// Slots of the KV cache as pairs `(block, position)`, `[t, 2]`; a negative slot goes to the
     /// dump block.
     Slots {
@@ -85,10 +92,12 @@ pub enum Role {
         /// The block that padding is written to: the one after those that the engine knows.
         dump_block: u64,
     },
-    /// Block tables, `[s, m]`; a sequence that is padding has the dump block everywhere.
+    /// Block tables, `[s, m]`; what a sequence does not use is the dump block.
     BlockTables {
         /// Which.
         input: u32,
+        /// As in [`Role::Slots`].
+        block_size: u64,
         /// As in [`Role::Slots`].
         dump_block: u64,
     },

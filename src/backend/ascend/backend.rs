@@ -6,15 +6,16 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_ffi::{Acl, Device, Runtime};
+use cairn_ffi::{Acl, Device, Runtime, StatusClass};
 
 use super::artifact::Artifact;
-use super::atc::{Atc, AtcLimits};
+use super::atc::{Atc, AtcError, AtcLimits};
 use super::executable::AscendExecutable;
+use super::logs::{LogPlaces, NewErrors};
 use super::lower::{self, Lowered};
 use super::memory::AscendMemory;
 use super::om;
@@ -22,7 +23,9 @@ use super::session::Session;
 use super::target::{CannRelease, Soc, Target};
 use super::toolkit::Toolkit;
 use super::validate::validate;
-use crate::backend::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Weight};
+use crate::backend::{
+    Backend, BackendError, Capabilities, DeviceFate, Executable, Memory, StateSpec, Weight,
+};
 use crate::ir::{Graph, Verified};
 
 /// Raised when the same graph becomes another GE graph, or the same step other inputs.
@@ -57,6 +60,8 @@ pub struct AscendOptions {
     pub compile_timeout: Duration,
     /// How long one step may take.
     pub device_timeout: Duration,
+    /// Where CANN writes its logs, whose last errors are quoted with a failure of the device.
+    pub logs: LogPlaces,
 }
 
 /// What a backend is opened for.
@@ -86,18 +91,20 @@ pub enum OpenError {
     #[error("a CANN toolkit is needed to compile graphs")]
     Toolkit(#[source] super::toolkit::ToolkitError),
     /// The device cannot be opened.
-    #[error("device {id} cannot be opened")]
+    #[error("device {id} cannot be opened: {error}{log}")]
     Device {
         /// Which.
         id: u32,
         /// What CANN said.
-        source: cairn_ffi::AclError,
+        error: cairn_ffi::AclError,
+        /// What CANN has logged about it, as the end of a sentence.
+        log: String,
     },
     /// The chip is not known.
     #[error(transparent)]
     Soc(#[from] super::target::UnknownSoc),
     /// The device's chip has no name.
-    #[error("CANN does not say which chip device {0} is")]
+    #[error("CANN does not say which chip device {0} is (`aclrtGetSocName` gave no name)")]
     NamelessSoc(u32),
     /// The device is another chip than the one asked for.
     #[error("graphs are wanted for {wanted}, but device {id} is {found}")]
@@ -111,11 +118,25 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// What can be done about the device, where it is at fault.
+    pub fn fate(&self) -> Option<DeviceFate> {
+        let Self::Device { error, .. } = self else { return None };
+        match error.class() {
+            StatusClass::Restart => Some(DeviceFate::Restart),
+            StatusClass::DeviceLost => Some(DeviceFate::Lost),
+            _ => None,
+        }
+    }
+}
+
 /// Huawei Ascend through CANN.
 #[derive(Debug)]
 pub struct AscendBackend {
     target: Target,
     fingerprint: Vec<(Cow<'static, str>, String)>,
+    /// Where the toolkit is.
+    home: Option<PathBuf>,
     atc: Option<Atc>,
     scratch: PathBuf,
     compile_jobs: usize,
@@ -149,6 +170,7 @@ impl AscendBackend {
         Ok(Self {
             target: Target { soc, cann },
             fingerprint: fingerprint(soc, cann, toolkit.as_ref()),
+            home: toolkit.map(|toolkit| toolkit.home().to_owned()),
             atc,
             scratch: options.scratch,
             compile_jobs: options.compile_jobs,
@@ -174,7 +196,15 @@ impl AscendBackend {
         Ok(lowered)
     }
 
-    fn session(&self) -> Result<&Arc<Session>, BackendError> {
+    /// The offline model of an `.air` file's bytes.
+    pub(super) fn compile_air(&self, air: &[u8]) -> Result<Vec<u8>, BackendError> {
+        let Some(atc) = &self.atc else { return Err(no_compiler(self.home.as_deref())) };
+        let om = atc.compile(air, self.target.soc, &self.scratch);
+        om.map_err(|error| compile_error(&error))
+    }
+
+    /// The device.
+    pub(super) fn session(&self) -> Result<&Arc<Session>, BackendError> {
         self.session.as_ref().ok_or_else(|| BackendError::Unsupported {
             backend: super::NAME,
             what: "running graphs when it was opened without a device".to_owned(),
@@ -202,24 +232,15 @@ impl Backend for AscendBackend {
     }
 
     fn compile(&self, graph: &Verified<Graph>) -> Result<Vec<u8>, BackendError> {
-        let Some(atc) = &self.atc else {
-            return Err(BackendError::Unsupported {
-                backend: super::NAME,
-                what: "compiling graphs: the toolkit has no atc, so every graph must be in the \
-                       cache"
-                    .to_owned(),
-            });
-        };
         let lowered = self.lower(graph)?;
-        let om = atc.compile(&lowered.air(), self.target.soc, &self.scratch);
-        let om = om.map_err(|error| BackendError::Execution(error.to_string()))?;
-        om::check(&om).map_err(|error| BackendError::Execution(error.to_string()))?;
+        let om = self.compile_air(&lowered.air())?;
         Artifact { io: lowered.io, om: &om }.encode()
     }
 
     fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
         let session = Arc::clone(self.session()?);
-        Ok(Box::new(AscendExecutable::load(session, artifact)?))
+        let loaded = AscendExecutable::load(Arc::clone(&session), artifact);
+        Ok(Box::new(loaded.map_err(|error| session.with_log(error))?))
     }
 
     fn check(&self, artifact: &[u8]) -> Result<(), BackendError> {
@@ -237,7 +258,8 @@ impl Backend for AscendBackend {
         states: &[StateSpec],
     ) -> Result<Box<dyn Memory>, BackendError> {
         let session = Arc::clone(self.session()?);
-        Ok(Box::new(AscendMemory::new(session, weights, states)?))
+        let placed = AscendMemory::new(Arc::clone(&session), weights, states);
+        Ok(Box::new(placed.map_err(|error| session.with_log(error))?))
     }
 }
 
@@ -269,17 +291,37 @@ fn compiler(toolkit: &Toolkit, options: &AscendOptions) -> Option<Atc> {
     Some(atc.with_kernel_cache(options.scratch.join("kernels")))
 }
 
+fn no_compiler(home: Option<&Path>) -> BackendError {
+    let place = home.map_or_else(String::new, |home| format!(" at `{}`", home.display()));
+    BackendError::Compile {
+        what: format!("the graph is not in the cache, and the CANN toolkit{place} has no `atc`"),
+        remedy: Some(
+            "install a complete toolkit, or warm the cache up where there is one and copy it here"
+                .to_owned(),
+        ),
+    }
+}
+
+fn compile_error(error: &AtcError) -> BackendError {
+    let remedies = error.remedies();
+    let remedy = (!remedies.is_empty()).then(|| remedies.join("; or "));
+    BackendError::Compile { what: error.to_string(), remedy }
+}
+
 fn open_device(options: &AscendOptions) -> Result<Arc<Session>, OpenError> {
     let purpose = match options.purpose {
         Purpose::Run => "run graphs",
         Purpose::Compile | Purpose::Inspect => "learn which chip graphs are for",
     };
+    let log = NewErrors::of(&options.logs, std::process::id());
     let acl = Acl::load(&options.homes).map_err(|source| OpenError::Library { purpose, source })?;
     let id = options.device;
-    let failed = |source| OpenError::Device { id, source };
+    let failed = |error| OpenError::Device { id, error, log: log.quoted() };
     let runtime = Runtime::init(Arc::new(acl)).map_err(failed)?;
     let device = Device::open(runtime, id).map_err(failed)?;
-    Ok(Arc::new(Session::new(device, options.device_timeout)))
+    // Also when all goes well CANN logs some errors on the way.
+    log.skip();
+    Ok(Arc::new(Session::new(device, options.device_timeout, log)))
 }
 
 fn soc_of(session: &Session, id: u32, wanted: Option<Soc>) -> Result<Soc, OpenError> {

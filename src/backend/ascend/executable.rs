@@ -15,12 +15,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cairn_ffi::{
     Current, Dataset, DeviceBuffer, DeviceSlice, LoadOptions, Model, Stream, TensorInfo,
 };
 
-use super::artifact::{Artifact, InputSpec, IoTable, OutputRole, Role};
+use super::artifact::{Artifact, InputSpec, IoTable, OutputRole};
 use super::dtype::GeDType;
 use super::memory::AscendMemory;
 use super::om;
@@ -43,6 +44,8 @@ pub(super) struct AscendExecutable {
     io: IoTable,
     plan: StepPlan,
     results: Results,
+    /// What the host needed to start the last step.
+    start_time: Duration,
 }
 
 /// Datasets over the addresses of one memory.
@@ -92,7 +95,8 @@ impl AscendExecutable {
         check_tensors(&io, &model)?;
         shared.announce(plan.len(), results.len);
         drop((shared, current));
-        Ok(Self { bound: None, model, session, io, plan, results })
+        let start_time = Duration::ZERO;
+        Ok(Self { bound: None, model, session, io, plan, results, start_time })
     }
 
     /// Datasets for that memory, made when they are not there yet.
@@ -115,7 +119,7 @@ impl AscendExecutable {
             });
             inputs.push(match region {
                 Some(region) => slice(&staging.device_step, region.offset, region.len)?,
-                None => resident(memory, spec)?,
+                None => memory.resident(spec)?.clone(),
             });
         }
         let outputs = self
@@ -165,6 +169,20 @@ impl Executable for AscendExecutable {
         wanted: Wanted,
         output: &mut Output,
     ) -> Result<(), BackendError> {
+        let session = Arc::clone(&self.session);
+        self.run_step(memory, step, wanted, output).map_err(|error| session.with_log(error))
+    }
+}
+
+impl AscendExecutable {
+    /// [`run_wanted`](Executable::run_wanted), without what CANN has logged when it fails.
+    fn run_step(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        wanted: Wanted,
+        output: &mut Output,
+    ) -> Result<(), BackendError> {
         let memory = memory
             .as_any_mut()
             .downcast_mut::<AscendMemory>()
@@ -178,7 +196,7 @@ impl Executable for AscendExecutable {
         let host = staging.step.as_mut_slice().map_err(|error| run_error(&error))?;
         self.plan.fill(step, &mut host[..self.plan.len()])?;
         let (rows, range) = self.results.answer(wanted);
-        self.launch(&current, stream, staging, range.clone())?;
+        self.start_time = self.launch(&current, stream, staging, range.clone())?;
         output.rows = rows;
         self.results.read(rows, range, host_results(staging)?, output);
         let is_open = match (rows, wanted) {
@@ -195,25 +213,32 @@ impl Executable for AscendExecutable {
         }
         Ok(())
     }
-}
 
-impl AscendExecutable {
-    /// Runs the step in the staging buffer and brings back a piece of the results.
+    /// What the host needed to start the last step: not what the device needed to do it.
+    pub(super) fn start_time(&self) -> Duration {
+        self.start_time
+    }
+
+    /// Runs the step in the staging buffer and brings back a piece of the results. Returns what the
+    /// host needed to start it.
     fn launch(
         &self,
         current: &Current<'_>,
         stream: &mut Stream,
         staging: &mut Staging,
         range: Range<usize>,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Duration, BackendError> {
         let bound = self.bound()?;
         let (step, results) = (&staging.step, &mut staging.results);
         let result = bound.result(range.clone())?;
         stream
             .run(current, self.session.timeout(), |queue| {
                 queue.upload(step, 0..self.plan.len(), &bound.step)?;
+                let started = Instant::now();
                 queue.execute(&self.model, &bound.inputs, &bound.outputs)?;
-                queue.download(&result, results, 0..range.len())
+                let start_time = started.elapsed();
+                queue.download(&result, results, 0..range.len())?;
+                Ok(start_time)
             })
             .map_err(|error| run_error(&error))
     }
@@ -351,27 +376,6 @@ fn i32s(bytes: &[u8]) -> impl Iterator<Item = i32> + '_ {
     words.iter().map(|word| i32::from_le_bytes(*word))
 }
 
-/// The tensor of an input that stays on the device.
-fn resident(memory: &AscendMemory, spec: &InputSpec) -> Result<DeviceSlice, BackendError> {
-    let found = match spec.role {
-        Role::Weight { index } => memory.weight(index),
-        Role::State { index } => memory.state(index),
-        _ => Some(memory.mask()),
-    };
-    let slice = found.ok_or_else(|| {
-        BackendError::BadInput(format!("the graph's input `{}` was not placed", spec.name))
-    })?;
-    let expected = spec_bytes(spec).unwrap_or(usize::MAX);
-    if slice.len() != expected {
-        return Err(BackendError::BadInput(format!(
-            "the graph's input `{}` has {expected} bytes, but {} were placed",
-            spec.name,
-            slice.len()
-        )));
-    }
-    Ok(slice.clone())
-}
-
 /// The loaded model must be the one that the table describes.
 fn check_tensors(io: &IoTable, model: &Model) -> Result<(), BackendError> {
     let (inputs, outputs) = (model.inputs(), model.outputs());
@@ -420,15 +424,16 @@ fn free_memory(current: &Current<'_>) -> Result<u64, BackendError> {
 /// and the KV cache once more for every graph.
 fn check_memory(taken: u64, io: &IoTable) -> Result<(), BackendError> {
     let inputs: u64 = io.inputs.iter().filter_map(spec_bytes).map(|bytes| bytes as u64).sum();
-    if taken <= LOAD_OVERHEAD_BYTES.max(inputs / 4) {
+    let limit = LOAD_OVERHEAD_BYTES.max(inputs / 4);
+    if taken <= limit {
         return Ok(());
     }
-    Err(BackendError::OutOfMemory {
-        what: "loading a graph, whose inputs the runtime holds a second time (it does not honour \
-               ACL_MDL_WORKSPACE_MEM_OPTIMIZE),"
-            .to_owned(),
-        needed: taken,
-    })
+    Err(BackendError::Execution(format!(
+        "loading it took {taken} bytes of the device's memory, expected {limit} at most: this CANN \
+         holds the graph's inputs a second time (it does not honour \
+         ACL_MDL_WORKSPACE_MEM_OPTIMIZE; try another release), or another process took memory \
+         meanwhile"
+    )))
 }
 
 fn bad(what: String) -> BackendError {

@@ -14,8 +14,10 @@
 //! What this module deliberately does not do: it reads no logs of the device's own operating
 //! system, and it interprets no line.
 
+use std::collections::HashMap;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use fs_err as fs;
@@ -30,6 +32,9 @@ const MAX_FILES: usize = 4;
 const MAX_FILE_BYTES: u64 = 256 << 10;
 /// Longer lines are cut.
 const MAX_LINE_CHARS: usize = 500;
+/// Errors that a sentence quotes, and where each of them is cut.
+const QUOTED_ERRORS: usize = 3;
+const QUOTED_CHARS: usize = 300;
 
 /// What the environment says of the place of logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +58,69 @@ impl LogPlaces {
     /// The last lines that matter of what CANN wrote in a process: see [`last_lines`].
     pub fn last_lines(&self, pid: u32, max_lines: usize) -> Vec<String> {
         self.folder().map_or_else(Vec::new, |folder| last_lines(&folder, Some(pid), max_lines))
+    }
+}
+
+/// What CANN writes in a process from now on. Each line is read once: what was quoted with one failure
+/// is not quoted with the next.
+#[derive(Debug, Default)]
+pub struct NewErrors {
+    folder: Option<PathBuf>,
+    pid: u32,
+    /// Bytes of each file that were there before.
+    seen: Mutex<HashMap<PathBuf, u64>>,
+}
+
+impl NewErrors {
+    /// Those of a process whose number is `pid`. Files of an earlier process of that number are there
+    /// already.
+    pub fn of(places: &LogPlaces, pid: u32) -> Self {
+        let errors = Self { folder: places.folder(), pid, seen: Mutex::default() };
+        errors.skip();
+        errors
+    }
+
+    /// What was written so far is of no interest.
+    pub fn skip(&self) {
+        self.read(|_, _| ());
+    }
+
+    /// The last errors that were written since the last call; oldest first.
+    pub fn take(&self, max_lines: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.read(|path, start| {
+            let text = tail(path, start).unwrap_or_default();
+            let errors = text.lines().filter_map(relevant);
+            let errors = errors.filter(|(level, _)| *level == Level::Error);
+            lines.extend(errors.map(|(_, line)| line));
+        });
+        lines.split_off(lines.len().saturating_sub(max_lines))
+    }
+
+    /// The last of them as the end of a sentence: empty when there is none.
+    pub fn quoted(&self) -> String {
+        let cut = |line: String| line.trim_end().chars().take(QUOTED_CHARS).collect::<String>();
+        let lines: Vec<String> = self.take(QUOTED_ERRORS).into_iter().map(cut).collect();
+        if lines.is_empty() {
+            String::new()
+        } else {
+            format!("; CANN's log: {}", lines.join(" | "))
+        }
+    }
+
+    /// Calls `read` with each file that has grown and with where that begins.
+    fn read(&self, mut read: impl FnMut(&Path, u64)) {
+        let Some(folder) = &self.folder else { return };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, path) in newest_files(folder, Some(self.pid)) {
+            let Ok(len) = fs::metadata(&path).map(|metadata| metadata.len()) else { continue };
+            // One that is shorter than before was begun anew.
+            let start = seen.get(&path).copied().filter(|&seen| seen <= len).unwrap_or(0);
+            if start < len {
+                read(&path, start);
+                seen.insert(path, len);
+            }
+        }
     }
 }
 
@@ -80,18 +148,22 @@ impl Level {
 /// last warnings between them, too. With a process id, only of that process. What cannot be read
 /// has no lines.
 pub fn last_lines(folder: &Path, pid: Option<u32>, max_lines: usize) -> Vec<String> {
+    let lines: Vec<(Level, String)> = newest_files(folder, pid)
+        .iter()
+        .filter_map(|(_, path)| tail(path, 0).ok())
+        .flat_map(|text| text.lines().filter_map(relevant).collect::<Vec<_>>())
+        .collect();
+    most_relevant(lines, max_lines)
+}
+
+/// The newest logs in a folder of logs, oldest first.
+fn newest_files(folder: &Path, pid: Option<u32>) -> Vec<(SystemTime, PathBuf)> {
     let mut files: Vec<(SystemTime, PathBuf)> = PLOG_FOLDERS
         .iter()
         .flat_map(|name| log_files(&folder.join(name), pid).unwrap_or_default())
         .collect();
     files.sort();
-    let newest = files.len().saturating_sub(MAX_FILES);
-    let lines: Vec<(Level, String)> = files[newest..]
-        .iter()
-        .filter_map(|(_, path)| tail(path).ok())
-        .flat_map(|text| text.lines().filter_map(relevant).collect::<Vec<_>>())
-        .collect();
-    most_relevant(lines, max_lines)
+    files.split_off(files.len().saturating_sub(MAX_FILES))
 }
 
 /// Errors before warnings, the later before the earlier; in the order in which they were written.
@@ -137,16 +209,16 @@ fn log_files(folder: &Path, pid: Option<u32>) -> io::Result<Vec<(SystemTime, Pat
     Ok(files)
 }
 
-/// The end of a file, from the beginning of a line on.
-fn tail(path: &Path) -> io::Result<String> {
+/// The end of a file, behind `from`, where a line begins, and from the beginning of a line on.
+fn tail(path: &Path, from: u64) -> io::Result<String> {
     let mut file = fs::File::open(path)?;
-    let start = file.metadata()?.len().saturating_sub(MAX_FILE_BYTES);
+    let start = file.metadata()?.len().saturating_sub(MAX_FILE_BYTES).max(from);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(match text.split_once('\n') {
-        Some((_cut, rest)) if start > 0 => rest.to_owned(),
+        Some((_cut, rest)) if start > from => rest.to_owned(),
         _ => text.into_owned(),
     })
 }
@@ -188,6 +260,30 @@ mod tests {
         assert_eq!(places.last_lines(7, 10), expected);
         assert_eq!(last_lines(folder.path(), None, 10).len(), 3);
         assert_eq!(last_lines(folder.path(), None, 0).len(), 0);
+    }
+
+    #[test]
+    fn only_errors_that_are_new_are_quoted_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let places =
+            LogPlaces { process_log_path: Some(folder.path().into()), ..LogPlaces::default() };
+        let path = "debug/plog/plog-7_1.log";
+        write(folder.path(), path, "[ERROR] of an earlier process\n");
+        let errors = NewErrors::of(&places, 7);
+        assert_eq!(errors.quoted(), "");
+        let mut log = "[ERROR] of an earlier process\n[WARNING] w\n[ERROR] a\n".to_owned();
+        write(folder.path(), path, &log);
+        assert_eq!(errors.quoted(), "; CANN's log: [ERROR] a");
+        assert_eq!(errors.quoted(), "");
+        for name in ["b", "c", "d", "e"] {
+            log += &format!("[ERROR] {name}\n");
+        }
+        write(folder.path(), path, &log);
+        write(folder.path(), "debug/plog/plog-8_1.log", "[ERROR] of another\n");
+        assert_eq!(errors.quoted(), "; CANN's log: [ERROR] c | [ERROR] d | [ERROR] e");
+        write(folder.path(), path, "[ERROR] begun anew\n");
+        assert_eq!(errors.take(9), ["[ERROR] begun anew"]);
+        assert_eq!(NewErrors::default().quoted(), "");
     }
 
     #[test]

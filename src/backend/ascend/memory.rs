@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_ffi::{Current, DeviceSlice};
 
+use super::artifact::{InputSpec, Role};
+use super::dtype::GeDType;
 use super::kv_layout;
 use super::session::{Session, allocate, run_error};
 use crate::backend::{BackendError, Memory, StateSpec, Weight};
+use crate::ir::DType;
+use crate::weights::Tensor;
 
 /// Sides of the causal mask that the attention operator asks for, whatever the lengths.
 const MASK_SIDE: usize = 2048;
@@ -17,11 +21,19 @@ const MASK_SIDE: usize = 2048;
 pub(super) struct AscendMemory {
     /// Different for every memory of the process: tells graphs what their addresses belong to.
     id: u64,
-    weights: Vec<DeviceSlice>,
-    states: Vec<DeviceSlice>,
-    mask: DeviceSlice,
+    weights: Vec<Placed>,
+    states: Vec<Placed>,
+    mask: Placed,
     /// Last, so that it outlives the memory that lies on its device.
     session: Arc<Session>,
+}
+
+/// A tensor on the device.
+#[derive(Debug)]
+struct Placed {
+    slice: DeviceSlice,
+    dtype: Option<GeDType>,
+    shape: Vec<u64>,
 }
 
 impl AscendMemory {
@@ -43,7 +55,11 @@ impl AscendMemory {
             .enumerate()
             .map(|(idx, state)| place_state(&current, idx, state))
             .collect::<Result<_, _>>()?;
-        let mask = upload(&current, "the causal mask", &[&causal_mask()])?;
+        let mask = Placed {
+            slice: upload(&current, "the causal mask", &[&causal_mask()])?,
+            dtype: Some(GeDType::Bool),
+            shape: vec![MASK_SIDE as u64; 2],
+        };
         drop(current);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(Self { id, weights, states, mask, session })
@@ -54,19 +70,35 @@ impl AscendMemory {
         self.id
     }
 
-    /// A weight, counted as in the graph.
-    pub(super) fn weight(&self, index: u32) -> Option<&DeviceSlice> {
-        self.weights.get(index as usize)
-    }
-
     /// A state, counted as in the graph.
     pub(super) fn state(&self, index: u32) -> Option<&DeviceSlice> {
-        self.states.get(index as usize)
+        self.states.get(index as usize).map(|state| &state.slice)
     }
 
-    /// The causal mask.
-    pub(super) fn mask(&self) -> &DeviceSlice {
-        &self.mask
+    /// What an input of a graph is filled with that stays on the device.
+    ///
+    /// # Errors
+    /// [`BackendError::BadInput`] when it was not placed, or is another tensor than the graph's.
+    pub(super) fn resident(&self, spec: &InputSpec) -> Result<&DeviceSlice, BackendError> {
+        let found = match spec.role {
+            Role::Weight { index } => self.weights.get(index as usize),
+            Role::State { index } => self.states.get(index as usize),
+            _ => Some(&self.mask),
+        };
+        let placed = found.ok_or_else(|| {
+            BackendError::BadInput(format!("the graph's input `{}` was not placed", spec.name))
+        })?;
+        if placed.dtype == Some(spec.dtype) && placed.shape == spec.shape {
+            return Ok(&placed.slice);
+        }
+        Err(BackendError::BadInput(format!(
+            "the graph's input `{}` is {} {:?}, but {} {:?} was placed",
+            spec.name,
+            spec.dtype,
+            spec.shape,
+            placed.dtype.map_or("a type of blocks", GeDType::name),
+            placed.shape
+        )))
     }
 
     /// Whether it lies on the device of that session.
@@ -82,33 +114,67 @@ impl Memory for AscendMemory {
 
     fn allocated_bytes(&self) -> u64 {
         let all = self.weights.iter().chain(&self.states).chain([&self.mask]);
-        all.map(|slice| slice.len() as u64).sum()
+        all.map(|placed| placed.slice.len() as u64).sum()
     }
 }
 
-fn place_weight(current: &Current<'_>, weight: Weight) -> Result<DeviceSlice, BackendError> {
-    let name = weight.parts.first().map_or("a weight", |tensor| tensor.name.as_str()).to_owned();
+fn place_weight(current: &Current<'_>, weight: Weight) -> Result<Placed, BackendError> {
+    let (dtype, shape) = type_of(&weight.parts)?;
+    let name = weight.parts.first().map_or("a weight", |tensor| tensor.name.as_str());
     let parts: Vec<&[u8]> = weight.parts.iter().map(|tensor| &tensor.bytes[..]).collect();
-    upload(current, &name, &parts)
+    let slice = upload(current, name, &parts)?;
+    Ok(Placed { slice, dtype: GeDType::of(dtype), shape })
+}
+
+/// Type and sizes of a weight, whose parts lie one after the other along the first axis.
+fn type_of(parts: &[Tensor]) -> Result<(DType, Vec<u64>), BackendError> {
+    let Some(first) = parts.first() else {
+        return Err(BackendError::BadInput("a weight has no parts".to_owned()));
+    };
+    let inner = |tensor: &Tensor| tensor.shape.get(1..).unwrap_or_default().to_vec();
+    for tensor in parts {
+        if tensor.dtype != first.dtype || inner(tensor) != inner(first) {
+            return Err(BackendError::BadInput(format!(
+                "the parts of a weight must be alike: `{}` is {} {:?}, `{}` is {} {:?}",
+                first.name, first.dtype, first.shape, tensor.name, tensor.dtype, tensor.shape
+            )));
+        }
+        if tensor.dtype.tensor_bytes(&tensor.shape) != Some(tensor.bytes.len()) {
+            return Err(BackendError::BadInput(format!(
+                "`{}` has {} bytes, which is not what {} {:?} takes",
+                tensor.name,
+                tensor.bytes.len(),
+                tensor.dtype,
+                tensor.shape
+            )));
+        }
+    }
+    let mut shape: Vec<u64> = first.shape.iter().map(|&size| size as u64).collect();
+    if let Some(rows) = shape.first_mut() {
+        *rows = parts.iter().map(|tensor| tensor.shape[0] as u64).sum();
+    }
+    Ok((first.dtype, shape))
 }
 
 fn place_state(
     current: &Current<'_>,
     idx: usize,
     state: &StateSpec,
-) -> Result<DeviceSlice, BackendError> {
+) -> Result<Placed, BackendError> {
     let shape: Vec<u64> = state.shape.iter().map(|&size| size as u64).collect();
-    let bytes = kv_layout::device_shape(&shape).and_then(|shape| {
+    let device_shape = kv_layout::device_shape(&shape);
+    let bytes = device_shape.and_then(|shape| {
         let shape: Option<Vec<usize>> =
             shape.iter().map(|&size| usize::try_from(size).ok()).collect();
         state.dtype.tensor_bytes(&shape?)
     });
-    let bytes = bytes.ok_or_else(|| {
+    let (shape, bytes) = device_shape.zip(bytes).ok_or_else(|| {
         BackendError::BadInput(format!("state {idx} of shape {shape:?} is no KV cache"))
     })?;
     let buffer = allocate(current, &format!("state {idx} of the KV cache"), bytes)?;
     buffer.fill_zero(current).map_err(|error| run_error(&error))?;
-    Ok(DeviceSlice::whole(Arc::new(buffer)))
+    let slice = DeviceSlice::whole(Arc::new(buffer));
+    Ok(Placed { slice, dtype: GeDType::of(state.dtype), shape: shape.to_vec() })
 }
 
 fn upload(current: &Current<'_>, what: &str, parts: &[&[u8]]) -> Result<DeviceSlice, BackendError> {

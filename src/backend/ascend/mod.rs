@@ -16,6 +16,7 @@
 //! | `kv_layout` | how the KV cache lies on the device |
 //! | `session`, `memory`, `step`, `executable` | the device, what lies on it, and what runs there |
 //! | [`logs`] | where CANN writes its own logs |
+//! | [`hardware`] | questions that only a device can answer |
 //! | `backend` | all of it together: [`AscendBackend`] |
 //!
 //! CANN is loaded at run time: building needs nothing of it.
@@ -26,6 +27,7 @@ mod backend;
 pub mod dtype;
 mod executable;
 mod ge_graph;
+pub mod hardware;
 mod kv_layout;
 pub mod logs;
 pub mod lower;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use cairn_ffi::{AclError, Current, Device, DeviceBuffer, PinnedBuffer, StatusClass, Stream};
 
+use super::logs::NewErrors;
 use crate::backend::{BackendError, DeviceFate};
 
 /// A device and what its graphs share.
@@ -21,6 +22,8 @@ pub(super) struct Session {
     device: Arc<Device>,
     /// How long a step may take.
     timeout: Duration,
+    /// What CANN logs meanwhile.
+    log: NewErrors,
     shared: Mutex<Shared>,
 }
 
@@ -50,8 +53,11 @@ pub(super) struct Staging {
 
 impl Session {
     /// A session on a device; a step that takes longer than `timeout` is given up.
-    pub(super) fn new(device: Arc<Device>, timeout: Duration) -> Self {
-        Self { device, timeout, shared: Mutex::default() }
+    pub(super) fn new(device: Arc<Device>, timeout: Duration, log: NewErrors) -> Self {
+        device.runtime().tell_of_leaks(|error| {
+            tracing::warn!(%error, "not everything on the device could be given back");
+        });
+        Self { device, timeout, log, shared: Mutex::default() }
     }
 
     /// The device.
@@ -70,6 +76,22 @@ impl Session {
     /// [`BackendError::Device`] when the device is lost to this process.
     pub(super) fn enter(&self) -> Result<Current<'_>, BackendError> {
         self.device.enter().map_err(|error| run_error(&error))
+    }
+
+    /// A failure with what CANN has logged since the last one. A failure that CANN has no part in stays
+    /// as it is.
+    pub(super) fn with_log(&self, mut error: BackendError) -> BackendError {
+        match &mut error {
+            BackendError::BadArtifact { what, .. }
+            | BackendError::OutOfMemory { detail: what, .. }
+            | BackendError::Execution(what)
+            | BackendError::Device { what, .. }
+            | BackendError::StaleArtifact(what) => what.push_str(&self.log.quoted()),
+            BackendError::Unsupported { .. }
+            | BackendError::Compile { .. }
+            | BackendError::BadInput(_) => {}
+        }
+        error
     }
 
     /// What graphs use in turn.
@@ -133,7 +155,7 @@ impl Staging {
     fn new(current: &Current<'_>, step: usize, results: usize) -> Result<Self, BackendError> {
         let pinned = |what: &str, bytes: usize| {
             PinnedBuffer::new(current, bytes.max(1))
-                .map_err(|error| allocation_error(&error, what, bytes))
+                .map_err(|error| allocation_error(&error, what, bytes, ""))
         };
         Ok(Self {
             step: pinned("the staging buffer of steps", step)?,
@@ -150,15 +172,23 @@ pub(super) fn allocate(
     what: &str,
     bytes: usize,
 ) -> Result<DeviceBuffer, BackendError> {
-    DeviceBuffer::new(current, bytes.max(1)).map_err(|error| allocation_error(&error, what, bytes))
+    DeviceBuffer::new(current, bytes.max(1)).map_err(|error| {
+        let free = match current.memory_info() {
+            Ok(info) => format!("{} of the device's {} bytes are free; ", info.free, info.total),
+            Err(_) => String::new(),
+        };
+        allocation_error(&error, what, bytes, &free)
+    })
 }
 
 /// What a failed allocation means: mostly that the memory is used up.
-pub(super) fn allocation_error(error: &AclError, what: &str, bytes: usize) -> BackendError {
+fn allocation_error(error: &AclError, what: &str, bytes: usize, free: &str) -> BackendError {
     match error.class() {
-        StatusClass::Retry => {
-            BackendError::OutOfMemory { what: what.to_owned(), needed: bytes as u64 }
-        }
+        StatusClass::Retry => BackendError::OutOfMemory {
+            what: what.to_owned(),
+            needed: bytes as u64,
+            detail: format!("{free}{error}"),
+        },
         _ => run_error(error),
     }
 }
@@ -168,9 +198,6 @@ pub(super) fn load_error(error: &AclError) -> BackendError {
     match error.class() {
         StatusClass::DropEntry => {
             BackendError::BadArtifact { backend: super::NAME, what: error.to_string() }
-        }
-        StatusClass::Retry => {
-            BackendError::OutOfMemory { what: format!("loading a graph ({error})"), needed: 0 }
         }
         _ => run_error(error),
     }

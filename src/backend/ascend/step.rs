@@ -107,13 +107,20 @@ impl StepPlan {
                 expect_len(spec, values.len(), out.len() / size_of::<i32>())?;
                 write_i32s(out, values.iter().copied());
             }
+            Role::Ids { input, num_rows } => {
+                let ids = input_of(step, input as usize)?;
+                expect_len(spec, ids.len(), out.len() / size_of::<i32>())?;
+                check_ids(spec, ids, num_rows)?;
+                write_i32s(out, ids.iter().copied());
+            }
             Role::Slots { input, block_size, dump_block } => {
                 let slots = input_of(step, input as usize)?;
                 expect_len(spec, slots.len(), out.len() / (2 * size_of::<i32>()))?;
                 fill_slots(spec, slots, block_size, dump_block, out)?;
             }
-            Role::BlockTables { input, dump_block } => {
-                self.fill_block_tables(spec, input as usize, dump_block, step, out)?;
+            Role::BlockTables { input, block_size, dump_block } => {
+                let tables = input_of(step, input as usize)?;
+                self.fill_block_tables(spec, tables, [block_size, dump_block], step, out)?;
             }
             Role::QueryLengths { input } => {
                 let ends = input_of(step, input as usize)?;
@@ -153,12 +160,11 @@ impl StepPlan {
     fn fill_block_tables(
         &self,
         spec: &InputSpec,
-        input: usize,
-        dump_block: u64,
+        tables: &[i32],
+        [block_size, dump_block]: [u64; 2],
         step: &Step<'_>,
         out: &mut [u8],
     ) -> Result<(), BackendError> {
-        let tables = input_of(step, input)?;
         let seq_lens = input_of(step, self.seq_lens.unwrap_or(usize::MAX))?;
         let dump = i32::try_from(dump_block).map_err(|_| bad(spec, "a dump block of 31 bits"))?;
         let width = tables.len() / seq_lens.len().max(1);
@@ -167,26 +173,33 @@ impl StepPlan {
         let expected_rows = seq_lens.len() + usize::from(self.layout == StepLayout::Packed);
         if width * seq_lens.len() != tables.len() || width > out_width || rows != expected_rows {
             return Err(BackendError::BadInput(format!(
-                "input {input}: expected block tables of {rows} rows and up to {out_width} \
-                 columns, got {} numbers for {} sequences",
+                "{}: expected block tables of {rows} rows and up to {out_width} columns, got {} \
+                 numbers for {} sequences",
+                spec.name,
                 tables.len(),
                 seq_lens.len()
             )));
         }
         let mut rows = out.chunks_exact_mut(out_width.max(1) * size_of::<i32>());
         for (row, (&len, out)) in seq_lens.iter().zip(&mut rows).enumerate() {
-            let table = &tables[row * width..][..width];
-            if len == 0 {
-                write_i32s(out, std::iter::repeat_n(dump, out_width));
-                continue;
-            }
+            let num_blocks = u64::try_from(len).ok().map(|len| len.div_ceil(block_size.max(1)));
+            let num_blocks = num_blocks.and_then(|num_blocks| usize::try_from(num_blocks).ok());
+            let table = num_blocks.and_then(|used| tables[row * width..][..width].get(..used));
+            let table = table.ok_or_else(|| {
+                BackendError::BadInput(format!(
+                    "{}: sequence {row} has {len} tokens, expected 0 to {}, in {width} blocks",
+                    spec.name,
+                    block_size.saturating_mul(width as u64)
+                ))
+            })?;
             if let Some(&block) = table.iter().find(|&&block| block < 0 || block >= dump) {
                 return Err(BackendError::BadInput(format!(
-                    "input {input}: sequence {row} has block {block}, expected 0 to {}",
-                    dump - 1
+                    "{}: sequence {row} has block {block}, expected 0 to {}",
+                    spec.name,
+                    i64::from(dump) - 1
                 )));
             }
-            let spare = std::iter::repeat_n(dump, out_width - width);
+            let spare = std::iter::repeat_n(dump, out_width - table.len());
             write_i32s(out, table.iter().copied().chain(spare));
         }
         for out in rows {
@@ -212,12 +225,16 @@ impl StepPlan {
             )));
         }
         let capacity = self.kv_capacity();
-        let mut start = 0;
+        let (mut start, mut is_padding) = (0, false);
         for (row, (&end, &len)) in ends.iter().zip(lens).enumerate() {
             let queries = i64::from(end) - i64::from(start);
             let fits = match self.layout {
-                // A padded sequence has a row of its own, which goes to the dump block.
-                StepLayout::Decode => queries == 1 || (queries == 0 && len == 0),
+                // A padded sequence has a row of its own, which goes to the dump block. The query of
+                // one that follows would not be in its row.
+                StepLayout::Decode => {
+                    is_padding |= queries == 0;
+                    if is_padding { queries == 0 && len == 0 } else { queries == 1 }
+                }
                 StepLayout::Prefill | StepLayout::Packed | StepLayout::Free => {
                     (0..=self.num_tokens as i64).contains(&queries)
                         && end as usize <= self.num_tokens
@@ -237,20 +254,25 @@ impl StepPlan {
 
     /// Tokens that a row of the block tables holds.
     fn kv_capacity(&self) -> i64 {
-        let block_size = self.regions.iter().find_map(|region| match region.spec.role {
-            Role::Slots { block_size, .. } => Some(block_size),
-            _ => None,
-        });
-        let width = self.regions.iter().find_map(|region| match region.spec.role {
-            Role::BlockTables { .. } => region.spec.shape.last().copied(),
-            _ => None,
-        });
-        match (block_size, width) {
-            (Some(size), Some(width)) => {
-                i64::try_from(size.saturating_mul(width)).unwrap_or(i64::MAX)
+        let of_table = |region: &Region| match region.spec.role {
+            Role::BlockTables { block_size, .. } => {
+                let width = region.spec.shape.last().copied().unwrap_or(0);
+                Some(i64::try_from(block_size.saturating_mul(width)).unwrap_or(i64::MAX))
             }
-            _ => i64::MAX,
-        }
+            _ => None,
+        };
+        self.regions.iter().filter_map(of_table).min().unwrap_or(0)
+    }
+}
+
+fn check_ids(spec: &InputSpec, ids: &[i32], num_rows: u64) -> Result<(), BackendError> {
+    let is_outside = |id: i32| u64::try_from(id).map_or(true, |id| id >= num_rows);
+    match ids.iter().position(|&id| is_outside(id)) {
+        None => Ok(()),
+        Some(idx) => Err(BackendError::BadInput(format!(
+            "{}: number {idx} picks row {}, expected less than {num_rows}",
+            spec.name, ids[idx]
+        ))),
     }
 }
 
@@ -281,6 +303,7 @@ fn fill_slots(
 const fn is_filled(role: Role) -> bool {
     match role {
         Role::Plain { .. }
+        | Role::Ids { .. }
         | Role::Slots { .. }
         | Role::BlockTables { .. }
         | Role::QueryLengths { .. }
@@ -353,13 +376,17 @@ mod tests {
     /// them, block 9 is the dump.
     fn table(layout: StepLayout, num_tokens: u64, num_seqs: u64, width: u64) -> IoTable {
         let mut inputs = vec![
-            spec(GeDType::I32, &[num_tokens], Role::Plain { input: 0 }),
+            spec(GeDType::I32, &[num_tokens], Role::Ids { input: 0, num_rows: 10 }),
             spec(
                 GeDType::I32,
                 &[num_tokens, 2],
                 Role::Slots { input: 1, block_size: 4, dump_block: 9 },
             ),
-            spec(GeDType::I32, &[num_seqs, width], Role::BlockTables { input: 2, dump_block: 9 }),
+            spec(
+                GeDType::I32,
+                &[num_seqs, width],
+                Role::BlockTables { input: 2, block_size: 4, dump_block: 9 },
+            ),
             spec(GeDType::I64, &[num_seqs], Role::KvLengths { input: 4 }),
         ];
         if layout != StepLayout::Decode {
@@ -397,7 +424,7 @@ mod tests {
         let got = filled(&table, &inputs).unwrap();
         assert_eq!(
             got,
-            [vec![7, 8, 0], vec![3, 1, 0, 2, 9, 0], vec![3, 1, 0, 0, 9, 9], vec![6, 3, 1],]
+            [vec![7, 8, 0], vec![3, 1, 0, 2, 9, 0], vec![3, 1, 0, 9, 9, 9], vec![6, 3, 1]]
         );
     }
 
@@ -416,8 +443,27 @@ mod tests {
         let inputs: [&[i32]; 5] =
             [&[1, 2, 3, 4, 0, 0], &[0, 1, 2, 8, -1, -1], &[0, 0, 2, 1], &[3, 4], &[3, 5]];
         let got = filled(&table, &inputs).unwrap();
-        assert_eq!(got[2], [0, 0, 9, 2, 1, 9, 9, 9, 9]);
+        assert_eq!(got[2], [0, 9, 9, 2, 1, 9, 9, 9, 9]);
         assert_eq!(got[3..], [vec![3, 5, 2], vec![3, 4, 6]]);
+    }
+
+    #[test]
+    fn what_a_sequence_does_not_use_may_be_anything() {
+        let table = table(StepLayout::Decode, 2, 2, 3);
+        let inputs: [&[i32]; 5] =
+            [&[7, 8], &[13, i32::MIN], &[3, 1, -1, i32::MAX, 9, 9], &[1, 1], &[5, 0]];
+        assert_eq!(filled(&table, &inputs).unwrap()[2], [3, 1, 9, 9, 9, 9]);
+    }
+
+    #[test]
+    fn a_decode_step_has_padding_at_its_end_only() {
+        let table = table(StepLayout::Decode, 3, 3, 2);
+        let mut inputs: [&[i32]; 5] =
+            [&[7, 8, 0], &[13, 2, -1], &[3, 1, 2, 0, 0, 0], &[1, 2, 2], &[6, 3, 0]];
+        assert!(filled(&table, &inputs).is_ok());
+        // The second query is that of the third sequence.
+        (inputs[3], inputs[4]) = (&[1, 1, 2], &[6, 0, 3]);
+        assert!(matches!(filled(&table, &inputs), Err(BackendError::BadInput(_))));
     }
 
     #[test]
@@ -427,6 +473,8 @@ mod tests {
         assert!(filled(&table, &good).is_ok());
         for (which, bad) in [
             (0, &[7][..]),
+            (0, &[7, 10]),
+            (0, &[-1, 8]),
             (1, &[36, 2]),
             (1, &[1, 2, 3]),
             (2, &[9, 1, 0, 0]),

@@ -87,6 +87,7 @@ fn reserve(values: &mut Vec<f32>, rows: usize, columns: usize) -> Result<(), Bac
     let out_of_memory = || BackendError::OutOfMemory {
         what: format!("a result of {rows} rows of {columns} numbers"),
         needed: (rows as u64).saturating_mul(columns as u64).saturating_mul(4),
+        detail: String::new(),
     };
     let needed = rows.checked_mul(columns).ok_or_else(out_of_memory)?;
     values.try_reserve_exact(needed.saturating_sub(values.len())).map_err(|_| out_of_memory())

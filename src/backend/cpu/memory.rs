@@ -115,5 +115,6 @@ fn check_room(states: &[StateSpec]) -> Result<(), BackendError> {
         return Ok(());
     }
     let needed = elements.map_or(u64::MAX, |sum| (sum as u64).saturating_mul(4));
-    Err(BackendError::OutOfMemory { what: format!("{} states", states.len()), needed })
+    let what = format!("{} states", states.len());
+    Err(BackendError::OutOfMemory { what, needed, detail: String::new() })
 }

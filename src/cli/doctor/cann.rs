@@ -13,18 +13,20 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_ffi::Acl;
+use cairn_ffi::{Acl, Runtime};
 use fs_err as fs;
 
 use super::check::{Check, State};
 use super::devices::{self, DEVICES};
 use super::system;
 use crate::backend::ascend::atc::{Atc, AtcLimits};
-use crate::backend::ascend::logs::{self, LogPlaces};
+use crate::backend::ascend::logs;
 use crate::backend::ascend::target::CannRelease;
 use crate::backend::ascend::toolkit::{Toolkit, ToolkitError};
+use crate::cli::ascend::log_places;
 use crate::config::Environment;
 
 const TOOLKIT: &str = "toolkit";
@@ -76,21 +78,23 @@ pub(super) struct Found {
     pub(super) checks: Vec<Check>,
     /// The chip's name, if there is a device.
     pub(super) soc: Option<String>,
-    /// The compiler, if it runs.
-    pub(super) atc: Option<Atc>,
+    /// Whether there is a compiler that runs.
+    pub(super) compiles: bool,
+    /// What CANN was asked through, while it is kept: it may not be finalised and initialised again.
+    pub(super) runtime: Option<Arc<Runtime>>,
 }
 
 /// Everything that the Ascend backend needs. When it `is_wanted`, what is missing is a failure.
 pub(super) fn look(environment: &Environment, places: &Places, is_wanted: bool) -> Found {
     let mut checks = Vec::new();
-    let mut compiler = None;
+    let mut compiles = false;
     match Toolkit::find(&environment.ascend_homes) {
         Ok(toolkit) => {
             let toolkit = toolkit.with_custom_operators(&environment.ascend_operators);
             checks.push(described(&toolkit));
-            let (check, atc) = look_at_compiler(&toolkit, environment);
+            let (check, runs) = look_at_compiler(&toolkit, environment);
             checks.push(check);
-            compiler = atc;
+            compiles = runs;
         }
         Err(error) if is_wanted => {
             checks.push(missing(&error, places));
@@ -102,11 +106,11 @@ pub(super) fn look(environment: &Environment, places: &Places, is_wanted: bool) 
             checks.push(Check { state: State::Skipped, ..missing });
             let names = [ATC, LIBRARY, DRIVER, DEVICE_FILES, DEVICES, LOGS];
             checks.extend(names.map(|name| Check::skipped(name, NO_TOOLKIT)));
-            return Found { checks, soc: None, atc: None };
+            return Found { checks, soc: None, compiles: false, runtime: None };
         }
     }
     // Before anything is asked that CANN may log as an error.
-    let logs = log_places(environment);
+    let logs = look_at_logs(environment);
     let (library, acl) = look_at_library(&environment.ascend_homes);
     let mut driver = [driver(&places.driver), device_files(&places.devices)];
     let devices = acl.map(devices::look);
@@ -114,9 +118,9 @@ pub(super) fn look(environment: &Environment, places: &Places, is_wanted: bool) 
     if devices.as_ref().is_some_and(|found| found.check.state != State::Failed) {
         driver = driver.map(Check::optional);
     }
-    let (devices, soc) = match devices {
-        Some(found) => (found.check, found.soc),
-        None => (Check::skipped(DEVICES, "no library to ask"), None),
+    let (devices, soc, runtime) = match devices {
+        Some(found) => (found.check, found.soc, found.runtime),
+        None => (Check::skipped(DEVICES, "no library to ask"), None, None),
     };
     checks.push(library);
     checks.extend(driver);
@@ -124,7 +128,7 @@ pub(super) fn look(environment: &Environment, places: &Places, is_wanted: bool) 
     if !is_wanted {
         checks = checks.into_iter().map(Check::optional).collect();
     }
-    Found { checks, soc, atc: compiler }
+    Found { checks, soc, compiles, runtime }
 }
 
 fn described(toolkit: &Toolkit) -> Check {
@@ -160,12 +164,12 @@ fn missing(error: &ToolkitError, places: &Places) -> Check {
 }
 
 /// Whether graphs can be compiled here. Where not, those of a cache can still be run.
-fn look_at_compiler(toolkit: &Toolkit, environment: &Environment) -> (Check, Option<Atc>) {
+fn look_at_compiler(toolkit: &Toolkit, environment: &Environment) -> (Check, bool) {
     let Some(program) = toolkit.atc() else {
         let check = Check::warning(ATC, "this toolkit has no compiler").remedy(
             "graphs can be run that are in the cache; to compile, install the complete toolkit",
         );
-        return (check, None);
+        return (check, false);
     };
     let found = format!("`{}`", program.display());
     let is_executable =
@@ -173,20 +177,18 @@ fn look_at_compiler(toolkit: &Toolkit, environment: &Environment) -> (Check, Opt
     if !is_executable {
         let check = Check::failed(ATC, format_args!("{found} is not executable"));
         let remedy = "let whoever installed the toolkit give this user access to it";
-        return (check.remedy(remedy), None);
+        return (check.remedy(remedy), false);
     }
-    let atc = |limits| {
-        let variables = environment.ascend_compiler.clone();
-        Atc::new(program.to_owned(), toolkit.home().to_owned(), variables, limits)
-    };
     let limits = AtcLimits { timeout: HELP_TIMEOUT, ..AtcLimits::default() };
-    match atc(limits).help(&tempfile::env::temp_dir()) {
-        Ok(_) => (Check::ok(ATC, format_args!("{found} runs")), Some(atc(AtcLimits::default()))),
+    let variables = environment.ascend_compiler.clone();
+    let atc = Atc::new(program.to_owned(), toolkit.home().to_owned(), variables, limits);
+    match atc.help(&tempfile::env::temp_dir()) {
+        Ok(_) => (Check::ok(ATC, format_args!("{found} runs")), true),
         Err(error) => {
             let check = Check::failed(ATC, format_args!("{found}: {error}"));
             let remedies = error.remedies().join("; ");
             let usual = "source the toolkit's `set_env.sh`: its libraries may not be found";
-            (check.remedy(if remedies.is_empty() { usual } else { &remedies }), None)
+            (check.remedy(if remedies.is_empty() { usual } else { &remedies }), false)
         }
     }
 }
@@ -282,13 +284,8 @@ fn numbered_devices(folder: &Path) -> Vec<PathBuf> {
     devices.into_iter().map(|(_, path)| path).take(MAX_DEVICES).collect()
 }
 
-fn log_places(environment: &Environment) -> Check {
-    let places = LogPlaces {
-        process_log_path: environment.ascend_log_path.clone(),
-        work_path: environment.ascend_work_path.clone(),
-        home: environment.home.clone(),
-    };
-    let Some(folder) = places.folder() else {
+fn look_at_logs(environment: &Environment) -> Check {
+    let Some(folder) = log_places(environment).folder() else {
         return Check::warning(LOGS, "there is no place for CANN's logs")
             .remedy("set `ASCEND_PROCESS_LOG_PATH`");
     };

@@ -17,6 +17,8 @@ pub(super) struct Found {
     pub(super) check: Check,
     /// The chip's name; all devices of a machine are of one kind.
     pub(super) soc: Option<String>,
+    /// CANN, initialised.
+    pub(super) runtime: Option<Arc<Runtime>>,
 }
 
 /// Looks at every device that this process can see.
@@ -26,7 +28,7 @@ pub(super) fn look(acl: Acl) -> Found {
         Err(error) => {
             let check = Check::failed(DEVICES, &error)
                 .remedy("look at `npu-smi info`, and at the driver and the device files above");
-            Found { check, soc: None }
+            Found { check, soc: None, runtime: None }
         }
     }
 }
@@ -38,7 +40,7 @@ fn found(acl: Acl) -> Result<Found, AclError> {
     if count == 0 {
         let check = Check::failed(DEVICES, "no device that this process can see")
             .remedy("check `ASCEND_RT_VISIBLE_DEVICES` and, in a container, what is passed on");
-        return Ok(Found { check, soc });
+        return Ok(Found { check, soc: None, runtime: Some(runtime) });
     }
     let name = soc.as_deref().unwrap_or("of no name");
     let found = format!("{count} x {name}");
@@ -59,7 +61,7 @@ fn found(acl: Acl) -> Result<Found, AclError> {
             }
         }
     });
-    Ok(Found { check, soc })
+    Ok(Found { check, soc, runtime: Some(runtime) })
 }
 
 /// A line about a device, or about why it cannot be used.

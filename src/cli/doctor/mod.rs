@@ -21,22 +21,33 @@ mod hardware;
 mod host;
 mod system;
 
+#[cfg(feature = "ascend")]
+use std::path::Path;
 use std::path::PathBuf;
 
+#[cfg(feature = "ascend")]
+use anyhow::Context as _;
 use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
+#[cfg(feature = "ascend")]
+use super::ascend;
 use super::failure::Outcome;
 #[cfg(feature = "ascend")]
 use super::failure::Usage;
+use super::model_args::MAX_DEVICE;
 #[cfg(feature = "ascend")]
 use super::progress::Amount;
-use super::{Context, output};
+use super::{Context, output, values};
 #[cfg(feature = "ascend")]
-use crate::backend::ascend::target::Soc;
+use crate::backend::ascend::{AscendBackend, Purpose, hardware::Lab, target::Soc};
 use crate::config::BackendKind;
+#[cfg(feature = "ascend")]
+use crate::config::{AscendConfig, Environment};
 use check::Check;
+#[cfg(feature = "ascend")]
+use check::State;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,7 +72,7 @@ pub(crate) struct DoctorArgs {
     cache_dir: Option<PathBuf>,
 
     /// Also ask the toolkit and the device, one by one, whether what is assumed about them holds;
-    /// compiles small graphs.
+    /// compiles and runs small graphs, which takes minutes.
     #[arg(long)]
     hardware_check: bool,
 
@@ -69,6 +80,16 @@ pub(crate) struct DoctorArgs {
     /// device].
     #[arg(long, value_name = "NAME", env = "CAIRN_SOC")]
     soc: Option<String>,
+
+    /// The device that `--hardware-check` asks, counted among those that are visible to this process.
+    #[arg(long, value_name = "ID", env = "CAIRN_DEVICE", default_value_t = 0)]
+    #[arg(value_parser = values::whole::<u32>(0..=MAX_DEVICE), allow_hyphen_values = true)]
+    device: u32,
+
+    /// Let `--hardware-check` also break a step on purpose, to see what becomes of it. Only for a
+    /// device that nobody else uses: it may have to be reset.
+    #[arg(long, requires = "hardware_check")]
+    inject_faults: bool,
 
     /// Print one JSON object instead of a table.
     #[arg(long)]
@@ -80,7 +101,7 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Outcom
     let folder = args.cache_dir.clone().or_else(|| context.environment.graphs_dir());
     let mut checks = vec![host::cpu()];
     checks.extend(host::cache(folder.as_deref()));
-    let (cann, hardware) = ascend(args, context)?;
+    let (cann, hardware) = look_at_ascend(args, context)?;
     checks.extend(cann);
 
     let num_failed = check::num_failed(&checks) + check::num_failed(&hardware);
@@ -106,34 +127,69 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Outcom
 
 /// The checks of the Ascend backend, and the answers to the questions about hardware.
 #[cfg(feature = "ascend")]
-fn ascend(args: &DoctorArgs, context: &Context) -> anyhow::Result<(Vec<Check>, Vec<Check>)> {
+fn look_at_ascend(
+    args: &DoctorArgs,
+    context: &Context,
+) -> anyhow::Result<(Vec<Check>, Vec<Check>)> {
     let wanted = args.soc.as_deref().map(str::parse::<Soc>).transpose();
     let wanted = wanted.map_err(|error| Usage(error.to_string()))?;
     let environment = &context.environment;
     let is_wanted = args.backend == BackendKind::Ascend;
-    let found = cann::look(environment, &cann::Places::usual(environment), is_wanted);
+    let mut found = cann::look(environment, &cann::Places::usual(environment), is_wanted);
     if !args.hardware_check {
         return Ok((found.checks, Vec::new()));
     }
-    let soc = wanted.or_else(|| found.soc?.parse().ok());
-    let answers = match (found.atc, soc) {
-        (None, _) => hardware::ask_all(&hardware::QUESTIONS, Err("there is no compiler that runs")),
-        (Some(_), None) => hardware::ask_all(
-            &hardware::QUESTIONS,
-            Err("there is no known chip to compile for: name one with `--soc`"),
-        ),
-        (Some(atc), Some(soc)) => {
-            let compile = |air: &[u8]| atc.compile(air, soc, &tempfile::env::temp_dir());
-            let _task = context.progress.begin("compiling small graphs", Amount::Unknown);
-            hardware::ask_all(&hardware::QUESTIONS, Ok(&hardware::Tools { compile: &compile }))
-        }
+    // Kept until the backend has closed the device.
+    let _runtime = found.runtime;
+    let of_device: Option<Soc> = found.soc.and_then(|soc| soc.parse().ok());
+    let scratch = tempfile::tempdir().context("making a folder for compiles")?;
+    let opened = if found.compiles {
+        open(args, environment, wanted, of_device, scratch.path())
+    } else {
+        Err(Check::skipped(BACKEND, "there is no compiler that runs"))
     };
+    let lab = opened.as_ref().map(|backend| Lab::new(backend, args.inject_faults));
+    let amount = Amount::Items(hardware::NUM_QUESTIONS as u64);
+    let task = context.progress.begin("asking the compiler and the device", amount);
+    let lab = lab.as_ref().map_err(|check| check.found.as_str());
+    let answers = hardware::ask_all(lab, |idx| task.advance_to(idx as u64));
+    // Nothing could be asked although there is somebody to ask.
+    found.checks.extend(opened.err().filter(|check| check.state == State::Failed));
     Ok((found.checks, answers))
+}
+
+#[cfg(feature = "ascend")]
+const BACKEND: &str = "backend";
+
+/// The backend: with a device when that is the chip that is wanted. Else why there is none.
+#[cfg(feature = "ascend")]
+fn open(
+    args: &DoctorArgs,
+    environment: &Environment,
+    wanted: Option<Soc>,
+    of_device: Option<Soc>,
+    scratch: &Path,
+) -> Result<AscendBackend, Check> {
+    let purpose = match (wanted, of_device) {
+        (None, None) => {
+            let why = "there is no known chip to compile for: name one with `--soc`";
+            return Err(Check::skipped(BACKEND, why));
+        }
+        (Some(wanted), of_device) if of_device != Some(wanted) => Purpose::Compile,
+        _ => Purpose::Run,
+    };
+    let soc = wanted.map(|soc| soc.to_string());
+    let config = AscendConfig { soc, device: args.device, ..AscendConfig::default() };
+    let opened = ascend::open_to_ask(&config, environment, purpose, scratch);
+    opened.map_err(|error| Check::failed(BACKEND, format_args!("{:#}", anyhow::Error::new(error))))
 }
 
 #[cfg(not(feature = "ascend"))]
 #[expect(clippy::unnecessary_wraps, reason = "the same signature as with the backend")]
-fn ascend(args: &DoctorArgs, _context: &Context) -> anyhow::Result<(Vec<Check>, Vec<Check>)> {
+fn look_at_ascend(
+    args: &DoctorArgs,
+    _context: &Context,
+) -> anyhow::Result<(Vec<Check>, Vec<Check>)> {
     let why = "this build has no ascend backend: it was built without that feature";
     let is_wanted = args.backend == BackendKind::Ascend;
     let check = if is_wanted { Check::failed } else { Check::skipped };

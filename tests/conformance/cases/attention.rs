@@ -6,10 +6,14 @@
 //! tokens       the last ones of sequence 0 | of sequence 2 | padding
 //! blocks       taken in a shuffled order, so that neighbours in a sequence are not in memory
 //! ```
+//!
+//! Caches in f32 come in every size that the definition allows; those in f16 and bf16 in the sizes
+//! and batches that a device takes: one query for each sequence, one sequence, or, for large heads in
+//! bf16, anything.
 
 use std::ops::Range;
 
-use cairn::ir::{Op, ValueId};
+use cairn::ir::{DType, Op, ValueId};
 
 use super::{f64s, row};
 use crate::case::{Case, CaseBuilder, CaseStep, Tolerance};
@@ -19,6 +23,10 @@ use crate::oracle;
 /// A batch and the sizes of the model.
 #[derive(Clone, Debug)]
 pub(crate) struct Attention {
+    /// Of the caches, and of all numbers in them.
+    pub(crate) cache: DType,
+    /// Of queries, new keys and values, and the result.
+    pub(crate) rows: DType,
     pub(crate) heads: usize,
     pub(crate) groups: usize,
     pub(crate) head_dim: usize,
@@ -33,6 +41,8 @@ pub(crate) struct Attention {
 impl Default for Attention {
     fn default() -> Self {
         Self {
+            cache: DType::F32,
+            rows: DType::F32,
             heads: 4,
             groups: 2,
             head_dim: 16,
@@ -52,15 +62,19 @@ pub(crate) struct Piece {
     pub(crate) queries: Range<usize>,
 }
 
-/// Rows of each table that keys, values and queries are picked from.
+/// Rows of each table that keys, values and queries are picked from, at least.
 const NUM_ROWS: usize = 80;
 const SCALE: f32 = 0.3;
+/// Roundings to the type of the rows: the result's, and room for weights of the softmax that are
+/// rounded before they are multiplied.
+const ROUNDINGS: u8 = 2;
 
 impl Attention {
     fn name(&self) -> String {
-        let Self { heads, groups, head_dim, block_size, window, .. } = self;
+        let Self { cache, heads, groups, head_dim, block_size, window, sequences, .. } = self;
         format!(
-            "paged_attention {heads}/{groups} of {head_dim}, blocks of {block_size}, {window:?}"
+            "paged_attention over {cache}, {heads}/{groups} of {head_dim}, blocks of {block_size}, \
+             {window:?}, {sequences:?}"
         )
     }
 
@@ -95,10 +109,18 @@ impl Attention {
         rows.collect()
     }
 
+    /// What the types of caches and rows allow.
+    pub(crate) fn tolerance(&self) -> Tolerance {
+        match self.cache {
+            DType::F32 => Tolerance::Sum,
+            narrow => Tolerance::Narrow(narrow, ROUNDINGS),
+        }
+    }
+
     /// The case of the batch: writes and attends in one step.
-    pub(crate) fn case(&self, tolerance: Tolerance) -> Case {
+    pub(crate) fn case(&self) -> Case {
         let (case, output) = self.graph();
-        case.finish(output, tolerance, vec![self.step(true)])
+        case.finish(output, self.tolerance(), vec![self.step(true)])
     }
 
     /// The same in two steps: one writes, the other finds what was written.
@@ -110,13 +132,14 @@ impl Attention {
         first.inputs.splice(2.., of_nothing.inputs[2..].iter().cloned());
         first.symbols.splice(1..4, of_nothing.symbols[1..4].iter().copied());
         first.expected = of_nothing.expected;
-        let mut case = case.finish(output, Tolerance::Sum, vec![first, self.step(false)]);
+        first.num_padding = of_nothing.num_padding;
+        let mut case = case.finish(output, self.tolerance(), vec![first, self.step(false)]);
         case.name.push_str(", in two steps");
         case
     }
 
     fn graph(&self) -> (CaseBuilder, ValueId) {
-        let Self { heads, groups, head_dim, block_size, window, .. } = *self;
+        let Self { cache, rows, heads, groups, head_dim, block_size, window, .. } = *self;
         let mut case = CaseBuilder::new(self.name());
         let [kv_rows, tokens, seqs, width, blocks] =
             ["kv_rows", "tokens", "seqs", "width", "blocks"].map(|name| case.symbol(name));
@@ -128,29 +151,33 @@ impl Attention {
         let lens = case.input("lens", &[seqs]);
         let columns = groups * head_dim;
         let caches = [("k", self.keys()), ("v", self.values())].map(|(name, values)| {
-            let x = case.activation(name, &values, columns, kv_ids);
+            let x = case.activation_in(rows, name, &values, columns, kv_ids);
             let x = case.reshape(x, &[groups, head_dim]);
             let sizes = [block_size, groups, head_dim].map(Into::into);
-            let state = case.state(name, &[blocks, sizes[0], sizes[1], sizes[2]]);
+            let state = case.state(name, cache, &[blocks, sizes[0], sizes[1], sizes[2]]);
             case.op(Op::KvWrite, &[x, state, slots])
         });
-        let q = case.activation("q", &self.queries(), heads * head_dim, ids);
+        let q = case.activation_in(rows, "q", &self.queries(), heads * head_dim, ids);
         let q = case.reshape(q, &[heads, head_dim]);
         let op = Op::PagedAttention { scale: SCALE, window };
         let output = case.op(op, &[q, caches[0], caches[1], tables, ends, lens]);
         (case, output)
     }
 
+    fn num_rows(&self) -> usize {
+        self.sequences.iter().map(|&(_, len)| len).sum::<usize>().max(NUM_ROWS)
+    }
+
     fn keys(&self) -> Vec<f32> {
-        Numbers::new(1).floats(NUM_ROWS * self.groups * self.head_dim)
+        Numbers::new(1).floats_in(self.cache, self.num_rows() * self.groups * self.head_dim)
     }
 
     fn values(&self) -> Vec<f32> {
-        Numbers::new(2).floats(NUM_ROWS * self.groups * self.head_dim)
+        Numbers::new(2).floats_in(self.cache, self.num_rows() * self.groups * self.head_dim)
     }
 
     fn queries(&self) -> Vec<f32> {
-        Numbers::new(3).floats(NUM_ROWS * self.heads * self.head_dim)
+        Numbers::new(3).floats_in(self.cache, self.num_rows() * self.heads * self.head_dim)
     }
 
     /// One step over the batch, which writes every key and value or none.
@@ -161,7 +188,8 @@ impl Attention {
             .enumerate()
             .map(|(sequence, &(count, _))| Piece { sequence, queries: 0..count });
         let (symbols, inputs) = self.pieces(&whole.collect::<Vec<_>>(), self.padding, writes);
-        CaseStep { symbols, inputs, expected: self.expected() }
+        let num_padding = self.padding * self.heads * self.head_dim;
+        CaseStep { symbols, inputs, expected: self.expected(), num_padding }
     }
 
     /// Sizes and inputs of a step over parts of the batch, followed by padding.
@@ -234,7 +262,8 @@ impl Attention {
     }
 }
 
-pub(crate) fn all() -> Vec<Case> {
+/// Every size that the definition allows, with caches in f32.
+fn of_any_size() -> Vec<Case> {
     let mut cases = Vec::new();
     let heads = [(4, 2), (1, 1), (6, 2), (3, 1), (8, 8), (4, 1)];
     let windows = [None, Some(1), Some(3), Some(7), None, Some(100)];
@@ -244,9 +273,9 @@ pub(crate) fn all() -> Vec<Case> {
             let pick = idx * 3 + jdx;
             let (heads, groups) = heads[pick % heads.len()];
             let window = windows[(pick / 2) % windows.len()];
-            let case =
+            let batch =
                 Attention { heads, groups, head_dim, block_size, window, ..Attention::default() };
-            cases.push(case.case(Tolerance::Sum));
+            cases.push(batch.case());
         }
     }
     cases.push(Attention::default().case_of_two_steps());
@@ -258,11 +287,98 @@ pub(crate) fn all() -> Vec<Case> {
         head_dim: 20,
         ..Attention::default()
     };
-    let mut case = written.case(Tolerance::Exact);
-    case.name = format!("kv_write, read out by {}", case.name);
-    cases.push(case);
+    cases.push(written.read_out());
     // Long enough for many vectors of scores.
     let long = Attention { sequences: vec![(1, 70), (2, 5)], ..Attention::default() };
-    cases.push(long.case(Tolerance::Sum));
+    cases.push(long.case());
+    cases
+}
+
+impl Attention {
+    /// Blocks and heads as a device takes them; the batch is still to be said.
+    pub(crate) fn on_device(cache: DType, heads: (usize, usize), head_dim: usize) -> Self {
+        let (heads, groups) = heads;
+        Self { cache, rows: cache, heads, groups, head_dim, block_size: 128, ..Self::default() }
+    }
+
+    /// One query for each sequence; those without any are at the end.
+    pub(crate) fn decode(self, lens: &[usize]) -> Self {
+        let sequences: Vec<_> = lens.iter().map(|&len| (len.min(1), len)).collect();
+        let padding = lens.iter().filter(|&&len| len == 0).count();
+        Self { sequences, padding, ..self }
+    }
+
+    /// One sequence, and tokens of padding after it.
+    pub(crate) fn prefill(self, sequence: (usize, usize), padding: usize) -> Self {
+        Self { sequences: vec![sequence], padding, ..self }
+    }
+
+    /// Sequences of any kind, among them an empty one.
+    pub(crate) fn packed(heads: (usize, usize)) -> Self {
+        Self {
+            sequences: vec![(5, 130), (1, 17), (0, 0), (3, 9), (1, 1)],
+            ..Self::on_device(DType::BF16, heads, 128)
+        }
+    }
+
+    /// The case of a batch whose queries each see one value, which is the result, bit for bit.
+    fn read_out(&self) -> Case {
+        let mut case = self.case();
+        case.name = format!("kv_write, read out by {}", case.name);
+        case.tolerance = Tolerance::Exact;
+        case
+    }
+}
+
+/// Caches in a narrow type, one query for each sequence or one sequence.
+fn of_narrow_caches(cache: DType) -> Vec<Case> {
+    let sizes = [(16, (4, 2)), (64, (9, 3)), (128, (2, 1)), (8, (4, 4)), (80, (1, 1))];
+    let mut cases = Vec::new();
+    for (head_dim, heads) in sizes {
+        let batch = || Attention::on_device(cache, heads, head_dim);
+        cases.push(batch().decode(&[130, 17, 1, 128, 0, 0]).case());
+        cases.push(batch().prefill((6, 6), 2).case());
+        cases.push(batch().prefill((7, 140), 0).case());
+        cases.push(batch().prefill((0, 0), 2).case());
+    }
+    let small = || Attention::on_device(cache, (4, 2), 16);
+    cases.push(small().decode(&[129]).case());
+    cases.push(small().decode(&[140, 0]).case_of_two_steps());
+    cases.push(small().prefill((5, 133), 3).case_of_two_steps());
+    cases.push(small().decode(&[1, 1, 1]).read_out());
+    // Larger blocks, and a window that hides nothing.
+    let large = Attention { block_size: 256, window: Some(512), ..small() };
+    cases.push(large.decode(&[256, 3]).case());
+    // Activations may stay in f32: only what meets the cache is rounded, here to itself.
+    let mut wide = Attention { rows: DType::F32, ..small() }.prefill((3, 150), 1).case();
+    wide.name.push_str(", of f32 rows");
+    cases.push(wide);
+    cases
+}
+
+/// Any number of queries for each sequence.
+fn of_packed_batches() -> Vec<Case> {
+    let batch = || Attention::packed((4, 2));
+    let only_padding = Attention { sequences: vec![(0, 0), (0, 0)], padding: 5, ..batch() };
+    let mut cases = vec![
+        batch().case(),
+        batch().case_of_two_steps(),
+        Attention::packed((3, 1)).case(),
+        Attention { padding: 0, ..batch() }.case(),
+        Attention { block_size: 512, ..batch() }.case(),
+        // More padding than a table of the batch has blocks for.
+        Attention { sequences: vec![(2, 2), (1, 40)], padding: 300, ..batch() }.case(),
+        only_padding.case(),
+    ];
+    for case in &mut cases {
+        case.name = case.name.replacen("over", "of a packed batch over", 1);
+    }
+    cases
+}
+
+pub(crate) fn all() -> Vec<Case> {
+    let mut cases = of_any_size();
+    cases.extend([DType::F16, DType::BF16].into_iter().flat_map(of_narrow_caches));
+    cases.extend(of_packed_batches());
     cases
 }

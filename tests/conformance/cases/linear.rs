@@ -1,23 +1,29 @@
-//! Linear: every length of a row's tail, numbers of rows around tiles and tasks, every type.
+//! Linear: every length of a row's tail, numbers of rows around tiles and tasks, every type of
+//! weights for rows in f32, and rows in the type of their weights.
 
 use cairn::ir::{DType, Op};
 use cairn::weights::Tensor;
 
 use super::{NUM_ROWS, f64s, over_tokens, row};
 use crate::case::{Case, Tolerance};
-use crate::data::{Numbers, WEIGHT_TYPES, rows_of, tensor};
+use crate::data::{NARROW_TYPES, Numbers, WEIGHT_TYPES, rows_of, tensor};
 use crate::oracle;
 
-/// A weight of those parts.
+/// A weight of those parts, and rows in f32.
 fn linear(columns: usize, parts: Vec<Tensor>) -> Case {
-    let x = Numbers::new(columns as u64).floats(NUM_ROWS * columns);
+    linear_of(DType::F32, columns, parts)
+}
+
+fn linear_of(rows: DType, columns: usize, parts: Vec<Tensor>) -> Case {
+    let x = Numbers::new(columns as u64).floats_in(rows, NUM_ROWS * columns);
     let w = rows_of(&parts);
-    let name = format!("linear {} [{}, {columns}] of {}", parts[0].dtype, w.len(), parts.len());
+    let shape = format!("[{}, {columns}] of {}", w.len(), parts.len());
     over_tokens(
-        name,
-        Tolerance::Sum,
+        format!("linear of {rows} by {} {shape}", parts[0].dtype),
+        // Sums in f32, rounded once.
+        if rows == DType::F32 { Tolerance::Sum } else { Tolerance::Narrow(rows, 1) },
         |case, ids| {
-            let x = case.activation("x", &x, columns, ids);
+            let x = case.activation_in(rows, "x", &x, columns, ids);
             let w = case.weight("w", parts);
             case.op(Op::Linear, &[x, w])
         },
@@ -57,22 +63,30 @@ pub(crate) fn all() -> Vec<Case> {
         let part = |(idx, rows): (usize, usize)| tensor("w", dtype, &[rows, columns], idx as u64);
         cases.push(linear(columns, [1, 3, 4, 2, 33].into_iter().enumerate().map(part).collect()));
     }
-    cases.push(of_a_slice());
+    for dtype in NARROW_TYPES {
+        for columns in [1, 7, 16, 33, 64, 100] {
+            let w = tensor("w", dtype, &[1 + columns * 7 % 9, columns], columns as u64);
+            cases.push(linear_of(dtype, columns, vec![w]));
+        }
+        let part = |(idx, rows): (usize, usize)| tensor("w", dtype, &[rows, 40], idx as u64);
+        cases.push(linear_of(dtype, 40, [1, 130, 2].into_iter().enumerate().map(part).collect()));
+    }
+    cases.extend([DType::F32, DType::F16, DType::BF16].map(of_a_slice));
     cases.push(of_a_vector());
     cases
 }
 
 /// Rows that do not lie one after the other.
-fn of_a_slice() -> Case {
+fn of_a_slice(dtype: DType) -> Case {
     let (width, start, columns) = (50, 7, 36);
-    let x = Numbers::new(1).floats(NUM_ROWS * width);
-    let w = tensor("w", DType::F32, &[6, columns], 2);
+    let x = Numbers::new(1).floats_in(dtype, NUM_ROWS * width);
+    let w = tensor("w", dtype, &[6, columns], 2);
     let rows = rows_of(std::slice::from_ref(&w));
     over_tokens(
-        "linear of a slice",
-        Tolerance::Sum,
+        format!("linear of a slice of {dtype}"),
+        if dtype == DType::F32 { Tolerance::Sum } else { Tolerance::Narrow(dtype, 1) },
         |case, ids| {
-            let x = case.activation("x", &x, width, ids);
+            let x = case.activation_in(dtype, "x", &x, width, ids);
             let x = case.op(Op::Slice { start, len: columns as u64 }, &[x]);
             let w = case.weight("w", vec![w]);
             case.op(Op::Linear, &[x, w])

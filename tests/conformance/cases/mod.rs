@@ -14,6 +14,12 @@ use cairn::ir::ValueId;
 
 use super::case::{Case, CaseBuilder, CaseStep, Tolerance};
 
+/// Every case.
+pub(crate) fn all() -> Vec<Case> {
+    let ops = [linear::all, gather::all, elementwise::all, views::all, rope::all, attention::all];
+    ops.iter().flat_map(|all| all()).collect()
+}
+
 /// Numbers of tokens; kernels may do one, a few and many differently.
 const TOKENS: [usize; 8] = [1, 2, 4, 5, 31, 32, 33, 70];
 /// Rows of the tables that activations are picked from.
@@ -38,6 +44,7 @@ fn over_tokens(
             symbols: vec![tokens as u64],
             expected: ids.iter().flat_map(|&id| row(id)).collect(),
             inputs: vec![ids.iter().map(|&id| id as i32).collect()],
+            num_padding: 0,
         }
     });
     case.finish(output, tolerance, steps.to_vec())

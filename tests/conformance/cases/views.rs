@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 use super::{NUM_ROWS, over_tokens, row};
 use crate::case::{Case, CaseBuilder, CaseStep, Tolerance};
-use crate::data::Numbers;
+use crate::data::{NARROW_TYPES, Numbers, rounded};
 use crate::oracle;
 
 const COLUMNS: usize = 24;
@@ -14,13 +14,13 @@ fn x() -> Vec<f32> {
     Numbers::new(1).floats(NUM_ROWS * COLUMNS)
 }
 
-fn slice(start: usize, len: usize) -> Case {
-    let x = x();
+fn slice(dtype: DType, start: usize, len: usize) -> Case {
+    let x = rounded(dtype, x());
     over_tokens(
-        format!("slice {start} + {len}"),
+        format!("slice of {dtype} {start} + {len}"),
         Tolerance::Exact,
         |case, ids| {
-            let x = case.activation("x", &x, COLUMNS, ids);
+            let x = case.activation_in(dtype, "x", &x, COLUMNS, ids);
             case.op(Op::Slice { start: start as u64, len: len as u64 }, &[x])
         },
         |id| row(&x, COLUMNS, id)[start..start + len].to_vec(),
@@ -65,7 +65,7 @@ fn rows_to_columns() -> Case {
     let expected =
         [1, 0, 1].into_iter().flat_map(|id| kept[id * 8..(id + 1) * 8].to_vec()).collect();
     let inputs = vec![vec![0, 1, 2, 3], vec![1, 0, 1]];
-    case.finish(y, Tolerance::Exact, vec![CaseStep { symbols: vec![3], inputs, expected }])
+    case.finish(y, Tolerance::Exact, vec![CaseStep { symbols: vec![3], inputs, expected, num_padding: 0 }])
 }
 
 /// A vector of the weights, or a slice of it, as a matrix.
@@ -78,7 +78,7 @@ fn weight_as_a_matrix(start: usize, rows: usize, columns: usize) -> Case {
     let y = case.op(Op::Reshape { shape: Shape::fixed(&[rows, columns]) }, &[v]);
     let y = case.op(Op::Silu, &[y]);
     let expected = x[start..start + len].iter().map(|&x| oracle::silu(x.into())).collect();
-    let step = CaseStep { symbols: vec![], inputs: vec![], expected };
+    let step = CaseStep { symbols: vec![], inputs: vec![], expected, num_padding: 0 };
     case.finish(y, Tolerance::Rounding, vec![step])
 }
 
@@ -106,7 +106,24 @@ fn constant() -> Case {
     let mut case = CaseBuilder::new("constant");
     let y = case.constant(&[2, 3], &x);
     let expected = x.iter().map(|&x| x.into()).collect();
-    case.finish(y, Tolerance::Exact, vec![CaseStep { symbols: vec![], inputs: vec![], expected }])
+    case.finish(y, Tolerance::Exact, vec![CaseStep { symbols: vec![], inputs: vec![], expected, num_padding: 0 }])
+}
+
+/// From one narrow type to the other: rows in bf16 have numbers that f16 does not.
+fn cast_between_narrow_types(from: DType, to: DType) -> Case {
+    let x = rounded(from, x());
+    over_tokens(
+        format!("cast of {from} to {to}"),
+        Tolerance::Exact,
+        |case, ids| {
+            let x = case.activation_in(from, "x", &x, COLUMNS, ids);
+            case.op(Op::Cast { dtype: to }, &[x])
+        },
+        |id| {
+            let row = x[id * COLUMNS..(id + 1) * COLUMNS].to_vec();
+            rounded(to, row).into_iter().map(f64::from).collect()
+        },
+    )
 }
 
 fn cast(dtype: DType) -> Case {
@@ -135,7 +152,10 @@ fn cast(dtype: DType) -> Case {
 
 pub(crate) fn all() -> Vec<Case> {
     let mut cases: Vec<Case> =
-        [(0, 24), (0, 1), (23, 1), (5, 17)].map(|(start, len)| slice(start, len)).into();
+        [(0, 24), (0, 1), (23, 1), (5, 17)].map(|(at, len)| slice(DType::F32, at, len)).into();
+    cases.extend(NARROW_TYPES.map(|dtype| slice(dtype, 5, 17)));
+    cases.push(cast_between_narrow_types(DType::F16, DType::BF16));
+    cases.push(cast_between_narrow_types(DType::BF16, DType::F16));
     cases.extend([DType::F32, DType::F16, DType::BF16].map(cast));
     cases.extend([slices_and_reshapes(), rows_to_columns(), early_result(), constant()]);
     cases.extend([weight_as_a_matrix(0, 4, 3), weight_as_a_matrix(2, 2, 3)]);

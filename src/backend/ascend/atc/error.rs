@@ -30,7 +30,7 @@ pub enum AtcError {
         program: PathBuf,
     },
     /// The compiler cannot be started.
-    #[error("cannot start the compiler `{}`", program.display())]
+    #[error("cannot start the compiler `{}`: {source}", program.display())]
     Spawn {
         /// Where it is.
         program: PathBuf,
@@ -38,7 +38,7 @@ pub enum AtcError {
         source: io::Error,
     },
     /// A file or folder of the compile cannot be written or read.
-    #[error("compiling needs `{}`", path.display())]
+    #[error("compiling needs `{}`: {source}", path.display())]
     Folder {
         /// Which.
         path: PathBuf,
@@ -107,7 +107,10 @@ impl AtcError {
             Self::Folder { .. } => {
                 Some("check that the cache folder can be written and has free space")
             }
-            Self::Timeout { .. } => Some("compile fewer graphs at once, or allow more time"),
+            Self::Timeout { .. } => Some(
+                "compile fewer graphs at once (`--compile-jobs`), or allow more time \
+                 (`--compile-timeout`)",
+            ),
             Self::Failed { status, .. } if status.signal() == Some(SIGKILL) => Some(
                 "the system may have ended it for lack of memory: compile fewer graphs at once",
             ),

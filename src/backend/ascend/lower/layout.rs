@@ -146,6 +146,7 @@ pub(super) fn layout_of(
     target: &Target,
 ) -> Result<StepLayout, BackendError> {
     let Some(first) = attentions.first() else { return Ok(StepLayout::Free) };
+    attentions.iter().try_for_each(Attention::check)?;
     let (num_tokens, num_seqs) = (first.num_tokens, first.num_seqs);
     let packs = target.cann >= CannRelease::PACKED_ATTENTION;
     let layout = if packs && attentions.iter().all(|attention| attention.can_pack) {
@@ -166,7 +167,6 @@ pub(super) fn layout_of(
         attention.require(attention.batch() == first.batch(), || {
             "attentions over different tokens or sequences in one graph".to_owned()
         })?;
-        attention.check()?;
         attention.check_layout(layout)?;
     }
     Ok(layout)

@@ -1,6 +1,7 @@
 //! What the inputs of the IR graph become: that depends on what they are used for.
 //!
 //! ```text
+//! ids of gather                     int32 [t]      as they are, if the table has the rows
 //! slots of kv_write                 int32 [t, 2]   block and position
 //! block_tables of paged_attention   int32 [s, m]   Packed: a row more, for the dummy sequence
 //! query_ends                        int64 [s]      Packed: as above; Decode: nothing
@@ -23,6 +24,7 @@ use crate::ir::{Graph, Node, Op, ValueId};
 #[derive(Clone, Copy, Debug)]
 enum Use<'a> {
     Plain,
+    Ids(&'a Node),
     Slots(&'a Node),
     BlockTables(&'a Node),
     QueryEnds,
@@ -34,6 +36,7 @@ fn use_of(node: &Node, operand: usize) -> Use<'_> {
     let is_write = matches!(node.op, Op::KvWrite);
     let is_attention = matches!(node.op, Op::PagedAttention { .. });
     match operand {
+        1 if matches!(node.op, Op::Gather { .. }) => Use::Ids(node),
         2 if is_write => Use::Slots(node),
         3 if is_attention => Use::BlockTables(node),
         4 if is_attention => Use::QueryEnds,
@@ -62,12 +65,16 @@ pub(super) fn inputs(
     for (purpose, id) in operands.chain(returned) {
         let place = || format!("(value %{}, {})", id.0, graph.value(id).name);
         let Some(number) = number_of[id.0 as usize] else {
-            if let Use::Plain = purpose {
+            if let Use::Plain | Use::Ids(_) = purpose {
                 continue;
             }
             let what = "slots, block tables or lengths that are not inputs of the graph";
             return Err(unsupported(format!("{what} {}", place())));
         };
+        if types[id.0 as usize].dtype != GeDType::I32 {
+            let what = format!("{} inputs: a step brings integers", types[id.0 as usize].dtype);
+            return Err(unsupported(format!("{what} {}", place())));
+        }
         let spec = spec(types, layout, purpose, id, number);
         if let Role::Slots { dump_block, .. } | Role::BlockTables { dump_block, .. } = spec.role
             && i32::try_from(dump_block).is_err()
@@ -75,17 +82,33 @@ pub(super) fn inputs(
             return Err(unsupported(format!("a cache of {dump_block} blocks {}", place())));
         }
         let slot = &mut specs[number as usize];
-        if slot.as_ref().is_some_and(|known| *known != spec) {
+        let merged = match slot.take() {
+            Some(known) => merged(known, spec),
+            None => Some(spec),
+        };
+        if merged.is_none() {
             let what = "an input that is used in two ways, or with caches of different sizes";
             return Err(unsupported(format!("{what} {}", place())));
         }
-        *slot = Some(spec);
+        *slot = merged;
     }
     let is_taken = |spec: &InputSpec| {
         layout != StepLayout::Decode || !matches!(spec.role, Role::QueryLengths { .. })
     };
     let specs = specs.into_iter().map(|spec| spec.filter(is_taken));
     Ok(ids.into_iter().zip(specs).filter_map(|(id, spec)| Some((id, spec?))).collect())
+}
+
+/// What two uses make of an input, if they fit each other.
+fn merged(known: InputSpec, other: InputSpec) -> Option<InputSpec> {
+    let role = match (known.role, other.role) {
+        (Role::Ids { input, num_rows }, Role::Ids { num_rows: others, .. }) => {
+            Role::Ids { input, num_rows: num_rows.min(others) }
+        }
+        (role, other) => (role == other).then_some(role)?,
+    };
+    let merged = InputSpec { role, ..known };
+    (merged == InputSpec { role, ..other }).then_some(merged)
 }
 
 /// What that use makes of input `number`.
@@ -102,6 +125,9 @@ fn spec(
     let per_sequence = |shape: &[u64]| shape[0] + u64::from(is_packed);
     let (dtype, shape, role) = match purpose {
         Use::Plain => (ty.dtype, ty.shape.clone(), Role::Plain { input }),
+        Use::Ids(node) => {
+            (ty.dtype, ty.shape.clone(), Role::Ids { input, num_rows: operand(node, 0)[0] })
+        }
         Use::Slots(node) => {
             let cache = operand(node, 1);
             let role = Role::Slots { input, block_size: cache[1], dump_block: cache[0] };
@@ -112,7 +138,8 @@ fn spec(
             // Every token of a step may be padding, and then all are the dummy sequence's.
             let of_dummy = if is_packed { num_tokens.div_ceil(cache[1]) } else { 0 };
             let shape = vec![per_sequence(&ty.shape), ty.shape[1].max(of_dummy)];
-            (GeDType::I32, shape, Role::BlockTables { input, dump_block: cache[0] })
+            let role = Role::BlockTables { input, block_size: cache[1], dump_block: cache[0] };
+            (GeDType::I32, shape, role)
         }
         Use::QueryEnds => {
             (GeDType::I64, vec![per_sequence(&ty.shape)], Role::QueryLengths { input })

@@ -128,7 +128,7 @@ struct Purpose(Role);
 impl Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Role::Plain { input } => write!(f, "input {input}"),
+            Role::Plain { input } | Role::Ids { input, .. } => write!(f, "input {input}"),
             Role::Slots { input, block_size, dump_block } => {
                 write!(f, "input {input}, slots of {dump_block} blocks of {block_size}")
             }

@@ -80,6 +80,9 @@ pub enum AttemptError {
     /// The home is not an absolute path, so what it means depends on the current folder.
     #[error("not an absolute path")]
     Relative,
+    /// The home is no folder.
+    #[error("there is no such folder")]
+    NoFolder,
     /// There is none.
     #[error("not found")]
     Missing,
@@ -151,6 +154,9 @@ impl Toolkit {
         let attempt = |path: PathBuf, reason| Attempt { path, reason };
         if !home.is_absolute() {
             return Err(vec![attempt(home.to_owned(), AttemptError::Relative)]);
+        }
+        if !home.is_dir() {
+            return Err(vec![attempt(home.to_owned(), AttemptError::NoFolder)]);
         }
         let mut attempts = Vec::new();
         for (path, keys) in versions::release_files() {

@@ -28,6 +28,8 @@ pub(super) struct Config {
     pub(super) delay: Duration,
     /// Models run without computing.
     pub(super) skips_execution: bool,
+    /// Loads take memory for inputs and outputs, whatever they are told.
+    pub(super) ignores_mem_optimize: bool,
 }
 
 impl Config {
@@ -42,8 +44,8 @@ impl Config {
             return Err(format!("CANN_SIM_DEVICES: {num_devices} is not in 1..=64"));
         }
         let hbm_bytes = number("CANN_SIM_HBM_BYTES", DEFAULT_HBM_BYTES)?;
-        if !(1 << 20..=1 << 40).contains(&hbm_bytes) {
-            return Err(format!("CANN_SIM_HBM_BYTES: {hbm_bytes} is not within 1 MiB and 1 TiB"));
+        if !(1 << 16..=1 << 40).contains(&hbm_bytes) {
+            return Err(format!("CANN_SIM_HBM_BYTES: {hbm_bytes} is not within 64 KiB and 1 TiB"));
         }
         let delay_us = number("CANN_SIM_DELAY_US", DEFAULT_DELAY_US)?;
         if delay_us > 1_000_000 {
@@ -55,6 +57,11 @@ impl Config {
             "noop" => true,
             _ => return Err(format!("CANN_SIM_EXECUTE: `{execute}` is not `interpret` or `noop`")),
         };
+        let ignores_mem_optimize = match number("CANN_SIM_IGNORE_MEM_OPTIMIZE", 0)? {
+            0 => false,
+            1 => true,
+            other => return Err(format!("CANN_SIM_IGNORE_MEM_OPTIMIZE: {other} is not 0 or 1")),
+        };
         Ok(Self {
             soc: text("CANN_SIM_SOC").unwrap_or_else(|| DEFAULT_SOC.to_owned()),
             cann: (cann, version),
@@ -63,6 +70,7 @@ impl Config {
             seed: number("CANN_SIM_SEED", 0)?,
             delay: Duration::from_micros(delay_us),
             skips_execution,
+            ignores_mem_optimize,
         })
     }
 
@@ -113,6 +121,7 @@ impl Default for Config {
             seed: 0,
             delay: Duration::from_micros(DEFAULT_DELAY_US),
             skips_execution: false,
+            ignores_mem_optimize: false,
         }
     }
 }

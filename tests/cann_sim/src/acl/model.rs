@@ -7,6 +7,7 @@
 //! | yes, at least `memory_size - zero_copy_memory_size` | any | nothing |
 //! | no | 1 | `memory_size - zero_copy_memory_size` |
 //! | no | 0 | `memory_size`: a second copy of every input and output, never used |
+//! | any, with `CANN_SIM_IGNORE_MEM_OPTIMIZE=1` | any | `memory_size` |
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -162,7 +163,9 @@ pub(super) fn load(
     let workspace = given_memory(state, device, "workspace", given.workspace, without_io)?;
     let weights = given_memory(state, device, "weight memory", given.weights, program.weight_size)?;
     let mut charged = 0;
-    if workspace.is_none() {
+    if state.config.ignores_mem_optimize {
+        charged = program.memory_size;
+    } else if workspace.is_none() {
         charged = if given.reuses_io { without_io } else { program.memory_size };
     }
     if weights.is_none() {

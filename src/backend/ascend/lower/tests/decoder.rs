@@ -34,18 +34,18 @@ fn inputs_have_roles_by_their_use_and_lie_before_weights_and_states() {
         role,
     };
     let slots = |input| Role::Slots { input, block_size: 128, dump_block: 16 };
-    let tables = |input| Role::BlockTables { input, dump_block: 16 };
+    let tables = |input| Role::BlockTables { input, block_size: 128, dump_block: 16 };
     let (i32s, i64s) = (GeDType::I32, GeDType::I64);
 
     let decode = lowered(LAYER, DECODE, &targets()[1]).io;
     assert_eq!(decode.layout, StepLayout::Decode);
     let expected = [
-        spec("input_0", i32s, &[8], Role::Plain { input: 0 }),
-        spec("input_1", i32s, &[8], Role::Plain { input: 1 }),
+        spec("input_0", i32s, &[8], Role::Ids { input: 0, num_rows: 100 }),
+        spec("input_1", i32s, &[8], Role::Ids { input: 1, num_rows: 64 }),
         spec("input_2", i32s, &[8, 2], slots(2)),
         spec("input_3", i32s, &[8, 4], tables(3)),
         spec("input_5", i64s, &[8], Role::KvLengths { input: 5 }),
-        spec("input_6", i32s, &[8], Role::Plain { input: 6 }),
+        spec("input_6", i32s, &[8], Role::Ids { input: 6, num_rows: 8 }),
         spec("weight_0", GeDType::BF16, &[100, 32], Role::Weight { index: 0 }),
     ];
     assert_eq!(decode.inputs[..7], expected);
@@ -62,7 +62,7 @@ fn inputs_have_roles_by_their_use_and_lie_before_weights_and_states() {
         spec("input_3", i32s, &[1, 4], tables(3)),
         spec("input_4", i64s, &[1], Role::QueryLengths { input: 4 }),
         spec("input_5", i64s, &[1], Role::KvLengths { input: 5 }),
-        spec("input_6", i32s, &[1], Role::Plain { input: 6 }),
+        spec("input_6", i32s, &[1], Role::Ids { input: 6, num_rows: 256 }),
         spec("causal_mask", GeDType::Bool, &[2048, 2048], Role::CausalMask),
     ];
     assert_eq!(prefill.inputs[2..8], expected);

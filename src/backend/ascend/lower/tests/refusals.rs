@@ -16,7 +16,6 @@ fn layers_beyond_the_operators_are_refused_with_the_rule() {
         (Layer { cache: DType::F32, ..LAYER }, DECODE, old, "attention over a float cache"),
         (Layer { block_size: 16, ..LAYER }, DECODE, old, "attention over blocks of 16 tokens"),
         (Layer { block_size: 640, ..LAYER }, DECODE, old, "attention over blocks of 640 tokens"),
-        (Layer { head_size: 72, ..LAYER }, DECODE, old, "attention heads of 72"),
         (Layer { head_size: 528, ..LAYER }, DECODE, old, "attention heads of 528"),
         (Layer { head_size: 1024, ..LAYER }, DECODE, old, "attention heads of 1024"),
         (Layer { window: Some(511), ..LAYER }, DECODE, old, "a sliding window of 511 tokens"),

@@ -1,0 +1,133 @@
+//! Many sequences at once: whatever a sequence shares its steps with, its tokens are the same.
+
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::checkpoint::write_wide_heads;
+use super::client::Server;
+use super::deployment::Deployment;
+use super::deployment::model::{Tiny, Tokens};
+use super::margins::{CLEAR_BF16, CLEAR_F16, Oracle};
+use super::toolkit::Toolkit;
+use super::{on, serve};
+
+/// The text of a completion.
+fn text(server: &Server, fields: &Value) -> String {
+    let reply = server.complete(fields);
+    assert_eq!(reply.status, 200, "{fields}: {reply:?}");
+    let json = reply.json();
+    assert_eq!(json["choices"][0]["finish_reason"], "length", "{json}");
+    json["choices"][0]["text"].as_str().unwrap().to_owned()
+}
+
+fn greedy(prompt: &str, num_tokens: usize) -> Value {
+    json!({"prompt": prompt, "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true})
+}
+
+fn one_by_one(server: &Server, requests: &[Value]) -> Vec<String> {
+    requests.iter().map(|fields| text(server, fields)).collect()
+}
+
+fn at_once(server: &Server, requests: &[Value]) -> Vec<String> {
+    thread::scope(|scope| {
+        let answers: Vec<_> =
+            requests.iter().map(|fields| scope.spawn(|| text(server, fields))).collect();
+        answers.into_iter().map(|answer| answer.join().unwrap()).collect()
+    })
+}
+
+/// Lengths of prompts and of answers, in tokens.
+const SIZES: [(usize, usize); 16] = [
+    (1, 120),
+    (20, 40),
+    (130, 100),
+    (300, 40),
+    (3, 100),
+    (126, 10),
+    (380, 100),
+    (60, 80),
+    (127, 100),
+    (128, 60),
+    (1, 20),
+    (200, 80),
+    (90, 120),
+    (257, 1),
+    (10, 90),
+    (340, 50),
+];
+
+/// So few blocks that eight sequences of this length cannot all grow to their end.
+const CROWDED: [&str; 8] = [
+    "--max-num-seqs",
+    "8",
+    "--max-num-batched-tokens",
+    "128",
+    "--max-model-len",
+    "512",
+    "--kv-cache-bytes",
+    "320KiB",
+];
+
+#[test]
+fn preempted_and_chunked_requests_answer_as_if_they_were_alone() {
+    let toolkit = Toolkit::new();
+    let config = [("max_position_embeddings", 512.into()), ("eos_token_id", Value::Null)];
+    let tiny = Tiny { golden: "llama", tokens: Tokens::Characters, config: &config };
+    let deployment = on(&toolkit, Deployment::with_model(|folder| tiny.write(folder)));
+    let mut oracle = Oracle::open(&deployment.path("model"), 512);
+    let requests = SIZES.map(|(len, num_tokens)| {
+        greedy(&oracle.clear(len, num_tokens, CLEAR_F16).prompt, num_tokens)
+    });
+    let expected = one_by_one(&serve(&deployment, &[]), &requests);
+
+    let mut server = serve(&deployment, &[&["--backend", "ascend"], &CROWDED[..]].concat());
+    let answers = at_once(&server, &requests);
+    for ((fields, answer), expected) in requests.iter().zip(&answers).zip(&expected) {
+        assert_eq!(answer, expected, "{fields}");
+    }
+    assert!(server.metric("vllm:num_preemptions_total") > 0.0, "nothing was preempted");
+    server.terminate();
+    assert!(server.ended().success());
+    toolkit.assert_clean();
+}
+
+#[test]
+fn a_packed_batch_answers_bit_by_bit_as_each_alone() {
+    let toolkit = Toolkit::install(&["--cann", "9.0.0"]);
+    let deployment = on(&toolkit, Deployment::with_model(write_wide_heads));
+    let args = ["inspect", "model", "--backend", "ascend", "--soc", "Ascend910B3", "--graph"];
+    let graph = deployment.run(&args).stdout;
+    assert!(graph.starts_with("layout packed\n"), "{graph}");
+
+    let mut oracle = Oracle::open(&deployment.path("model"), 512);
+    let greedies: Vec<_> = SIZES
+        .iter()
+        .map(|&(len, num_tokens)| {
+            let prompt = oracle.prompt(len);
+            (oracle.greedy(&prompt, num_tokens, CLEAR_BF16), num_tokens)
+        })
+        .collect();
+    let requests: Vec<Value> =
+        greedies.iter().map(|(greedy_, num_tokens)| greedy(&greedy_.prompt, *num_tokens)).collect();
+    let flags = ["--backend", "ascend", "--max-num-seqs", "8", "--max-num-batched-tokens", "128", "--max-model-len", "512"];
+    let crowded = [&flags[..], &["--kv-cache-bytes", "1280KiB"]].concat();
+    let alone = one_by_one(&serve(&deployment, &flags), &requests);
+    let server = serve(&deployment, &crowded);
+    let together = at_once(&server, &requests);
+    assert!(server.metric("vllm:num_preemptions_total") > 0.0, "nothing was preempted");
+    for ((fields, alone), together) in requests.iter().zip(&alone).zip(&together) {
+        assert_eq!(together, alone, "{fields}");
+    }
+    let cpu = one_by_one(&serve(&deployment, &["--dtype", "f32"]), &requests);
+    let mut num_compared = 0;
+    for (((greedy, _), cpu), ascend) in greedies.iter().zip(&cpu).zip(&alone) {
+        // Special tokens have no text.
+        let clear = &greedy.tokens[..greedy.num_clear];
+        let num_clear = clear.iter().filter(|&&token| token > 2).count();
+        let begin = |text: &str| text.chars().take(num_clear).collect::<String>();
+        assert_eq!(begin(ascend), begin(cpu), "after {:?}", greedy.prompt);
+        num_compared += num_clear;
+    }
+    assert!(num_compared >= 100, "only {num_compared} tokens were beyond doubt");
+}
