@@ -10,18 +10,29 @@ mod client;
 mod common;
 #[path = "common/deployment.rs"]
 mod deployment;
+#[path = "ascend/inspect.rs"]
+mod inspect;
+#[path = "ascend/load.rs"]
+mod load;
 #[path = "ascend/margins.rs"]
 mod margins;
 #[path = "ascend/models.rs"]
 mod models;
+#[path = "ascend/real_model.rs"]
+mod real_model;
+#[path = "ascend/sampling.rs"]
+mod sampling;
 #[path = "ascend/shipping.rs"]
 mod shipping;
 #[path = "common/toolkit.rs"]
 mod toolkit;
 
+use std::thread;
+
 use client::Server;
 use deployment::Deployment;
-use serde_json::Value;
+use deployment::model::{Tiny, Tokens};
+use serde_json::{Value, json};
 use toolkit::Toolkit;
 
 /// What a model is served as.
@@ -33,10 +44,48 @@ fn on(toolkit: &Toolkit, mut deployment: Deployment) -> Deployment {
     deployment
 }
 
+/// A golden model on a toolkit, with some settings changed. Nothing ends its answers, and their text
+/// tells their tokens.
+fn tiny(golden: &str, toolkit: &Toolkit, change: &[(&str, Value)]) -> Deployment {
+    let config = [&[("eos_token_id", Value::Null)], change].concat();
+    let tiny = Tiny { golden, tokens: Tokens::Characters, config: &config };
+    on(toolkit, Deployment::with_model(|folder| tiny.write(folder)))
+}
+
 /// A server with the deployment's model.
 fn serve(deployment: &Deployment, flags: &[&str]) -> Server {
-    let args = ["serve", "model", "--served-model-name", MODEL, "--port", "0"];
+    serve_model(deployment, "model", flags)
+}
+
+fn serve_model(deployment: &Deployment, model: &str, flags: &[&str]) -> Server {
+    let args = ["serve", model, "--served-model-name", MODEL, "--port", "0"];
     Server::start(deployment.process(&[&args[..], flags].concat()), None)
+}
+
+/// A request for a continuation of that many tokens, always of the likeliest.
+fn greedy(prompt: &str, num_tokens: usize) -> Value {
+    json!({"prompt": prompt, "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true})
+}
+
+/// The text of a completion.
+fn text(server: &Server, fields: &Value) -> String {
+    let reply = server.complete(fields);
+    assert_eq!(reply.status, 200, "{fields}: {reply:?}");
+    let json = reply.json();
+    assert_eq!(json["choices"][0]["finish_reason"], "length", "{json}");
+    json["choices"][0]["text"].as_str().unwrap().to_owned()
+}
+
+fn one_by_one(server: &Server, requests: &[Value]) -> Vec<String> {
+    requests.iter().map(|fields| text(server, fields)).collect()
+}
+
+fn at_once(server: &Server, requests: &[Value]) -> Vec<String> {
+    thread::scope(|scope| {
+        let answers: Vec<_> =
+            requests.iter().map(|fields| scope.spawn(|| text(server, fields))).collect();
+        answers.into_iter().map(|answer| answer.join().unwrap()).collect()
+    })
 }
 
 /// The tokens of an answer as JSON.

@@ -170,7 +170,7 @@ fn the_configuration_says_where_each_value_came_from() {
     assert_eq!(line("MODEL"), "model.gguf # command line");
     assert_eq!(line("threads"), "2 # command line");
     assert_eq!(line("max-num-seqs"), "8 # environment CAIRN_MAX_NUM_SEQS");
-    assert_eq!(line("block-size"), "16 # default");
+    assert_eq!(line("max-num-batched-tokens"), "512 # default");
     assert_eq!(line("cache-dir"), "[FOLDER]/graphs # default");
     assert_eq!(line("max-model-len"), "- # default");
     assert_eq!(line("verify"), "true # command line");

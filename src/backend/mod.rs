@@ -251,12 +251,12 @@ pub enum BackendError {
     #[error("{0}")]
     BadInput(String),
     /// Weights, states or workspace do not fit.
-    #[error("no memory for {what}: {needed} bytes could not be allocated{}", aside(detail))]
+    #[error("no memory for {what}{}{}", shortage(*needed), aside(detail))]
     OutOfMemory {
         /// What was to be allocated.
         what: String,
-        /// Its size.
-        needed: u64,
+        /// Its size, where that is known.
+        needed: Option<u64>,
         /// More about it, such as what is free; may be empty.
         detail: String,
     },
@@ -274,6 +274,10 @@ pub enum BackendError {
     /// The runtime refuses to run a graph that it loaded: the artifact has to be compiled again.
     #[error("{0}")]
     StaleArtifact(String),
+}
+
+fn shortage(needed: Option<u64>) -> String {
+    needed.map_or_else(String::new, |needed| format!(": {needed} bytes could not be allocated"))
 }
 
 fn aside(detail: &str) -> String {

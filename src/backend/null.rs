@@ -160,7 +160,7 @@ impl Executable for Signature {
         output.clear();
         output.try_reserve_exact(num_logits).map_err(|_| BackendError::OutOfMemory {
             what: format!("the output of shape {}", self.output),
-            needed: (num_logits as u64).saturating_mul(4),
+            needed: Some((num_logits as u64).saturating_mul(4)),
             detail: String::new(),
         })?;
         output.resize(num_logits, 0.0);

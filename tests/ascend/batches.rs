@@ -1,41 +1,12 @@
 //! Many sequences at once: whatever a sequence shares its steps with, its tokens are the same.
 
-use std::thread;
-
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::checkpoint::write_wide_heads;
-use super::client::Server;
 use super::deployment::Deployment;
-use super::deployment::model::{Tiny, Tokens};
 use super::margins::{CLEAR_BF16, CLEAR_F16, Oracle};
 use super::toolkit::Toolkit;
-use super::{on, serve};
-
-/// The text of a completion.
-fn text(server: &Server, fields: &Value) -> String {
-    let reply = server.complete(fields);
-    assert_eq!(reply.status, 200, "{fields}: {reply:?}");
-    let json = reply.json();
-    assert_eq!(json["choices"][0]["finish_reason"], "length", "{json}");
-    json["choices"][0]["text"].as_str().unwrap().to_owned()
-}
-
-fn greedy(prompt: &str, num_tokens: usize) -> Value {
-    json!({"prompt": prompt, "max_tokens": num_tokens, "temperature": 0, "ignore_eos": true})
-}
-
-fn one_by_one(server: &Server, requests: &[Value]) -> Vec<String> {
-    requests.iter().map(|fields| text(server, fields)).collect()
-}
-
-fn at_once(server: &Server, requests: &[Value]) -> Vec<String> {
-    thread::scope(|scope| {
-        let answers: Vec<_> =
-            requests.iter().map(|fields| scope.spawn(|| text(server, fields))).collect();
-        answers.into_iter().map(|answer| answer.join().unwrap()).collect()
-    })
-}
+use super::{at_once, greedy, on, one_by_one, serve, tiny};
 
 /// Lengths of prompts and of answers, in tokens.
 const SIZES: [(usize, usize); 16] = [
@@ -72,9 +43,7 @@ const CROWDED: [&str; 8] = [
 #[test]
 fn preempted_and_chunked_requests_answer_as_if_they_were_alone() {
     let toolkit = Toolkit::new();
-    let config = [("max_position_embeddings", 512.into()), ("eos_token_id", Value::Null)];
-    let tiny = Tiny { golden: "llama", tokens: Tokens::Characters, config: &config };
-    let deployment = on(&toolkit, Deployment::with_model(|folder| tiny.write(folder)));
+    let deployment = tiny("llama", &toolkit, &[("max_position_embeddings", 512.into())]);
     let mut oracle = Oracle::open(&deployment.path("model"), 512);
     let requests = SIZES.map(|(len, num_tokens)| {
         greedy(&oracle.clear(len, num_tokens, CLEAR_F16).prompt, num_tokens)

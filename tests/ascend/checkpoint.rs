@@ -90,3 +90,19 @@ pub(crate) fn write_wide_heads(folder: &Path) {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     write_text(folder, Tokens::Characters, VOCAB as u32);
 }
+
+/// Makes a row of a matrix of f32 in `model.safetensors` NaN.
+pub(crate) fn poison_row(folder: &Path, tensor: &str, row: usize) {
+    let path = folder.join("model.safetensors");
+    let mut file = std::fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&file[8..data]).unwrap();
+    let number = |value: &Value| value.as_u64().unwrap() as usize;
+    let entry = &header[tensor];
+    assert_eq!(entry["dtype"], "F32", "{entry}");
+    let row_bytes = number(&entry["shape"][1]) * size_of::<f32>();
+    let start = data + number(&entry["data_offsets"][0]) + row * row_bytes;
+    let (values, _) = file[start..start + row_bytes].as_chunks_mut();
+    values.fill(f32::NAN.to_le_bytes());
+    std::fs::write(&path, file).unwrap();
+}

@@ -3,22 +3,14 @@
 use serde_json::Value;
 
 use super::deployment::Deployment;
-use super::deployment::model::{Tiny, Tokens};
 use super::margins::{CLEAR_ALL_F16, CLEAR_BF16, CLEAR_F16, Greedy, Oracle};
 use super::toolkit::Toolkit;
-use super::{ids, on};
+use super::{ids, tiny};
 
 const NUM_TOKENS: usize = 64;
 const MAX_LEN: usize = 192;
 /// Lengths of prompts, in tokens.
 const LENGTHS: [usize; 3] = [1, 19, 120];
-
-/// A model of that name whose answers nothing ends, and a toolkit.
-fn tiny(golden: &str, toolkit: &Toolkit, more: &[(&str, Value)]) -> Deployment {
-    let config = [&[("eos_token_id", Value::Null)], more].concat();
-    let tiny = Tiny { golden, tokens: Tokens::Characters, config: &config };
-    on(toolkit, Deployment::with_model(|folder| tiny.write(folder)))
-}
 
 /// What `generate` makes of a prompt.
 fn generated(deployment: &Deployment, prompt: &str, more: &[&str]) -> Vec<u32> {

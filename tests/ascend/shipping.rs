@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::deployment::Deployment;
 use super::margins::{CLEAR_F16, Oracle};
 use super::toolkit::Toolkit;
-use super::{compiled_airs, ids, on, serve};
+use super::{compiled_airs, ids, on, serve, tiny};
 
 /// What all commands here have in common.
 const SETTINGS: [&str; 8] = [
@@ -35,7 +35,7 @@ fn warmup<'a>(more: &[&'a str]) -> Vec<&'a str> {
 /// A deployment whose cache was warmed up for a chip, without a device; and the toolkit that did.
 fn built_for(soc: &str) -> (Deployment, Toolkit) {
     let builder = Toolkit::install(&["--without", "lib"]);
-    let deployment = on(&builder, Deployment::new());
+    let deployment = tiny("llama", &builder, &[("max_position_embeddings", 512.into())]);
     let report = deployment.json(&warmup(&["--soc", soc, "--json"]));
     assert_eq!(report["compiled"], NUM_GRAPHS, "{report}");
     (deployment, builder)

@@ -24,7 +24,6 @@ fn assert_repaired(place: &Place, run: &Run, right: &str, num_compiled: usize) {
 fn a_flipped_bit_anywhere_in_an_artifact_is_noticed_and_repaired() {
     let place = Place::warm();
     let right = place.right_answer();
-    let mut num_damaged = 0;
     for entry in place.entries() {
         let artifact = entry.join("artifact.bin");
         let bytes = fs::read(&artifact).unwrap();
@@ -33,12 +32,12 @@ fn a_flipped_bit_anywhere_in_an_artifact_is_noticed_and_repaired() {
         let (om, body) = (16 + table, 16 + table + 256);
         // Magic, length, table, header of the offline model, and what follows it.
         for at in [0, 9, 16 + table / 2, om + 4, (body + bytes.len()) / 2, bytes.len() - 1] {
+            place.empty_quarantine();
             flip(&artifact, at);
             let run = place.generate(&[]);
             assert!(run.ended.warns(), "byte {at}: {run:?}");
             assert_repaired(&place, &run, &right, 1);
-            num_damaged += 1;
-            assert_eq!(place.num_quarantined(), num_damaged);
+            assert_eq!(place.num_quarantined(), 1);
         }
     }
 }

@@ -1,11 +1,9 @@
 //! `atc`, failing in every way, and the program being ended while `atc` runs.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::deployment::Ended;
 use crate::place::{NUM_GRAPHS, Place, error_of, for_each_case};
 
 /// Far more than anything here takes.
@@ -13,8 +11,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Processes whose command line or environment speaks of a place: what was started for it.
 fn processes_of(place: &Place) -> Vec<String> {
-    let home = place.toolkit.home();
-    let home = home.to_str().unwrap();
+    let folders = [place.toolkit.home(), place.deployment.path("cache")];
+    let is_of_place = |text: &str| folders.iter().any(|f| text.contains(f.to_str().unwrap()));
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let read = |name| {
@@ -23,7 +21,7 @@ fn processes_of(place: &Place) -> Vec<String> {
         };
         let command = read("cmdline");
         // A process that has ended, but was not waited for, has neither.
-        if command.contains(home) || read("environ").contains(home) {
+        if is_of_place(&command) || is_of_place(&read("environ")) {
             found.push(format!("{}: {command}", process.file_name().display()));
         }
     }
@@ -63,7 +61,10 @@ const CASES: [Case; 9] = [
     ("crash", &["atc failed: signal: 11 (SIGSEGV)", STARTED]),
     ("garbage", &["atc succeeded, but the offline model's magic is 0x", STARTED]),
     ("truncate", &["atc succeeded, but the offline model says that ", STARTED]),
-    ("dynamic", &["atc succeeded, but graph became dynamic", STARTED, "\nhint: use a CANN toolkit"]),
+    (
+        "dynamic",
+        &["atc succeeded, but graph became dynamic", STARTED, "\nhint: use a CANN toolkit"],
+    ),
     ("silent", &["atc succeeded, but wrote no offline model", STARTED]),
 ];
 
@@ -156,6 +157,7 @@ fn whatever_ends_the_program_ends_its_compiler() {
     for signal in ["INT", "TERM", "HUP", "KILL", "SEGV"] {
         let place = Place::new();
         let mut child = with_hanging_compiler(&place, "warmup");
+        eprintln!("{signal}");
         send(signal, &child);
         let mut status = None;
         wait_until("it does not end", || {

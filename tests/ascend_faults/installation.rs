@@ -75,7 +75,7 @@ fn without_a_compiler_only_a_cache_that_has_everything_serves() {
     let atc = place.toolkit.home().join("bin/atc");
     fs::remove_file(&atc).unwrap();
     let run = place.generate(&[]);
-    assert_eq!((run.ended.code, run.ended.stdout), (0, right), "{:?}", run.ended);
+    assert_eq!((run.ended.code, &run.ended.stdout), (0, &right), "{run:?}");
     fs::remove_dir_all(place.entries().first().unwrap()).unwrap();
     let words = ["compiling graph `", "is not in the cache", "has no `atc`", "hint: install"];
     assert_generate_fails(&place, &[], &words);

@@ -19,6 +19,10 @@ fn what_does_not_fit_is_named_with_its_size_and_the_flags_that_change_it() {
         run.assert_clean();
         if run.ended.code == 0 {
             assert_eq!(run.ended.stdout, right);
+        } else if run.error().contains("`aclmdlLoadWithConfig` failed") {
+            // What a load takes is the runtime's own affair: it says how much.
+            let words = ["no memory for the loaded graph (", "no memory left: asked for ", "hint: "];
+            assert!(words.iter().all(|words| run.error().contains(words)), "{run:?}");
         } else {
             named.insert(what_does_not_fit(&run, hbm));
         }
@@ -44,8 +48,8 @@ fn what_does_not_fit(run: &Run, hbm: u64) -> String {
     let (needed, rest) = split(" bytes could not be allocated (", rest);
     let (free, rest) = split(" of the device's ", rest);
     let [needed, free] = [needed, free].map(|bytes| bytes.parse::<u64>().unwrap());
-    // What is asked of the runtime is a little more than what is needed.
-    assert!(needed + 64 > free, "{error}");
+    // Kernels want some room behind it, and memory comes in pieces.
+    assert!(needed + 1024 > free, "{error}");
     assert!(rest.starts_with(&format!("{hbm} bytes are free; `aclrtMalloc` failed: ")), "{error}");
     let (_, hint) = split("\nhint: ", rest);
     for flag in ["`--kv-cache-bytes`", "`--max-num-seqs`", "`--max-num-batched-tokens`"] {
@@ -57,13 +61,16 @@ fn what_does_not_fit(run: &Run, hbm: u64) -> String {
 #[test]
 fn a_kv_cache_that_is_too_large_is_named() {
     let place = Place::new();
-    let flags = ["--max-num-seqs", "64", "--max-model-len", "2048", "--kv-cache-bytes", "1GiB"];
-    let small_device = [("CANN_SIM_HBM_BYTES", "16777216")];
-    let run = place.generate_with(&replacing(&flags), &small_device);
+    let generate = |kv_cache_bytes| {
+        let flags = ["--prompt", "hi", "--max-tokens", "4", "--max-num-batched-tokens", "64"];
+        let sizes = ["--max-num-seqs", "32", "--kv-cache-bytes", kv_cache_bytes];
+        let flags = [&flags[..], &sizes].concat();
+        place.run_sized("generate", &flags, &[("CANN_SIM_HBM_BYTES", "16777216")])
+    };
+    let run = generate("32MiB");
     assert!(what_does_not_fit(&run, 1 << 24).contains("of the KV cache"), "{run:?}");
     // The flag that the hint names is the way out.
-    let flags = ["--max-num-seqs", "64", "--max-model-len", "2048", "--kv-cache-bytes", "4MiB"];
-    let run = place.generate_with(&replacing(&flags), &small_device);
+    let run = generate("4MiB");
     assert_eq!(run.ended.code, 0, "{run:?}");
 }
 
@@ -71,8 +78,8 @@ fn a_kv_cache_that_is_too_large_is_named() {
 fn a_runtime_that_holds_inputs_twice_is_found_out_with_the_first_graph() {
     let place = Place::new();
     // A KV cache that is larger than what any load may take.
-    let flags = ["--max-num-seqs", "600", "--max-model-len", "2048"];
-    let run = place.generate_with(&replacing(&flags), &[("CANN_SIM_IGNORE_MEM_OPTIMIZE", "1")]);
+    let flags = ["--prompt", "hi", "--max-num-seqs", "1000", "--max-num-batched-tokens", "64"];
+    let run = place.run_sized("generate", &flags, &[("CANN_SIM_IGNORE_MEM_OPTIMIZE", "1")]);
     assert_eq!((run.ended.code, run.ended.stdout.as_str()), (1, ""), "{run:?}");
     run.assert_clean();
     let error = run.error();

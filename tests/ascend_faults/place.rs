@@ -2,6 +2,7 @@
 //! whatever fails.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +29,6 @@ pub(crate) struct Place {
 }
 
 /// A run and what the runtime noted of it.
-#[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) ended: Ended,
     /// Calls, and at the end what was left behind and which rules were broken.
@@ -54,11 +54,16 @@ impl Place {
         place
     }
 
-    /// Runs a command of the program on the small model.
+    /// Runs a command of the program with few and small graphs.
     pub(crate) fn run(&self, command: &str, flags: &[&str], order: Order) -> Run {
+        self.run_sized(command, &[&SMALL, flags].concat(), order)
+    }
+
+    /// With graphs of other sizes.
+    pub(crate) fn run_sized(&self, command: &str, flags: &[&str], order: Order) -> Run {
         let log = self.toolkit.file("calls.log");
         let _ = std::fs::remove_file(&log);
-        let args = [&[command, "model", "--backend", "ascend"][..], &SMALL, flags].concat();
+        let args = [&[command, "model", "--backend", "ascend"][..], flags].concat();
         let mut command = self.deployment.command(&args);
         let ended = finish(command.envs(order.iter().copied()));
         let run = Run { ended, log: std::fs::read_to_string(log).unwrap_or_default() };
@@ -108,8 +113,28 @@ impl Place {
 
     /// Entries that were moved away as unusable.
     pub(crate) fn num_quarantined(&self) -> usize {
-        let folder = self.deployment.path("cache/graphs/v1/quarantine");
-        std::fs::read_dir(folder).map_or(0, Iterator::count)
+        let files = std::fs::read_dir(self.quarantine()).into_iter().flatten();
+        // Beside each lies the reason.
+        files.filter(|file| file.as_ref().unwrap().path().is_dir()).count()
+    }
+
+    /// Only a few of one graph are kept.
+    pub(crate) fn empty_quarantine(&self) {
+        std::fs::remove_dir_all(self.quarantine()).unwrap();
+        std::fs::create_dir(self.quarantine()).unwrap();
+    }
+
+    fn quarantine(&self) -> PathBuf {
+        self.deployment.path("cache/graphs/v1/quarantine")
+    }
+}
+
+/// Without the calls, which are thousands.
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.log.lines().rev();
+        let end = [lines.next(), lines.next()].map(Option::unwrap_or_default);
+        write!(f, "{:#?}, log ends with {end:?}", self.ended)
     }
 }
 
@@ -142,6 +167,13 @@ impl Run {
     /// The error as a person is told.
     pub(crate) fn error(&self) -> &str {
         error_of(&self.ended)
+    }
+
+    /// How often the simulator's message about an ordered failure is told, its log apart.
+    pub(crate) fn times_told(&self) -> usize {
+        let error = self.error();
+        let words = error.split_once("; CANN's log: ").map_or(error, |(words, _)| words);
+        words.matches("ordered by CANN_SIM_FAIL").count()
     }
 
     /// Whether what was printed is the right answer, as far as it came.

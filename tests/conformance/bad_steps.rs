@@ -75,8 +75,7 @@ fn refused_by(subject: &Subject, changes: &[Change<'_>]) {
     let case = batch.case();
     let good = &case.steps[0];
     let graph = subject.graph();
-    let mut loaded =
-        Loaded::new(backend.as_ref(), &graph, &case.tensors, &good.symbols).unwrap();
+    let mut loaded = Loaded::new(backend.as_ref(), &graph, &case.tensors, &good.symbols).unwrap();
     for (what, change) in changes {
         let mut bad = good.clone();
         change(batch, &mut bad);
@@ -127,7 +126,9 @@ fn sizes_out_of_bounds() {
         for value in [0, (1 << 16) + 1, u64::MAX, 1 << 63] {
             dynamic_refuse(&[("a size", &|_, step| step.symbols[idx] = value)]);
         }
-        dynamic_refuse(&[("a size that does not fit the inputs", &|_, step| step.symbols[idx] += 1)]);
+        dynamic_refuse(&[("a size that does not fit the inputs", &|_, step| {
+            step.symbols[idx] += 1
+        })]);
     }
 }
 

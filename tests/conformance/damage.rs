@@ -102,7 +102,8 @@ fn random_target(seed: u64) -> Target {
     let choices: Vec<u32> = (0..40).map(|_| numbers.next() as u32).collect();
     let graph = random_graph(Kind::Runnable, &choices);
     let data = data(&graph);
-    let step = CaseStep { symbols: data.symbols, inputs: data.inputs, expected: vec![], num_padding: 0 };
+    let step =
+        CaseStep { symbols: data.symbols, inputs: data.inputs, expected: vec![], num_padding: 0 };
     let case = Case {
         name: format!("random graph {seed}"),
         graph,
@@ -113,7 +114,6 @@ fn random_target(seed: u64) -> Target {
     Target::new(case, KernelSet::Fast)
 }
 
-/// Where every value of a document is, as JSON pointers.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
@@ -131,7 +131,8 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-fn all_pointers(document: &Value) -> Vec<String> {
+/// Where every value of a document is, as JSON pointers, the document itself first.
+pub(crate) fn all_pointers(document: &Value) -> Vec<String> {
     let mut found = Vec::new();
     pointers(document, "", &mut found);
     found

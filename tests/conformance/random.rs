@@ -33,6 +33,7 @@ fn graphs(kind: Kind) -> impl Strategy<Value = Shown> {
 }
 
 /// What random graphs run with.
+#[derive(Clone)]
 pub(crate) struct Data {
     pub(crate) symbols: Vec<u64>,
     pub(crate) inputs: Vec<Vec<i32>>,

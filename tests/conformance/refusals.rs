@@ -1,5 +1,5 @@
 //! Valid graphs that the CPU backend cannot run: refused when compiling, with the place, never a
-//! panic and never an artifact that does not load.
+//! panic and never an artifact that does not load. A device may run them.
 
 use cairn::backend::BackendError;
 use cairn::backend::cpu::KernelSet;
@@ -22,8 +22,11 @@ fn ones(shape: &[usize]) -> Constant {
     Constant { shape: shape.to_vec(), values: vec![1.5; shape.iter().product()] }
 }
 
-/// Checks that every set of kernels refuses the graph, naming `what` and `place`.
+/// Checks that every set of kernels refuses the graph, naming `what` and `place`, and that a device
+/// compiles it or refuses it, too.
 fn refused(graph: &Graph, what: &str, place: &str) {
+    #[cfg(feature = "ascend")]
+    super::ascend::compiles_or_refuses(graph);
     let graph = verify(graph.clone()).unwrap();
     for kernels in [KernelSet::Reference, KernelSet::Fast] {
         match cpu(kernels, 1).compile(&graph) {

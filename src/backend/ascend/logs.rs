@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(errors.quoted(), "; CANN's log: [ERROR] a");
         assert_eq!(errors.quoted(), "");
         for name in ["b", "c", "d", "e"] {
-            log += &format!("[ERROR] {name}\n");
+            log.extend(["[ERROR] ", name, "\n"]);
         }
         write(folder.path(), path, &log);
         write(folder.path(), "debug/plog/plog-8_1.log", "[ERROR] of another\n");

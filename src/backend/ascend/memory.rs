@@ -168,8 +168,13 @@ fn place_state(
             shape.iter().map(|&size| usize::try_from(size).ok()).collect();
         state.dtype.tensor_bytes(&shape?)
     });
-    let (shape, bytes) = device_shape.zip(bytes).ok_or_else(|| {
-        BackendError::BadInput(format!("state {idx} of shape {shape:?} is no KV cache"))
+    let (shape, bytes) = device_shape.zip(bytes).ok_or_else(|| match shape.len() {
+        4 => BackendError::OutOfMemory {
+            what: format!("state {idx} of the KV cache, {shape:?},"),
+            needed: None,
+            detail: String::new(),
+        },
+        _ => BackendError::BadInput(format!("state {idx} of shape {shape:?} is no KV cache")),
     })?;
     let buffer = allocate(current, &format!("state {idx} of the KV cache"), bytes)?;
     buffer.fill_zero(current).map_err(|error| run_error(&error))?;

@@ -186,7 +186,7 @@ fn allocation_error(error: &AclError, what: &str, bytes: usize, free: &str) -> B
     match error.class() {
         StatusClass::Retry => BackendError::OutOfMemory {
             what: what.to_owned(),
-            needed: bytes as u64,
+            needed: Some(bytes as u64),
             detail: format!("{free}{error}"),
         },
         _ => run_error(error),
@@ -199,6 +199,11 @@ pub(super) fn load_error(error: &AclError) -> BackendError {
         StatusClass::DropEntry => {
             BackendError::BadArtifact { backend: super::NAME, what: error.to_string() }
         }
+        StatusClass::Retry => BackendError::OutOfMemory {
+            what: "the loaded graph".to_owned(),
+            needed: None,
+            detail: error.to_string(),
+        },
         _ => run_error(error),
     }
 }

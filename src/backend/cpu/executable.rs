@@ -86,7 +86,7 @@ fn grow(values: &mut Vec<f32>, rows: usize, columns: usize) -> Result<(), Backen
 fn reserve(values: &mut Vec<f32>, rows: usize, columns: usize) -> Result<(), BackendError> {
     let out_of_memory = || BackendError::OutOfMemory {
         what: format!("a result of {rows} rows of {columns} numbers"),
-        needed: (rows as u64).saturating_mul(columns as u64).saturating_mul(4),
+        needed: Some((rows as u64).saturating_mul(columns as u64).saturating_mul(4)),
         detail: String::new(),
     };
     let needed = rows.checked_mul(columns).ok_or_else(out_of_memory)?;

@@ -116,5 +116,5 @@ fn check_room(states: &[StateSpec]) -> Result<(), BackendError> {
     }
     let needed = elements.map_or(u64::MAX, |sum| (sum as u64).saturating_mul(4));
     let what = format!("{} states", states.len());
-    Err(BackendError::OutOfMemory { what, needed, detail: String::new() })
+    Err(BackendError::OutOfMemory { what, needed: Some(needed), detail: String::new() })
 }

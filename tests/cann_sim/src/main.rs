@@ -34,7 +34,8 @@ fn run(mut args: impl Iterator<Item = OsString>) -> Result<(), String> {
     if args.next().is_none_or(|command| command != "install") {
         return Err(USAGE.to_owned());
     }
-    let dir = args.next().map(PathBuf::from).ok_or(USAGE)?;
+    let dir = args.next().filter(|dir| !dir.to_string_lossy().starts_with('-'));
+    let dir = dir.map(PathBuf::from).ok_or(USAGE)?;
     let mut options = Options::default();
     while let Some(flag) = args.next() {
         let flag = flag.to_string_lossy().into_owned();

@@ -3,16 +3,30 @@
 //! | Part | What it holds |
 //! | --- | --- |
 //! | here | the device; how it runs the cases, and what it refuses |
+//! | `steps` | steps that one layout of a batch takes and another does not |
+//! | `invariance` | a sequence's result does not depend on the rest of the batch, bit for bit |
+//! | `wanted` | the largest logits that the device finds are those of the logits |
+//! | `random` | random graphs: refused, or computed as the CPU does |
+//! | `damage` | damaged artifacts are refused or load |
+
+mod damage;
+mod invariance;
+mod random;
+mod steps;
+mod wanted;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cairn::backend::Backend;
 use cairn::backend::ascend::logs::LogPlaces;
 use cairn::backend::ascend::{AscendBackend, AscendOptions, CannRelease, Purpose};
+use cairn::backend::{Backend, BackendError};
+
+use cairn::ir::Graph;
 
 use super::backends::Configuration;
+use super::case::bucket;
 use super::toolkit::Toolkit;
 
 /// What the device refuses, whatever the release of CANN.
@@ -90,6 +104,16 @@ fn folder() -> PathBuf {
     folder
 }
 
+/// Checks that a graph, with some sizes, becomes an artifact that loads, or is refused.
+pub(crate) fn compiles_or_refuses(graph: &Graph) {
+    let sizes = vec![5; graph.symbols().len()];
+    match backend().compile(&bucket(graph, &sizes)) {
+        Ok(artifact) => drop(backend().load(&artifact).unwrap()),
+        Err(BackendError::Unsupported { what, .. }) => assert!(!what.is_empty()),
+        Err(error) => panic!("{error}\n{graph}"),
+    }
+}
+
 /// How the device runs the cases.
 pub(crate) fn configurations() -> [Configuration; 2] {
     let of = |name, backend: &Arc<dyn Backend>, only, refused| Configuration {
@@ -99,7 +123,7 @@ pub(crate) fn configurations() -> [Configuration; 2] {
         is_optimised: true,
         computes_nothing: false,
         leaves_padding: true,
-        max_steps: 2,
+        max_steps: 3,
         only,
         refused,
     };

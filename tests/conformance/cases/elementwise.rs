@@ -54,9 +54,8 @@ fn silu_mul_of_halves(dtype: DType, columns: usize) -> Case {
         within(dtype, Tolerance::Rounding, 2),
         |case, ids| {
             let x = case.activation_in(dtype, "x", &x, 2 * columns, ids);
-            let mut half = |start| {
-                case.op(Op::Slice { start: start as u64, len: columns as u64 }, &[x])
-            };
+            let mut half =
+                |start| case.op(Op::Slice { start: start as u64, len: columns as u64 }, &[x]);
             let halves = [half(0), half(columns)];
             case.op(Op::SiluMul, &halves)
         },

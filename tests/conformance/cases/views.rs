@@ -65,7 +65,11 @@ fn rows_to_columns() -> Case {
     let expected =
         [1, 0, 1].into_iter().flat_map(|id| kept[id * 8..(id + 1) * 8].to_vec()).collect();
     let inputs = vec![vec![0, 1, 2, 3], vec![1, 0, 1]];
-    case.finish(y, Tolerance::Exact, vec![CaseStep { symbols: vec![3], inputs, expected, num_padding: 0 }])
+    case.finish(
+        y,
+        Tolerance::Exact,
+        vec![CaseStep { symbols: vec![3], inputs, expected, num_padding: 0 }],
+    )
 }
 
 /// A vector of the weights, or a slice of it, as a matrix.
@@ -106,7 +110,11 @@ fn constant() -> Case {
     let mut case = CaseBuilder::new("constant");
     let y = case.constant(&[2, 3], &x);
     let expected = x.iter().map(|&x| x.into()).collect();
-    case.finish(y, Tolerance::Exact, vec![CaseStep { symbols: vec![], inputs: vec![], expected, num_padding: 0 }])
+    case.finish(
+        y,
+        Tolerance::Exact,
+        vec![CaseStep { symbols: vec![], inputs: vec![], expected, num_padding: 0 }],
+    )
 }
 
 /// From one narrow type to the other: rows in bf16 have numbers that f16 does not.

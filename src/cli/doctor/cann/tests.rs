@@ -145,9 +145,10 @@ fn driver_and_devices_are_found() {
     assert_eq!(files.found, format!("`{}`, `{}`", first.display(), second.display()));
     assert!(files.details[0].contains("hisi_hdc"));
 
-    let found = Machine::new(&[INSTALL_INFO, ("driver/version.info", "?")]).look(true);
-    assert_eq!(check(&found, DRIVER).state, State::Failed);
-    assert_eq!(check(&found, DEVICE_FILES).state, State::Failed);
+    // By themselves: a library that is found beside the test program might have a device that answers.
+    let machine = Machine::new(&[("driver/version.info", "?")]);
+    assert_eq!(driver(&machine.path("driver/version.info")).state, State::Failed);
+    assert_eq!(device_files(&machine.path("dev")).state, State::Failed);
 }
 
 #[test]
