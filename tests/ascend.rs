@@ -28,6 +28,7 @@ mod shipping;
 mod toolkit;
 
 use std::thread;
+use std::time::Duration;
 
 use client::Server;
 use deployment::Deployment;
@@ -37,6 +38,9 @@ use toolkit::Toolkit;
 
 /// What a model is served as.
 const MODEL: &str = "tiny";
+
+/// Nothing may take this long on a simulated device.
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A deployment that finds a toolkit.
 fn on(toolkit: &Toolkit, mut deployment: Deployment) -> Deployment {
@@ -59,7 +63,9 @@ fn serve(deployment: &Deployment, flags: &[&str]) -> Server {
 
 fn serve_model(deployment: &Deployment, model: &str, flags: &[&str]) -> Server {
     let args = ["serve", model, "--served-model-name", MODEL, "--port", "0"];
-    Server::start(deployment.process(&[&args[..], flags].concat()), None)
+    let mut server = Server::start(deployment.process(&[&args[..], flags].concat()), None);
+    server.patience = PATIENCE;
+    server
 }
 
 /// A request for a continuation of that many tokens, always of the likeliest.
@@ -90,8 +96,11 @@ fn at_once(server: &Server, requests: &[Value]) -> Vec<String> {
 
 /// The tokens of an answer as JSON.
 fn ids(answer: &Value) -> Vec<u32> {
-    let ids = answer["token_ids"].as_array().unwrap();
-    ids.iter().map(|id| id.as_u64().unwrap() as u32).collect()
+    numbers(&answer["token_ids"])
+}
+
+fn numbers(array: &Value) -> Vec<u32> {
+    array.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as u32).collect()
 }
 
 /// Digests of what the compiler was given, in the order in which it finished.

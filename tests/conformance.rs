@@ -1,18 +1,20 @@
 //! Every backend computes what every op says.
 //!
 //! ```text
-//! cases: graph, weights, steps --run on--> backends (each with its own ignore list) --> output
+//! cases: graph, weights, steps --run on--> backends --> output, or a refusal that is known
 //! oracle: plain loops in f64 -----------------------------------------------------> expected
 //! ```
 //!
 //! | Part | What it holds |
 //! | --- | --- |
-//! | `backends` | the backends, in every configuration, and what each may leave out |
+//! | `backends` | the backends, in every configuration, and what each may refuse |
 //! | `case` | what a case is; how one is built, run and compared |
 //! | `oracle` | the ops by their definitions: no kernel of the crate is asked |
 //! | `cases` | the cases, by op |
+//! | `ascend` | a device with static graphs, simulated, and what only such a device has |
 //! | `refusals` | graphs that a backend may only refuse |
 //! | `invariance` | a row's result does not depend on the rest of the batch, bit for bit |
+//! | `wanted` | the largest logits are those of all |
 //! | `random` | random graphs: compile or are refused, and mean the same after the passes |
 //! | `damage` | damaged artifacts are refused or run without a panic |
 //! | `bad_steps` | inputs that do not fit the graph are errors |
@@ -50,6 +52,8 @@ mod refusals;
 #[cfg(feature = "ascend")]
 #[path = "common/toolkit.rs"]
 mod toolkit;
+#[path = "conformance/wanted.rs"]
+mod wanted;
 
 // The name under which `random_graph` finds it.
 use cairn::ir;

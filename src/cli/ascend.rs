@@ -77,13 +77,11 @@ fn options(
 
 /// The error with the way out of it, and the exit code that it deserves.
 fn told(error: OpenError) -> anyhow::Error {
-    match error.fate() {
-        Some(fate) => BackendError::Device { what: error.to_string(), fate }.into(),
-        None => {
-            let hint = remedy(&error);
-            failure::hinted(error.into(), hint)
-        }
+    if let Some(fate) = error.fate() {
+        return BackendError::Device { what: error.to_string(), fate }.into();
     }
+    let hint = remedy(&error);
+    failure::hinted(error.into(), hint)
 }
 
 /// Beside the compiled graphs: the same disk, and kept as long.

@@ -193,14 +193,14 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     let hinted = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.clone());
     hinted
         .or_else(|| error.downcast_ref::<ModelError>()?.hint())
-        .or_else(|| hint_of_death(error.downcast_ref()?))
+        .or_else(|| error.downcast_ref().map(hint_of_death))
         .or_else(|| hint_of_backend(backend_error(error)?))
 }
 
 const RESTART_HINT: &str = "the device is in an unknown state: restart the process";
 const DEVICE_LOST_HINT: &str = "the device or a link to it is broken: look at it before a restart";
 
-fn hint_of_death(death: &Death) -> Option<String> {
+fn hint_of_death(death: &Death) -> String {
     let hint = match death.fate {
         Fate::Restart => RESTART_HINT,
         Fate::Lost => DEVICE_LOST_HINT,
@@ -208,7 +208,7 @@ fn hint_of_death(death: &Death) -> Option<String> {
             "the graph is dropped from the cache: restart the process, which compiles it again"
         }
     };
-    Some(hint.to_owned())
+    hint.to_owned()
 }
 
 fn hint_of_backend(error: &BackendError) -> Option<String> {
@@ -294,9 +294,36 @@ mod tests {
         assert_eq!(error(request.into()), 4);
         assert_eq!(error(device(DeviceFate::Restart).into()), 3);
         assert_eq!(error(CompileError::from(device(DeviceFate::Lost)).into()), 4);
+        let stale = anyhow::Error::new(death(Fate::StaleArtifact { bucket: Bucket::DYNAMIC }));
+        assert!(hint(&stale).unwrap().contains("dropped from the cache"));
         let error = anyhow::Error::new(RequestError::Died(death(Fate::Restart)));
         assert_eq!(chain(&error), "the engine died: it smokes");
         assert!(hint(&error).unwrap().ends_with("restart the process"));
+    }
+
+    #[test]
+    fn a_failed_compile_tells_its_own_way_out() {
+        let failed = |remedy: Option<&str>| {
+            let remedy = remedy.map(str::to_owned);
+            let error = BackendError::Compile { what: "atc failed".to_owned(), remedy };
+            anyhow::Error::new(CompileError::from(error)).context("compiling graph `decode 1`")
+        };
+        let error = failed(Some("install a compiler"));
+        assert_eq!((code(&error), hint(&error)), (1, Some("install a compiler".to_owned())));
+        assert_eq!(chain(&error), "compiling graph `decode 1`: atc failed");
+        assert_eq!(hint(&failed(None)), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_the_flags_that_change_it() {
+        let error = BackendError::OutOfMemory {
+            what: "the workspace".to_owned(),
+            needed: Some(12),
+            detail: "8 are free".to_owned(),
+        };
+        let text = "no memory for the workspace: 12 bytes could not be allocated (8 are free)";
+        assert_eq!(error.to_string(), text);
+        assert!(hint(&error.into()).unwrap().contains("--kv-cache-bytes"));
     }
 
     #[test]

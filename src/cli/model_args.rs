@@ -97,7 +97,7 @@ pub(crate) struct ModelArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Ascend options")]
 struct AscendArgs {
-    /// The chip to compile for, as in Ascend910B3 [default: that of the device]. With it, `warmup`
+    /// The chip to compile for, as in `Ascend910B3` [default: that of the device]. With it, `warmup`
     /// and `inspect` need no device.
     #[arg(long, value_name = "NAME", env = "CAIRN_SOC")]
     soc: Option<String>,

@@ -31,7 +31,7 @@ fn a_flipped_bit_anywhere_in_an_artifact_is_noticed_and_repaired() {
         let table = u64::from_le_bytes(bytes[8..16].try_into().unwrap()) as usize;
         let (om, body) = (16 + table, 16 + table + 256);
         // Magic, length, table, header of the offline model, and what follows it.
-        for at in [0, 9, 16 + table / 2, om + 4, (body + bytes.len()) / 2, bytes.len() - 1] {
+        for at in [0, 9, 16 + table / 2, om + 4, body.midpoint(bytes.len()), bytes.len() - 1] {
             place.empty_quarantine();
             flip(&artifact, at);
             let run = place.generate(&[]);

@@ -21,7 +21,8 @@ fn what_does_not_fit_is_named_with_its_size_and_the_flags_that_change_it() {
             assert_eq!(run.ended.stdout, right);
         } else if run.error().contains("`aclmdlLoadWithConfig` failed") {
             // What a load takes is the runtime's own affair: it says how much.
-            let words = ["no memory for the loaded graph (", "no memory left: asked for ", "hint: "];
+            let words =
+                ["no memory for the loaded graph (", "no memory left: asked for ", "hint: "];
             assert!(words.iter().all(|words| run.error().contains(words)), "{run:?}");
         } else {
             named.insert(what_does_not_fit(&run, hbm));

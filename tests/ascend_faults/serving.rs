@@ -113,17 +113,21 @@ impl Answer {
             return answer;
         }
         let text = String::from_utf8(reply.body.clone()).unwrap();
-        let mut events: Vec<&str> =
-            text.split("\n\n").filter_map(|e| e.strip_prefix("data: ")).collect();
-        assert_eq!(events.pop(), Some("[DONE]"), "{text}");
-        for event in events {
-            let event: Value = serde_json::from_str(event).unwrap();
-            assert_eq!(answer.error, None, "something follows the error: {text}");
-            match event.get("error") {
-                Some(error) => answer.error = Some(error.clone()),
-                None => answer.add(&event),
+        let mut events = text.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
+        // The end of a stream is its last event: that it is done, or why it is not.
+        loop {
+            let event = events.next().unwrap_or_else(|| panic!("the stream was cut: {text}"));
+            if event == "[DONE]" {
+                break;
             }
+            let event: Value = serde_json::from_str(event).unwrap();
+            if let Some(error) = event.get("error") {
+                answer.error = Some(error.clone());
+                break;
+            }
+            answer.add(&event);
         }
+        assert_eq!(events.next(), None, "something follows the end: {text}");
         answer
     }
 

@@ -48,7 +48,8 @@ pub(crate) fn cpu(kernels: KernelSet, threads: usize) -> Box<dyn Backend> {
     Box::new(CpuBackend::new(Some(threads), kernels).unwrap())
 }
 
-fn configurations() -> Vec<Configuration> {
+/// All of them.
+pub(crate) fn configurations() -> Vec<Configuration> {
     let cpu = |name, kernels, threads, is_static, is_optimised| Configuration {
         name,
         backend: Arc::from(cpu(kernels, threads)),
@@ -148,10 +149,8 @@ impl Configuration {
         let is_right = |got: f32, expected: f64| {
             if self.computes_nothing { got == 0.0 } else { case.tolerance.accepts(got, expected) }
         };
-        let num_checked = match self.leaves_padding {
-            true => expected.len() - case.steps[step].num_padding,
-            false => expected.len(),
-        };
+        let num_left = if self.leaves_padding { case.steps[step].num_padding } else { 0 };
+        let num_checked = expected.len() - num_left;
         let mut pairs = output.iter().zip(expected).take(num_checked);
         match pairs.position(|(&got, &want)| !is_right(got, want)) {
             Some(at) => Err(format!(

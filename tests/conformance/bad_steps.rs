@@ -34,10 +34,10 @@ struct Subject {
 impl Subject {
     fn graph(&self) -> Verified<Graph> {
         let case = self.batch.case();
-        match self.is_static {
-            true => bucket(&case.graph, &case.steps[0].symbols),
-            false => verify(case.graph).unwrap(),
+        if self.is_static {
+            return bucket(&case.graph, &case.steps[0].symbols);
         }
+        verify(case.graph).unwrap()
     }
 }
 
@@ -67,7 +67,9 @@ type Change<'a> = (&'a str, &'a dyn Fn(&Attention, &mut CaseStep));
 
 /// Runs changed steps, each of which must be refused; a good one must still run after it.
 fn refused(changes: &[Change<'_>]) {
-    subjects().iter().for_each(|subject| refused_by(subject, changes));
+    for subject in subjects() {
+        refused_by(&subject, changes);
+    }
 }
 
 fn refused_by(subject: &Subject, changes: &[Change<'_>]) {
@@ -82,12 +84,12 @@ fn refused_by(subject: &Subject, changes: &[Change<'_>]) {
         let result = loaded.run(&bad.symbols, &bad.inputs);
         assert!(is_bad_input(&result), "{what} on {}: {result:?}", backend.name());
         let output = loaded.run(&good.symbols, &good.inputs).unwrap();
-        assert!(is_right(&case.tolerance, good, &output), "{} after {what}", backend.name());
+        assert!(is_right(case.tolerance, good, &output), "{} after {what}", backend.name());
     }
 }
 
 /// Whether everything but padding is as expected.
-fn is_right(tolerance: &Tolerance, step: &CaseStep, output: &[f32]) -> bool {
+fn is_right(tolerance: Tolerance, step: &CaseStep, output: &[f32]) -> bool {
     let num_checked = step.expected.len() - step.num_padding;
     let mut pairs = output.iter().zip(&step.expected).take(num_checked);
     pairs.all(|(&got, &want)| tolerance.accepts(got, want))
@@ -95,8 +97,9 @@ fn is_right(tolerance: &Tolerance, step: &CaseStep, output: &[f32]) -> bool {
 
 /// The same for backends that know every size and input of the graph.
 fn dynamic_refuse(changes: &[Change<'_>]) {
-    let is_dynamic = |subject: &&Subject| !subject.is_static;
-    subjects().iter().filter(is_dynamic).for_each(|subject| refused_by(subject, changes));
+    for subject in subjects().iter().filter(|subject| !subject.is_static) {
+        refused_by(subject, changes);
+    }
 }
 
 #[test]
@@ -127,7 +130,7 @@ fn sizes_out_of_bounds() {
             dynamic_refuse(&[("a size", &|_, step| step.symbols[idx] = value)]);
         }
         dynamic_refuse(&[("a size that does not fit the inputs", &|_, step| {
-            step.symbols[idx] += 1
+            step.symbols[idx] += 1;
         })]);
     }
 }
@@ -212,7 +215,7 @@ fn what_is_not_used_is_not_checked() {
         let mut loaded =
             Loaded::new(backend.as_ref(), &graph, &case.tensors, &step.symbols).unwrap();
         let output = loaded.run(&step.symbols, &step.inputs).unwrap();
-        assert!(is_right(&case.tolerance, &step, &output), "{}", backend.name());
+        assert!(is_right(case.tolerance, &step, &output), "{}", backend.name());
     }
 }
 

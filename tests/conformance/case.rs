@@ -15,14 +15,14 @@ use cairn::weights::Tensor;
 
 /// How far a number may be from the definition's.
 ///
-/// | Type of the op's rows | Relative to 1 + the number's size |
+/// | Type of the op's rows | May be off by |
 /// | --- | --- |
-/// | f32 | 1e-6 for about 16 roundings, 1e-5 for sums of some hundred products |
-/// | f16 | 2^-11 for each rounding: half of the last of 11 bits |
-/// | bf16 | 2^-8 for each rounding: half of the last of 8 bits |
+/// | f32 | 1e-6 (1 + size) for about 16 roundings, 1e-5 (1 + size) for sums of some hundred products |
+/// | f16 | that of sums in f32, and 2^-11 size for each rounding: half of the last of 11 bits |
+/// | bf16 | that of sums in f32, and 2^-8 size for each rounding: half of the last of 8 bits |
 ///
-/// A backend may compute in a wider type than the rows have: everything between an op's operands
-/// and its results is f32 at least.
+/// Between its operands and its results, a backend computes an op in f32 at least, so that a result
+/// is rounded once, unless the op is made of two. Rows may also be kept in a wider type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Tolerance {
     /// Rounding the definition's number to f32 gives the bits (but for the sign of zero).
@@ -31,20 +31,23 @@ pub(crate) enum Tolerance {
     Rounding,
     /// Sums of up to some hundred products, in any order.
     Sum,
-    /// That many roundings to f16 or bf16 of numbers of about the result's size or 1.
+    /// A sum, and that many roundings of the result to f16 or bf16.
     Narrow(DType, u8),
 }
 
 impl Tolerance {
     pub(crate) fn accepts(self, got: f32, expected: f64) -> bool {
-        let relative = match self {
+        let of_sum = 1e-5 * (1.0 + expected.abs());
+        let tolerance = match self {
             Self::Exact => return got == expected as f32,
-            Self::Rounding => 1e-6,
-            Self::Sum => 1e-5,
-            Self::Narrow(DType::BF16, roundings) => f64::from(roundings) / 256.0,
-            Self::Narrow(_, roundings) => f64::from(roundings) / 2048.0,
+            Self::Rounding => of_sum / 10.0,
+            Self::Sum => of_sum,
+            Self::Narrow(DType::BF16, roundings) => {
+                of_sum + f64::from(roundings) / 256.0 * expected.abs()
+            }
+            Self::Narrow(_, roundings) => of_sum + f64::from(roundings) / 2048.0 * expected.abs(),
         };
-        (f64::from(got) - expected).abs() <= relative * (1.0 + expected.abs())
+        (f64::from(got) - expected).abs() <= tolerance
     }
 }
 

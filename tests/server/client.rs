@@ -21,6 +21,8 @@ pub(crate) const COMPLETIONS: &str = "/v1/completions";
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) child: Child,
+    /// How long to wait for it.
+    pub(crate) patience: Duration,
     /// Deleted with the server.
     pub(crate) _folder: Option<tempfile::TempDir>,
 }
@@ -47,7 +49,7 @@ impl Server {
         };
         // Somebody must go on reading, or the program blocks when the pipe is full.
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Self { address, child, _folder: folder }
+        Self { address, child, patience: PATIENCE, _folder: folder }
     }
 
     /// Sends SIGTERM.
@@ -63,15 +65,15 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(start.elapsed() < PATIENCE, "it does not end");
+            assert!(start.elapsed() < self.patience, "it does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
     pub(crate) fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(self.patience)).unwrap();
+        stream.set_write_timeout(Some(self.patience)).unwrap();
         Client { stream: BufReader::new(stream) }
     }
 
@@ -123,7 +125,7 @@ impl Server {
         while self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting")
             > 0.0
         {
-            assert!(start.elapsed() < PATIENCE, "requests of clients that left still run");
+            assert!(start.elapsed() < self.patience, "requests of clients that left still run");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

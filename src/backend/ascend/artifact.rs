@@ -184,11 +184,12 @@ impl<'a> Artifact<'a> {
         let (header, rest) = bytes
             .split_at_checked(HEADER_BYTES)
             .ok_or_else(|| bad(format!("{} bytes are too few for its header", bytes.len())))?;
-        let (magic, length) = header.split_at(MAGIC.len());
+        let (words, _) = header.as_chunks::<8>();
+        let [magic, length] = words else { return Err(bad("its header is cut".to_owned())) };
         if magic != MAGIC {
             return Err(bad("it does not begin with CAIRNOM1".to_owned()));
         }
-        let length = u64::from_le_bytes(length.try_into().expect("invariant: 8 bytes are left"));
+        let length = u64::from_le_bytes(*length);
         let length = usize::try_from(length).ok().filter(|&length| length <= MAX_TABLE_BYTES);
         let (table, om) = length
             .and_then(|length| rest.split_at_checked(length))
@@ -196,6 +197,13 @@ impl<'a> Artifact<'a> {
         let io = serde_json::from_slice(table).map_err(|error| bad(error.to_string()))?;
         Ok(Self { io, om })
     }
+}
+
+/// Bytes of a tensor; `None` when they are more than can be counted.
+pub(super) fn tensor_bytes(dtype: GeDType, shape: &[u64]) -> Option<usize> {
+    shape
+        .iter()
+        .try_fold(dtype.size(), |bytes, &size| bytes.checked_mul(usize::try_from(size).ok()?))
 }
 
 fn bad(what: String) -> BackendError {

@@ -21,7 +21,7 @@ use cairn_ffi::{
     Current, Dataset, DeviceBuffer, DeviceSlice, LoadOptions, Model, Stream, TensorInfo,
 };
 
-use super::artifact::{Artifact, InputSpec, IoTable, OutputRole};
+use super::artifact::{Artifact, InputSpec, IoTable, OutputRole, tensor_bytes};
 use super::dtype::GeDType;
 use super::memory::AscendMemory;
 use super::om;
@@ -283,9 +283,7 @@ impl Results {
             let mut found = io.outputs.iter().enumerate().filter(|(_, spec)| spec.role == role);
             let Some((idx, spec)) = found.next() else { continue };
             let columns = spec.shape.last().map_or(1, |&columns| columns as usize);
-            let sizes = spec.shape.iter().map(|&size| usize::try_from(size).ok());
-            let bytes = sizes.fold(Some(spec.dtype.size()), |all, size| all?.checked_mul(size?));
-            let place = bytes
+            let place = tensor_bytes(spec.dtype, &spec.shape)
                 .and_then(|bytes| Some(results.len..results.len.checked_add(bytes)?))
                 .ok_or_else(|| bad("an output is too large".to_owned()))?;
             results.len = place.end.saturating_add(SPARE_BYTES).next_multiple_of(ALIGNMENT);

@@ -10,7 +10,7 @@
 //!
 //! What this module deliberately does not do: it touches no device.
 
-use super::artifact::{InputSpec, IoTable, Role, StepLayout};
+use super::artifact::{InputSpec, IoTable, Role, StepLayout, tensor_bytes};
 use crate::backend::{BackendError, Step};
 
 /// Kernels may read to the next multiple of 32 bytes.
@@ -314,8 +314,7 @@ const fn is_filled(role: Role) -> bool {
 
 /// Bytes of an input as its table says.
 pub(super) fn spec_bytes(spec: &InputSpec) -> Option<usize> {
-    let sizes = spec.shape.iter().map(|&size| usize::try_from(size).ok());
-    sizes.fold(Some(spec.dtype.size()), |product, size| product?.checked_mul(size?))
+    tensor_bytes(spec.dtype, &spec.shape)
 }
 
 fn input_of<'a>(step: &Step<'a>, input: usize) -> Result<&'a [i32], BackendError> {

@@ -5,7 +5,6 @@
 //! | here | the device; how it runs the cases, and what it refuses |
 //! | `steps` | steps that one layout of a batch takes and another does not |
 //! | `invariance` | a sequence's result does not depend on the rest of the batch, bit for bit |
-//! | `wanted` | the largest logits that the device finds are those of the logits |
 //! | `random` | random graphs: refused, or computed as the CPU does |
 //! | `damage` | damaged artifacts are refused or load |
 
@@ -13,7 +12,6 @@ mod damage;
 mod invariance;
 mod random;
 mod steps;
-mod wanted;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};

@@ -65,9 +65,6 @@ pub(crate) struct Piece {
 /// Rows of each table that keys, values and queries are picked from, at least.
 const NUM_ROWS: usize = 80;
 const SCALE: f32 = 0.3;
-/// Roundings to the type of the rows: the result's, and room for weights of the softmax that are
-/// rounded before they are multiplied.
-const ROUNDINGS: u8 = 2;
 
 impl Attention {
     fn name(&self) -> String {
@@ -113,7 +110,7 @@ impl Attention {
     pub(crate) fn tolerance(&self) -> Tolerance {
         match self.cache {
             DType::F32 => Tolerance::Sum,
-            narrow => Tolerance::Narrow(narrow, ROUNDINGS),
+            narrow => Tolerance::Narrow(narrow, 1),
         }
     }
 
