@@ -1,4 +1,20 @@
-//! The Ascend backend from outside, on the simulated toolkit.
+//! The Ascend backend from outside: the program under test finds the simulated toolkit of
+//! `tests/cann_sim` as it would find a real one.
+//!
+//! | Part | What it holds |
+//! | --- | --- |
+//! | `models` | every architecture and option: the same tokens as on the CPU |
+//! | `real_model` | the same of the default model |
+//! | `batches` | many sequences at once, preempted and in chunks |
+//! | `sampling` | choosing tokens on the device |
+//! | `load` | five hundred requests of all kinds |
+//! | `shipping` | caches built without a device, and what they miss |
+//! | `inspect` | graphs without a toolkit; what is missing or unknown |
+//! | `margins`, `checkpoint` | prompts without doubt; a checkpoint from a seed |
+//!
+//! What only a device can tell is not here: the simulator computes what the operators' definitions
+//! say, and nothing else.
+#![cfg(all(feature = "ascend", feature = "cpu"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 #[path = "ascend/batches.rs"]

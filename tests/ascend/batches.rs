@@ -28,16 +28,15 @@ const SIZES: [(usize, usize); 16] = [
     (340, 50),
 ];
 
-/// So few blocks that eight sequences of this length cannot all grow to their end.
-const CROWDED: [&str; 8] = [
+const ASCEND: [&str; 8] = [
+    "--backend",
+    "ascend",
     "--max-num-seqs",
     "8",
     "--max-num-batched-tokens",
     "128",
     "--max-model-len",
     "512",
-    "--kv-cache-bytes",
-    "320KiB",
 ];
 
 #[test]
@@ -50,7 +49,9 @@ fn preempted_and_chunked_requests_answer_as_if_they_were_alone() {
     });
     let expected = one_by_one(&serve(&deployment, &[]), &requests);
 
-    let mut server = serve(&deployment, &[&["--backend", "ascend"], &CROWDED[..]].concat());
+    // Ten blocks: so few that eight sequences cannot all grow to their end.
+    let crowded = [&ASCEND[..], &["--kv-cache-bytes", "320KiB"]].concat();
+    let mut server = serve(&deployment, &crowded);
     let answers = at_once(&server, &requests);
     for ((fields, answer), expected) in requests.iter().zip(&answers).zip(&expected) {
         assert_eq!(answer, expected, "{fields}");
@@ -70,32 +71,35 @@ fn a_packed_batch_answers_bit_by_bit_as_each_alone() {
     assert!(graph.starts_with("layout packed\n"), "{graph}");
 
     let mut oracle = Oracle::open(&deployment.path("model"), 512);
-    let greedies: Vec<_> = SIZES
+    let clear = SIZES.map(|(len, num_tokens)| {
+        let prompt = oracle.prompt(len);
+        oracle.greedy(&prompt, num_tokens, CLEAR_BF16)
+    });
+    let requests: Vec<Value> = clear
         .iter()
-        .map(|&(len, num_tokens)| {
-            let prompt = oracle.prompt(len);
-            (oracle.greedy(&prompt, num_tokens, CLEAR_BF16), num_tokens)
-        })
+        .zip(SIZES)
+        .map(|(clear, (_, num_tokens))| greedy(&clear.prompt, num_tokens))
         .collect();
-    let requests: Vec<Value> =
-        greedies.iter().map(|(greedy_, num_tokens)| greedy(&greedy_.prompt, *num_tokens)).collect();
-    let flags = ["--backend", "ascend", "--max-num-seqs", "8", "--max-num-batched-tokens", "128", "--max-model-len", "512"];
-    let crowded = [&flags[..], &["--kv-cache-bytes", "1280KiB"]].concat();
-    let alone = one_by_one(&serve(&deployment, &flags), &requests);
-    let server = serve(&deployment, &crowded);
+    let roomy = [&ASCEND[..], &["--kv-cache-bytes", "1GiB"]].concat();
+    let crowded = [&ASCEND[..], &["--kv-cache-bytes", "1280KiB"]].concat();
+    let alone = one_by_one(&serve(&deployment, &roomy), &requests);
+    let mut server = serve(&deployment, &crowded);
     let together = at_once(&server, &requests);
     assert!(server.metric("vllm:num_preemptions_total") > 0.0, "nothing was preempted");
     for ((fields, alone), together) in requests.iter().zip(&alone).zip(&together) {
         assert_eq!(together, alone, "{fields}");
     }
+    server.terminate();
+    assert!(server.ended().success());
+    toolkit.assert_clean();
     let cpu = one_by_one(&serve(&deployment, &["--dtype", "f32"]), &requests);
     let mut num_compared = 0;
-    for (((greedy, _), cpu), ascend) in greedies.iter().zip(&cpu).zip(&alone) {
+    for ((clear, cpu), ascend) in clear.iter().zip(&cpu).zip(&alone) {
         // Special tokens have no text.
-        let clear = &greedy.tokens[..greedy.num_clear];
-        let num_clear = clear.iter().filter(|&&token| token > 2).count();
+        let tokens = &clear.tokens[..clear.num_clear];
+        let num_clear = tokens.iter().filter(|&&token| token > 2).count();
         let begin = |text: &str| text.chars().take(num_clear).collect::<String>();
-        assert_eq!(begin(ascend), begin(cpu), "after {:?}", greedy.prompt);
+        assert_eq!(begin(ascend), begin(cpu), "after {:?}", clear.prompt);
         num_compared += num_clear;
     }
     assert!(num_compared >= 100, "only {num_compared} tokens were beyond doubt");

@@ -39,7 +39,9 @@ fn check(golden: &str, toolkit: &Toolkit, change: &[(&str, Value)], flags: &[&st
 #[test]
 fn llamas_with_every_option_equal_the_cpu() {
     let toolkit = Toolkit::new();
-    for golden in ["llama", "llama-tied", "llama-head-dim", "llama-mha", "llama-bias", "llama-sharded"] {
+    for golden in
+        ["llama", "llama-tied", "llama-head-dim", "llama-mha", "llama-bias", "llama-sharded"]
+    {
         check(golden, &toolkit, &[], &[]);
     }
     toolkit.assert_clean();

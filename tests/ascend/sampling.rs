@@ -114,10 +114,12 @@ fn logits_that_are_no_numbers_fail_their_own_request_only() {
     let model = deployment.path("model");
     let mut oracle = Oracle::open(&model, 128);
     let good: Vec<Value> = (0..6)
-        .map(|idx| loop {
-            let prompt = oracle.clear(10 + idx, 12, CLEAR_F16).prompt;
-            if !prompt.contains(POISON) {
-                break greedy(&prompt, 12);
+        .map(|idx| {
+            loop {
+                let prompt = oracle.clear(10 + idx, 12, CLEAR_F16).prompt;
+                if !prompt.contains(POISON) {
+                    break greedy(&prompt, 12);
+                }
             }
         })
         .collect();

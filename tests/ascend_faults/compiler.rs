@@ -140,17 +140,28 @@ fn of_several_graphs_those_that_were_compiled_stay() {
     }
 }
 
+/// A program that ends with its test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Mostly it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a command on an empty cache and waits until its compiler hangs.
-fn with_hanging_compiler(place: &Place, command: &str) -> Child {
+fn with_hanging_compiler(place: &Place, command: &str) -> Program {
     let args = [command, "model", "--backend", "ascend", "--soc", "Ascend910B3"];
     let args = [&args[..], &crate::place::SMALL].concat();
     let mut command = place.deployment.process(&args);
     command.env("CANN_SIM_ATC", "hang").stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().unwrap();
+    let program = Program(command.spawn().unwrap());
     let hangs = || processes_of(place).iter().filter(|process| process.contains("sleep")).count();
     wait_until("the compiler does not start", || hangs() > 0);
     assert_ne!(scratch_folders(place), [""; 0]);
-    child
+    program
 }
 
 #[test]
@@ -162,11 +173,11 @@ fn whatever_ends_the_program_ends_its_compiler() {
             continue;
         }
         let place = Place::new();
-        let mut child = with_hanging_compiler(&place, "warmup");
-        send(signal, &child);
+        let mut program = with_hanging_compiler(&place, "warmup");
+        send(signal, &program.0);
         let mut status = None;
         wait_until("it does not end", || {
-            status = child.try_wait().unwrap();
+            status = program.0.try_wait().unwrap();
             status.is_some()
         });
         assert!(!status.unwrap().success());

@@ -37,7 +37,7 @@ impl<'a> Served<'a> {
         let child = command.stderr(File::create(&stderr).unwrap()).spawn().unwrap();
         // Killed when it does not come to listen.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server { address: nowhere, child, _folder: None };
+        let server = Server { address: nowhere, child, patience: PATIENCE, _folder: None };
         let mut served = Self { place, server };
         served.server.address = served.wait_for_address();
         served
