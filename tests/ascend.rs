@@ -91,11 +91,18 @@ fn greedy(prompt: &str, num_tokens: usize) -> Value {
 
 /// The text of a completion.
 fn text(server: &Server, fields: &Value) -> String {
+    texts(server, fields).swap_remove(0)
+}
+
+/// The texts of a completion of several prompts, which arrive at the same moment.
+fn texts(server: &Server, fields: &Value) -> Vec<String> {
     let reply = server.complete(fields);
     assert_eq!(reply.status, 200, "{fields}: {reply:?}");
-    let json = reply.json();
-    assert_eq!(json["choices"][0]["finish_reason"], "length", "{json}");
-    json["choices"][0]["text"].as_str().unwrap().to_owned()
+    let text = |choice: &Value| {
+        assert_eq!(choice["finish_reason"], "length", "{fields}");
+        choice["text"].as_str().unwrap().to_owned()
+    };
+    reply.json()["choices"].as_array().unwrap().iter().map(text).collect()
 }
 
 fn one_by_one(server: &Server, requests: &[Value]) -> Vec<String> {

@@ -6,10 +6,10 @@ use super::checkpoint::write_wide_heads;
 use super::deployment::Deployment;
 use super::margins::{CLEAR_BF16, CLEAR_F16, Oracle};
 use super::toolkit::Toolkit;
-use super::{at_once, greedy, on, one_by_one, serve, tiny};
+use super::{at_once, greedy, on, one_by_one, serve, texts, tiny};
 
 /// Lengths of prompts and of answers, in tokens.
-const SIZES: [(usize, usize); 16] = [
+const SIZES: [(usize, usize); 24] = [
     (1, 120),
     (20, 40),
     (130, 100),
@@ -26,7 +26,19 @@ const SIZES: [(usize, usize); 16] = [
     (257, 1),
     (10, 90),
     (340, 50),
+    // The crowd.
+    (118, CROWD_TOKENS),
+    (119, CROWD_TOKENS),
+    (120, CROWD_TOKENS),
+    (121, CROWD_TOKENS),
+    (122, CROWD_TOKENS),
+    (123, CROWD_TOKENS),
+    (124, CROWD_TOKENS),
+    (125, CROWD_TOKENS),
 ];
+/// Eight sequences that begin with a block each and soon want two, of the ten that there are.
+const CROWD: usize = 8;
+const CROWD_TOKENS: usize = 40;
 
 const ASCEND: [&str; 8] = [
     "--backend",
@@ -39,6 +51,28 @@ const ASCEND: [&str; 8] = [
     "512",
 ];
 
+/// The answers of a server with room for ten blocks to all requests at once.
+fn crowded(deployment: &Deployment, kv_cache_bytes: &str, requests: &[Value]) -> Vec<String> {
+    let flags = [&ASCEND[..], &["--kv-cache-bytes", kv_cache_bytes]].concat();
+    let mut server = serve(deployment, &flags);
+    let answers = at_once(&server, requests);
+    // In one request, so that they are there together whatever else the machine does.
+    let first = requests.len() - CROWD;
+    let mut crowd = requests[first].clone();
+    crowd["prompt"] = requests[first..].iter().map(|fields| fields["prompt"].clone()).collect();
+    assert_eq!(texts(&server, &crowd), answers[first..]);
+    assert!(server.metric("vllm:num_preemptions_total") > 0.0, "nothing was preempted");
+    server.terminate();
+    assert!(server.ended().success());
+    answers
+}
+
+fn assert_equal(requests: &[Value], answers: &[String], expected: &[String]) {
+    for ((fields, answer), expected) in requests.iter().zip(answers).zip(expected) {
+        assert_eq!(answer, expected, "{fields}");
+    }
+}
+
 #[test]
 fn preempted_and_chunked_requests_answer_as_if_they_were_alone() {
     let toolkit = Toolkit::new();
@@ -48,17 +82,7 @@ fn preempted_and_chunked_requests_answer_as_if_they_were_alone() {
         greedy(&oracle.clear(len, num_tokens, CLEAR_F16).prompt, num_tokens)
     });
     let expected = one_by_one(&serve(&deployment, &[]), &requests);
-
-    // Ten blocks: so few that eight sequences cannot all grow to their end.
-    let crowded = [&ASCEND[..], &["--kv-cache-bytes", "320KiB"]].concat();
-    let mut server = serve(&deployment, &crowded);
-    let answers = at_once(&server, &requests);
-    for ((fields, answer), expected) in requests.iter().zip(&answers).zip(&expected) {
-        assert_eq!(answer, expected, "{fields}");
-    }
-    assert!(server.metric("vllm:num_preemptions_total") > 0.0, "nothing was preempted");
-    server.terminate();
-    assert!(server.ended().success());
+    assert_equal(&requests, &crowded(&deployment, "320KiB", &requests), &expected);
     toolkit.assert_clean();
 }
 
@@ -80,18 +104,11 @@ fn a_packed_batch_answers_bit_by_bit_as_each_alone() {
         .zip(SIZES)
         .map(|(clear, (_, num_tokens))| greedy(&clear.prompt, num_tokens))
         .collect();
-    let roomy = [&ASCEND[..], &["--kv-cache-bytes", "1GiB"]].concat();
-    let crowded = [&ASCEND[..], &["--kv-cache-bytes", "1280KiB"]].concat();
-    let alone = one_by_one(&serve(&deployment, &roomy), &requests);
-    let mut server = serve(&deployment, &crowded);
-    let together = at_once(&server, &requests);
-    assert!(server.metric("vllm:num_preemptions_total") > 0.0, "nothing was preempted");
-    for ((fields, alone), together) in requests.iter().zip(&alone).zip(&together) {
-        assert_eq!(together, alone, "{fields}");
-    }
-    server.terminate();
-    assert!(server.ended().success());
+    let together = crowded(&deployment, "1280KiB", &requests);
+    let alone = one_by_one(&serve(&deployment, &ASCEND), &requests);
+    assert_equal(&requests, &together, &alone);
     toolkit.assert_clean();
+
     let cpu = one_by_one(&serve(&deployment, &["--dtype", "f32"]), &requests);
     let mut num_compared = 0;
     for ((clear, cpu), ascend) in clear.iter().zip(&cpu).zip(&alone) {

@@ -14,6 +14,8 @@ use super::{serve, tiny};
 
 const NUM_REQUESTS: usize = 500;
 const NUM_CLIENTS: usize = 16;
+/// Every so many requests, one has many prompts.
+const CROWD_EVERY: usize = 50;
 const FLAGS: [&str; 10] = [
     "--backend",
     "ascend",
@@ -71,6 +73,12 @@ impl Plan {
         }
         if below(2) == 0 {
             fields["seed"] = below(1000).into();
+        }
+        if idx.is_multiple_of(CROWD_EVERY) {
+            // They fill every block there is, and then each wants a second one.
+            let fields = json!({"prompt": vec!["x".repeat(124); 12], "max_tokens": 12,
+                                "ignore_eos": true});
+            return Self { path: COMPLETIONS, fields, leaves: Leaves::AtTheEnd };
         }
         let is_streamed = below(2) == 0;
         fields["stream"] = is_streamed.into();
