@@ -59,9 +59,18 @@ fn usage_error(args: &[&str]) -> String {
 
 #[test]
 fn every_command_has_help() {
-    for command in
-        ["", "generate", "serve", "warmup", "bench", "bench latency", "bench throughput", "pull", "inspect", "doctor"]
-    {
+    for command in [
+        "",
+        "generate",
+        "serve",
+        "warmup",
+        "bench",
+        "bench latency",
+        "bench throughput",
+        "pull",
+        "inspect",
+        "doctor",
+    ] {
         let mut args: Vec<&str> = command.split_whitespace().collect();
         args.push("--help");
         let (code, stdout, stderr) = run(&Cairn::new(), &args);

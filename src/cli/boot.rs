@@ -9,7 +9,6 @@
 //! `warmup` stops after the artifacts; so what it compiled is exactly what the others look for.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -263,7 +262,7 @@ pub(crate) fn ascend_graphs(
 ) -> anyhow::Result<Vec<AscendGraph>> {
     let config = EngineConfig { graph_cache: None, ..config.clone() };
     let cann = cann.map(str::parse).transpose()?;
-    let backend = Arc::new(super::ascend::open(&config, Purpose::Inspect, cann)?);
+    let backend = std::sync::Arc::new(super::ascend::open(&config, Purpose::Inspect, cann)?);
     let model = open_model(&config)?;
     let plan = Plan::with_backend(&config, &model, backend.clone())?;
     plan.prepare()?

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use fs_err as fs;
 
 use super::boot;
 use super::failure::{Outcome, Usage};
@@ -96,15 +95,15 @@ fn inspect_ascend(_: &InspectArgs, _: &EngineConfig) -> anyhow::Result<Outcome> 
 }
 
 #[cfg(feature = "ascend")]
-fn write_air(folder: &Path, graphs: &[boot::AscendGraph]) -> anyhow::Result<Outcome> {
-    fs::create_dir_all(folder)?;
+fn write_air(folder: &std::path::Path, graphs: &[boot::AscendGraph]) -> anyhow::Result<Outcome> {
+    fs_err::create_dir_all(folder)?;
     let mut table = Table::default();
     table.row(["graph", "file", "bytes", "nodes"]);
     for graph in graphs {
         let path = folder
             .join(format!("{}.air", graph.bucket.replace([' ', ','], "-").replace("--", "-")));
         let bytes = graph.lowered.air();
-        fs::write(&path, &bytes)?;
+        fs_err::write(&path, &bytes)?;
         let num_nodes: usize = graph.lowered.model.graph.iter().map(|graph| graph.op.len()).sum();
         table.row([
             &graph.bucket,

@@ -105,6 +105,9 @@ pub(super) fn open_backend(
     config: &EngineConfig,
     purpose: Purpose,
 ) -> anyhow::Result<Arc<dyn Backend>> {
+    // Only devices are opened differently for different purposes.
+    #[cfg(not(feature = "ascend"))]
+    let _ = purpose;
     match config.backend {
         #[cfg(feature = "cpu")]
         BackendKind::Cpu => {
