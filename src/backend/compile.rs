@@ -9,6 +9,7 @@
 //! What is in the key is in [`Prepared::fields`] and nowhere else. Weights' contents, paths, names
 //! and time are not: they change nothing in the artifact.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,8 +101,13 @@ impl Compiler {
         name: &str,
     ) -> Result<Prepared, CompileError> {
         let graph = passes::optimise(&verify(graph.specialise(bucket)?)?)?;
-        let mut fields = KeyFields::new()
-            .text("backend", self.backend.name())
+        let mut fields = KeyFields::new().text("backend", self.backend.name());
+        // The graph says all this, but only its digest can be read beside an artifact.
+        for symbol in graph.symbols().iter().filter(|symbol| symbol.min == symbol.max) {
+            fields = fields.text(&format!("graph.{}", symbol.name), symbol.min.to_string());
+        }
+        fields = fields
+            .text("graph.weights", weight_types(&graph))
             .bytes("graph", &canonical_bytes(&graph));
         for (field, value) in self.backend.fingerprint() {
             fields = fields.text(&format!("backend.{field}"), value);
@@ -196,6 +202,13 @@ impl Compiler {
             Lookup::Miss(_) => false,
         }
     }
+}
+
+/// The types of a graph's weights, as in `bf16 f32`.
+fn weight_types(graph: &Graph) -> String {
+    let types: BTreeSet<&str> =
+        graph.weights().map(|(weight, _)| graph.ty(weight).dtype.name()).collect();
+    types.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 /// Only bytes that the backend does not know are the artifact's fault.
