@@ -17,6 +17,10 @@ use crate::store::Store;
 /// Digits of a digest that tell values apart for people.
 const SHORT_DIGEST_CHARS: usize = 12;
 
+/// Entries that are looked at. Each costs two small files, and an explanation is not worth reading
+/// all of a folder that a whole fleet has filled.
+const MAX_ENTRIES: usize = 1024;
+
 /// The entry that is most like what was looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nearest {
@@ -58,9 +62,9 @@ fn shown(value: Option<&ClearValue>) -> String {
     }
 }
 
-/// The entry with the fewest differences; the newest among equals.
+/// The entry with the fewest differences, the newest among equals, of the first [`MAX_ENTRIES`].
 pub(crate) fn nearest(store: &dyn Store, fields: &KeyFields) -> Option<Nearest> {
-    let entries = store.list().ok()?.into_iter().filter_map(|key| {
+    let entries = store.list().ok()?.into_iter().take(MAX_ENTRIES).filter_map(|key| {
         let meta = store.meta(&key)?;
         let differences = differences(fields.clear(), &meta.fields);
         Some((meta.created_unix_s, Nearest { key, note: meta.note, differences }))

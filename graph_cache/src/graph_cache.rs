@@ -146,7 +146,8 @@ impl GraphCache {
     }
 
     /// The entry that is nearest to what these fields ask for, with what differs: why a graph that
-    /// somebody expects to be there is not. `None` when the cache is empty or cannot be listed.
+    /// somebody expects to be there is not. `None` when the cache is empty or cannot be listed. Of a
+    /// cache with more than about a thousand entries, only those are looked at that come first by key.
     pub fn nearest(&self, fields: &KeyFields) -> Option<Nearest> {
         nearest(self.store(), fields)
     }

@@ -118,7 +118,8 @@ pub trait Executable: Send {
     ///
     /// # Errors
     /// [`BackendError::BadInput`] when inputs do not match the graph; [`BackendError::Execution`]
-    /// when the device fails. States are then unspecified.
+    /// when the device fails. What this step was to write to the states is then unspecified; the rest of
+    /// them is as it was.
     fn run(
         &mut self,
         memory: &mut dyn Memory,

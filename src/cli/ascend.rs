@@ -50,7 +50,7 @@ pub(super) fn open(
     let scratch = scratch(config, &environment);
     let options = options(&config.ascend, environment, purpose, scratch);
     let opened = AscendBackend::open(AscendOptions { cann, ..options });
-    opened.map_err(told).context("opening the ascend backend")
+    opened.map_err(|error| told(error, purpose)).context("opening the ascend backend")
 }
 
 fn options(
@@ -76,11 +76,11 @@ fn options(
 }
 
 /// The error with the way out of it, and the exit code that it deserves.
-fn told(error: OpenError) -> anyhow::Error {
+fn told(error: OpenError, purpose: ascend::Purpose) -> anyhow::Error {
     if let Some(fate) = error.fate() {
         return BackendError::Device { what: error.to_string(), fate }.into();
     }
-    let hint = remedy(&error);
+    let hint = remedy(&error, purpose);
     failure::hinted(error.into(), hint)
 }
 
@@ -104,8 +104,17 @@ fn memory_bytes() -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-fn remedy(error: &OpenError) -> &'static str {
+fn remedy(error: &OpenError, purpose: ascend::Purpose) -> &'static str {
     match error {
+        OpenError::Library { .. } | OpenError::Toolkit(_)
+            if purpose == ascend::Purpose::Inspect =>
+        {
+            "with both `--soc` and `--cann`, neither a toolkit nor a device is needed"
+        }
+        OpenError::Library { .. } if purpose == ascend::Purpose::Compile => {
+            "with `--soc`, no device is needed to compile; to learn its name from the device, set \
+             `ASCEND_HOME_PATH` to where CANN is installed"
+        }
         OpenError::Library { .. } | OpenError::Toolkit(_) => {
             "set `ASCEND_HOME_PATH` to where CANN is installed, or use `--backend cpu`"
         }

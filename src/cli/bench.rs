@@ -240,20 +240,26 @@ impl Samples {
     }
 }
 
+/// A table of figures: what each is called, its samples, and how many of the unit shown are in one
+/// of theirs.
+fn table(figures: &[(&str, &Samples, f64)]) -> Table {
+    let mut table = Table::default();
+    table.row(["", "median", "min", "max"]);
+    for (name, samples, unit) in figures {
+        let [median, min, max] = samples.spread().map(|value| format!("{:.1}", value * unit));
+        table.row([name, &median, &min, &max]);
+    }
+    table
+}
+
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::default();
-        table.row(["", "median", "min", "max"]);
-        let rows = [
+        let figures = [
             ("prefill, tokens/s", &self.prefill_tokens_per_second, 1.0),
             ("decode, tokens/s", &self.decode_tokens_per_second, 1.0),
             ("time to first token, ms", &self.time_to_first_token_seconds, 1e3),
         ];
-        for (name, samples, unit) in rows {
-            let [median, min, max] = samples.spread().map(|value| format!("{:.1}", value * unit));
-            table.row([name, &median, &min, &max]);
-        }
-        table.fmt(f)
+        table(&figures).fmt(f)
     }
 }
 

@@ -237,8 +237,8 @@ mod tests {
     fn the_first_place_that_is_set_wins() {
         let mut places = LogPlaces { home: Some("/home/ada".into()), ..LogPlaces::default() };
         assert_eq!(places.folder(), Some("/home/ada/ascend/log".into()));
-        places.work_path = Some("/work".into());
-        assert_eq!(places.folder(), Some("/work/log".into()));
+        places.work_path = Some("/ascend".into());
+        assert_eq!(places.folder(), Some("/ascend/log".into()));
         places.process_log_path = Some("/logs".into());
         assert_eq!(places.folder(), Some("/logs".into()));
         assert_eq!(LogPlaces::default().folder(), None);

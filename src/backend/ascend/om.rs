@@ -83,8 +83,7 @@ pub enum OmError {
     /// operator on the host.
     #[error(
         "graph became dynamic (model_num {model_num}, is_unknow_model {is_unknow_model}): an \
-         operator takes values that only a run knows, and this CANN cannot plan it on the device; \
-         CANN before 8.2 cannot for attention"
+         operator takes values that only a run knows, and this CANN cannot plan it on the device"
     )]
     Dynamic {
         /// How many models the file holds.

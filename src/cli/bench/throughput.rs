@@ -17,11 +17,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use super::{MAX_LEN, MAX_RUNS, Samples, build, check_fits, drain, machine, submit, threads};
+use super::{
+    MAX_LEN, MAX_RUNS, Samples, build, check_fits, drain, machine, submit, table, threads,
+};
 use crate::cli::boot::{self, Booted};
 use crate::cli::failure::Outcome;
 use crate::cli::model_args::ModelArgs;
-use crate::cli::output::Table;
 use crate::cli::progress::{Amount, Progress};
 use crate::cli::{Context, output, values};
 use crate::config::EngineConfig;
@@ -140,17 +141,11 @@ fn measure(
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::default();
-        table.row(["", "median", "min", "max"]);
-        let rows = [
+        let figures = [
             ("output, tokens/s", &self.output_tokens_per_second, 1.0),
             ("step, microseconds", &self.step_seconds, 1e6),
         ];
-        for (name, samples, unit) in rows {
-            let [median, min, max] = samples.spread().map(|value| format!("{:.1}", value * unit));
-            table.row([name, &median, &min, &max]);
-        }
-        table.fmt(f)
+        table(&figures).fmt(f)
     }
 }
 
