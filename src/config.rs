@@ -4,6 +4,7 @@
 //! | Noun | Meaning |
 //! | --- | --- |
 //! | [`EngineConfig`] | everything that loading a model and starting an engine depends on |
+//! | [`GraphCacheConfig`] | the part of it about compiled graphs |
 //! | [`Environment`] | the variables that belong to no flag, read once at the start |
 //!
 //! ```text
@@ -22,6 +23,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+
+pub use graph_cache::{CacheTrust, DEFAULT_CACHE_LOCK_TIMEOUT, GraphCacheConfig, RemoteSettings};
+
+mod graph_cache;
 
 /// Most sequences in one step, where nothing was asked for.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 32;
@@ -111,8 +116,8 @@ pub struct EngineConfig {
     pub dtype: DTypeChoice,
     /// Threads of the CPU backend; `None`: one per core.
     pub threads: Option<usize>,
-    /// Where compiled graphs are kept; `None`: nowhere.
-    pub graph_cache: Option<PathBuf>,
+    /// Where compiled graphs are found and kept.
+    pub graph_cache: GraphCacheConfig,
     /// Longest sequence, prompt and output together; `None`: the model's own limit, or as much of
     /// it as a default budget for the KV cache holds.
     pub max_model_len: Option<usize>,
@@ -160,14 +165,15 @@ impl Default for AscendConfig {
 }
 
 impl EngineConfig {
-    /// The configuration of a model with every setting at its default, and no graph cache.
+    /// The configuration of a model with every setting at its default, and compiled graphs in
+    /// memory.
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self {
             model: model.into(),
             backend: BackendKind::default(),
             dtype: DTypeChoice::default(),
             threads: None,
-            graph_cache: None,
+            graph_cache: GraphCacheConfig::default(),
             max_model_len: None,
             max_num_seqs: DEFAULT_MAX_NUM_SEQS,
             max_num_batched_tokens: DEFAULT_MAX_NUM_BATCHED_TOKENS,
@@ -209,6 +215,8 @@ pub struct Environment {
     pub ascend_compiler: Vec<(OsString, OsString)>,
     /// The user's home folder.
     pub home: Option<PathBuf>,
+    /// `AWS_...`: how object stores are reached.
+    pub remote_settings: RemoteSettings,
 }
 
 /// Variables that the compiler's programs are found and run with. Nothing that changes what it
@@ -264,6 +272,7 @@ impl Environment {
                 .filter_map(|name| Some((OsString::from(name), lookup(name)?)))
                 .collect(),
             home: home.clone().filter(|path| !path.as_os_str().is_empty()),
+            remote_settings: RemoteSettings::from_lookup(&lookup),
             cache_root: cache_root(lookup, home),
         }
     }

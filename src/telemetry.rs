@@ -112,6 +112,34 @@ impl Metric {
     }
 }
 
+/// One value of a metric.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Which metric.
+    pub metric: Metric,
+    /// A label and its value, if it has one.
+    pub label: Option<(&'static str, &'static str)>,
+    /// The value.
+    pub value: f64,
+}
+
+impl Sample {
+    /// The value of a metric without labels.
+    pub const fn new(metric: Metric, value: f64) -> Self {
+        Self { metric, label: None, value }
+    }
+
+    /// One of the values of a metric with a label.
+    pub const fn labelled(
+        metric: Metric,
+        name: &'static str,
+        label: &'static str,
+        value: f64,
+    ) -> Self {
+        Self { metric, label: Some((name, label)), value }
+    }
+}
+
 /// Seconds until the first token: from an idle small model to a long queue.
 const FIRST_TOKEN_SECONDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -231,6 +259,72 @@ pub const COMPILES_AFTER_READY: Metric = Metric::counter(
 /// Seconds of each boot phase, by label `phase`.
 pub const BOOT_PHASE_SECONDS: Metric =
     Metric::gauge("cairn_boot_phase_seconds", "Seconds that each phase of the start took.");
+/// Graphs from the cache, those included that another thread compiled meanwhile.
+pub const CACHE_HITS: Metric =
+    Metric::counter("cairn_cache_hits_total", "Graphs that came from the graph cache.");
+/// Graphs that had to be compiled, by label `reason`.
+pub const CACHE_MISSES: Metric = Metric::counter(
+    "cairn_cache_misses_total",
+    "Graphs that were not usable in the graph cache by reason: absent, bad, unreadable, untrusted, \
+     other_format.",
+);
+/// Time spent in the compiler.
+pub const CACHE_COMPILE_SECONDS: Metric =
+    Metric::counter("cairn_cache_compile_seconds_total", "Seconds spent compiling graphs.");
+/// Time that hits saved.
+pub const CACHE_SAVED_SECONDS: Metric = Metric::counter(
+    "cairn_cache_saved_seconds_total",
+    "Seconds that compiling once took for the graphs that came from the cache.",
+);
+/// Bytes of hits.
+pub const CACHE_READ_BYTES: Metric =
+    Metric::counter("cairn_cache_read_bytes_total", "Bytes of compiled graphs read and verified.");
+/// Bytes stored.
+pub const CACHE_WRITTEN_BYTES: Metric =
+    Metric::counter("cairn_cache_written_bytes_total", "Bytes of compiled graphs stored.");
+/// Graphs that could not be stored.
+pub const CACHE_WRITE_FAILURES: Metric = Metric::counter(
+    "cairn_cache_write_failures_total",
+    "Compiled graphs that could not be stored and are compiled again at the next start.",
+);
+/// Bad entries.
+pub const CACHE_QUARANTINED: Metric = Metric::counter(
+    "cairn_cache_quarantined_total",
+    "Entries that were moved into the quarantine: damaged, or refused by the device.",
+);
+/// Entries removed for want of room.
+pub const CACHE_EVICTED: Metric =
+    Metric::counter("cairn_cache_evicted_total", "Entries that were removed to make room.");
+/// Entries copied from layers.
+pub const CACHE_PROMOTED: Metric = Metric::counter(
+    "cairn_cache_promoted_total",
+    "Entries that were copied from a read-only layer into the folder.",
+);
+/// Time waited for other compilers.
+pub const CACHE_LOCK_WAIT_SECONDS: Metric = Metric::counter(
+    "cairn_cache_lock_wait_seconds_total",
+    "Seconds spent waiting for other processes that compile the same graph.",
+);
+/// Waits that were given up.
+pub const CACHE_LOCK_TIMEOUTS: Metric = Metric::counter(
+    "cairn_cache_lock_timeouts_total",
+    "Times that waiting for another process was given up and the graph compiled here as well.",
+);
+/// Locks of the dead.
+pub const CACHE_TAKEOVERS: Metric = Metric::counter(
+    "cairn_cache_takeovers_total",
+    "Times that a graph was compiled here because the process that did so showed no life.",
+);
+/// Layers in trouble.
+pub const CACHE_LAYER_FAILURES: Metric = Metric::counter(
+    "cairn_cache_layer_failures_total",
+    "Times that a layer of the graph cache did not answer as it should.",
+);
+/// Starts that failed again and again.
+pub const CACHE_CRASH_LOOPS: Metric = Metric::counter(
+    "cairn_cache_crash_loops_total",
+    "Times that the entries of starts that failed in a row were moved into the quarantine.",
+);
 /// HTTP responses, by labels `path` and `status`.
 pub const HTTP_REQUESTS: Metric =
     Metric::counter("cairn_http_requests_total", "HTTP responses by route and status.");

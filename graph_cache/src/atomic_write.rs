@@ -1,15 +1,17 @@
 //! A folder that appears whole or not at all.
 //!
 //! ```text
-//! tmp/<unique>/           created
-//! tmp/<unique>/file ...   written and flushed, one after the other
-//! tmp/<unique>/           flushed
-//! tmp/<unique>/  --one rename-->  its final name;  the folder above is flushed
+//! tmp/<name>/           created
+//! tmp/<name>/file ...   written and flushed, one after the other
+//! tmp/<name>/           flushed
+//! tmp/<name>/  --one rename-->  its final name;  the folder above is flushed
 //! ```
 //!
 //! Whatever stops the writer before the rename leaves nothing but a temporary folder, which a later
 //! process sweeps away. Readers look only at the final name. The temporary folder must be on the
 //! same file system as the final one.
+//!
+//! What this module deliberately does not do: it does not say whose a temporary folder is; names do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,11 +33,15 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// An empty folder in `tmp`.
-    pub(crate) fn create(fs: &'a dyn Filesystem, tmp: &Path) -> io::Result<Self> {
+    /// An empty folder in `tmp`, under the first of `names` that nobody has.
+    pub(crate) fn create(
+        fs: &'a dyn Filesystem,
+        tmp: &Path,
+        mut name: impl FnMut() -> String,
+    ) -> io::Result<Self> {
         let mut attempt = 0;
         loop {
-            let folder = tmp.join(unique_name());
+            let folder = tmp.join(name());
             match fs.create_folder(&folder) {
                 Ok(()) => {
                     return Ok(Self { fs, folder, is_published: false });

@@ -1,11 +1,11 @@
 //! The way from key fields to a loaded graph: the one thing that callers use.
 //!
 //! ```text
-//! fields -> key -> single flight (threads) -> look -> lock (processes) -> look again
-//!                                              |hit                        |hit      |miss
-//!                                              v                           v         v
-//!                                             load                        load   bad entry away,
-//!                                                                                compile, load, store
+//! fields -> key -> single flight (threads) -> look -> lock (processes, hosts) -> look again
+//!                                              |hit                               |hit   |miss
+//!                                              v                                  v      v
+//!                                             load                               load  bad entry away,
+//!                                                                                 compile, load, store
 //! ```
 //!
 //! | Trouble | What happens |
@@ -13,42 +13,74 @@
 //! | bad entry, or a right one that the backend refuses | quarantined, rebuilt once, a warning |
 //! | nothing can be stored | a warning, the first time; the compiled graph is used |
 //! | another process compiles for too long | a warning that names it; compiled here as well |
+//! | the process that compiles dies or hangs | its lock is taken over |
 //! | compiling fails | the caller's own error, not remembered |
+//! | mode `require`, and it is not there | [`GetError::NotCached`], with the explanation |
 //!
 //! What this module deliberately does not do: it knows neither what a graph is nor how one is
 //! compiled or loaded.
 
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::disk::DiskStore;
-use crate::explain::{Nearest, nearest};
+use crate::disk::{DiskAccess, DiskOptions, DiskStore};
+use crate::entry::{Artifact, Entry, EntryMeta};
+use crate::events::{Event, Events};
+use crate::explain::{Explanation, explain, nearest};
+use crate::gc::GcOptions;
 use crate::key::{CacheKey, KeyFields};
-use crate::lock::LockOutcome;
+use crate::layered::Layered;
 use crate::memory::MemoryStore;
-use crate::record::EntryMeta;
+use crate::options::{CacheMode, CacheOptions, Layer};
+use crate::readonly::ReadOnly;
+use crate::request::{self, GRAPH_KIND, REQUEST_KIND, RequestGraph};
 use crate::single_flight::{SingleFlight, Turn};
+use crate::starts::{self, StartGuard};
 use crate::stats::CacheStats;
-use crate::store::{Lookup, MissReason, Put, Store};
+use crate::store::{LockOutcome, Lookup, MissReason, Put, Store, Wait};
 
-/// How long another thread or process may compile before this one does it, too.
-const DEFAULT_MAX_WAIT: Duration = Duration::from_mins(30);
 /// What a cache in memory holds.
 const MAX_MEMORY_BYTES: u64 = 256 << 20;
+/// Entries that are compared with what is missing, on the way to compiling it. Each costs two small
+/// files, and an explanation is not worth reading all of a folder that a whole fleet has filled.
+const MAX_COMPARED: usize = 1024;
 
 /// Compiled graphs, kept so that each is compiled once.
 #[derive(Debug)]
 pub struct GraphCache {
-    store: Box<dyn Store>,
+    store: Layered,
+    /// The upper store, when it is a folder.
+    disk: Option<Arc<DiskStore>>,
+    mode: CacheMode,
+    budget: Option<Budget>,
     flights: SingleFlight,
-    stats: CacheStats,
+    events: Events,
+    stats: Arc<CacheStats>,
     producer: String,
     max_wait: Duration,
+    max_failed_starts: usize,
     /// A full or read-only disk is worth one warning, not one per graph.
     has_warned_of_writes: AtomicBool,
+}
+
+/// What a compiler produced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// The compiled graph.
+    pub artifact: Artifact,
+    /// What goes in and comes out of it, for people who read the manifest; or null.
+    pub io: serde_json::Value,
+    /// What the compiler said; its end is kept.
+    pub log_tail: String,
+}
+
+impl Compiled {
+    /// An artifact of which nothing more is said.
+    pub fn new(artifact: Artifact) -> Self {
+        Self { artifact, io: serde_json::Value::Null, log_tail: String::new() }
+    }
 }
 
 /// Why a caller could not load an artifact.
@@ -67,6 +99,17 @@ impl<E> LoadFailure<E> {
             Self::BadArtifact(error) | Self::Other(error) => error,
         }
     }
+}
+
+/// Why [`GraphCache::get_or_compile`] gives no graph.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GetError<E> {
+    /// The caller's own error, of loading or compiling.
+    #[error(transparent)]
+    Caller(#[from] E),
+    /// It is not there, and nothing may be compiled.
+    #[error("the cache is required to have every graph, and has not: {0}")]
+    NotCached(Box<Explanation>),
 }
 
 /// Where a graph came from.
@@ -96,48 +139,73 @@ pub struct Outcome {
 }
 
 impl GraphCache {
-    /// The cache in the folder `root`, created where it is missing; `producer` names the program
-    /// in new entries. Where there is no usable folder, a warning is logged and the graphs are
-    /// kept in memory.
-    pub fn open(root: &Path, producer: impl Into<String>) -> Self {
-        match DiskStore::open(root) {
-            Ok(store) => Self::new(Box::new(store), producer),
-            Err(error) => {
-                tracing::warn!(
-                    path = %root.display(),
-                    "{error}; compiled graphs are kept in memory only"
-                );
-                Self::in_memory(producer)
-            }
+    /// The cache of these options. Where the folder is not usable, a warning says why, and graphs
+    /// are kept in memory; a layer that is not usable is left out with a warning.
+    pub fn open(options: CacheOptions) -> Self {
+        let stats = Arc::new(CacheStats::default());
+        let mut observers = options.observers;
+        observers.push(Arc::<CacheStats>::clone(&stats));
+        let events = Events::new(observers);
+        let is_off = options.mode == CacheMode::Off;
+        let folder = |path: &std::path::Path, access| {
+            let options =
+                DiskOptions { trust: options.trust.clone(), access, events: events.clone() };
+            let opened = DiskStore::open_with(path, options).map(Arc::new);
+            opened.inspect_err(|error| {
+                let (place, error) = (path.display().to_string(), error.to_string());
+                events.emit(&Event::LayerFailed { place, error });
+            })
+        };
+        let access = match options.mode {
+            CacheMode::ReadOnly => DiskAccess::ReadOnly,
+            CacheMode::ReadWrite | CacheMode::Require | CacheMode::Off => DiskAccess::ReadWrite,
+        };
+        let disk = options.folder.filter(|_| !is_off).and_then(|path| folder(&path, access).ok());
+        let upper: Box<dyn Store> = match (&disk, options.mode) {
+            (Some(disk), CacheMode::ReadOnly) => Box::new(ReadOnly(Arc::clone(disk))),
+            (Some(disk), _) => Box::new(Arc::clone(disk)),
+            (None, _) => Box::new(MemoryStore::new(MAX_MEMORY_BYTES)),
+        };
+        let layers = options.layers.into_iter().filter(|_| !is_off).filter_map(|layer| {
+            Some(match layer {
+                Layer::Folder(path) => Box::new(folder(&path, DiskAccess::Layer).ok()?),
+                Layer::Store(store) => store,
+            })
+        });
+        let layers = layers.collect();
+        Self {
+            store: Layered::new(upper, layers, events.clone()),
+            budget: options.max_bytes.filter(|_| disk.is_some()).map(Budget::new),
+            disk,
+            mode: options.mode,
+            flights: SingleFlight::default(),
+            events,
+            stats,
+            producer: options.producer,
+            max_wait: options.max_wait,
+            max_failed_starts: options.max_failed_starts,
+            has_warned_of_writes: AtomicBool::new(false),
         }
     }
 
     /// A cache that lasts as long as the process.
     pub fn in_memory(producer: impl Into<String>) -> Self {
-        Self::new(Box::new(MemoryStore::new(MAX_MEMORY_BYTES)), producer)
+        Self::open(CacheOptions::new(producer))
     }
 
-    /// A cache over any store.
-    pub fn new(store: Box<dyn Store>, producer: impl Into<String>) -> Self {
-        Self {
-            store,
-            flights: SingleFlight::default(),
-            stats: CacheStats::default(),
-            producer: producer.into(),
-            max_wait: DEFAULT_MAX_WAIT,
-            has_warned_of_writes: AtomicBool::new(false),
-        }
+    /// What may be done with the cache.
+    pub fn mode(&self) -> CacheMode {
+        self.mode
     }
 
-    /// Sets how long another thread or process may compile a graph before this one does it, too.
-    pub fn with_max_wait(mut self, max_wait: Duration) -> Self {
-        self.max_wait = max_wait;
-        self
+    /// The stores, to look into them.
+    pub fn store(&self) -> &Layered {
+        &self.store
     }
 
-    /// The store, to look into it.
-    pub fn store(&self) -> &dyn Store {
-        &*self.store
+    /// The upper store, when it is a folder.
+    pub fn disk(&self) -> Option<&DiskStore> {
+        self.disk.as_deref()
     }
 
     /// What happened since the cache was opened.
@@ -145,11 +213,74 @@ impl GraphCache {
         &self.stats
     }
 
-    /// The entry that is nearest to what these fields ask for, with what differs: why a graph that
-    /// somebody expects to be there is not. `None` when the cache is empty or cannot be listed. Of a
-    /// cache with more than about a thousand entries, only those are looked at that come first by key.
-    pub fn nearest(&self, fields: &KeyFields) -> Option<Nearest> {
-        nearest(self.store(), fields)
+    /// Whether the graph of these fields is there, and what differs from the nearest entry where it
+    /// is not. Of each store, at most `at_most` entries are compared, and none of those across a
+    /// network.
+    pub fn explain(&self, fields: &KeyFields, note: &str, at_most: usize) -> Explanation {
+        explain(&self.store, fields, note, GRAPH_KIND, at_most)
+    }
+
+    /// What differs from the nearest entry, in words; empty when there is nothing to compare with.
+    pub fn differences(&self, fields: &KeyFields) -> String {
+        let nearest = nearest(&self.store, fields, GRAPH_KIND, MAX_COMPARED);
+        let texts = nearest.iter().flat_map(|nearest| &nearest.differences);
+        texts.map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Moves an entry out of the way, so that the graph is compiled again.
+    ///
+    /// # Errors
+    /// When it is still in the way.
+    pub fn quarantine(&self, key: &CacheKey, reason: &str) -> Result<(), crate::StoreError> {
+        self.store.quarantine(key, reason)?;
+        self.events.emit(&Event::Quarantined { key: *key, reason: reason.to_owned() });
+        Ok(())
+    }
+
+    /// The graphs that a request needed when it was last made; `None` when it never was.
+    pub fn request(&self, fields: &KeyFields) -> Option<Vec<RequestGraph>> {
+        request::read(&self.store, &fields.key())
+    }
+
+    /// Remembers which graphs a request needs. An event tells when they are not those of before:
+    /// then something that matters is missing in the request's key.
+    pub fn remember_request(&self, fields: &KeyFields, note: &str, graphs: &[RequestGraph]) {
+        if !self.may_write() {
+            return;
+        }
+        let meta = self.meta(REQUEST_KIND, note, 0);
+        match request::write(&self.store, fields, graphs, meta) {
+            Ok(None) => {}
+            Ok(Some(what)) => {
+                self.events.emit(&Event::RequestChanged { key: fields.key(), what });
+            }
+            Err(error) => tracing::debug!(%error, "a request was not remembered"),
+        }
+    }
+
+    /// Begins a start that loads these entries. When starts with them failed too often, they are
+    /// moved away first. Tell the [`Start`] how it went.
+    pub fn begin_start(&self, keys: &[CacheKey]) -> Start {
+        let Some(disk) = self.disk.as_ref().filter(|_| self.may_write()) else {
+            return Start(None);
+        };
+        let folder = disk.layout().starts();
+        let begun = starts::begin(&folder, keys).and_then(|(guard, num_failed)| {
+            if num_failed < self.max_failed_starts {
+                return Ok(guard);
+            }
+            let reason = format!("{num_failed} starts in a row failed with it");
+            for key in keys {
+                // An entry that is not there is compiled anyway.
+                if let Err(error) = self.store.quarantine(key, &reason) {
+                    tracing::warn!(%error, "an entry of failed starts stays");
+                }
+            }
+            self.events.emit(&Event::CrashLoop { num_failed, keys: keys.to_vec() });
+            starts::forget(&folder, keys)?;
+            Ok(guard)
+        });
+        Start(begun.inspect_err(|error| tracing::debug!(%error, "the start is not counted")).ok())
     }
 
     /// Loads the graph of these fields, compiling it when it is not there or not usable.
@@ -158,29 +289,33 @@ impl GraphCache {
     /// once with those that `compile` returned. Neither may ask this cache for the same key.
     ///
     /// ```
-    /// use cairn_graph_cache::{GraphCache, KeyFields, LoadFailure, Origin};
+    /// use cairn_graph_cache::{Artifact, Compiled, GraphCache, KeyFields, LoadFailure, Origin};
     ///
     /// let cache = GraphCache::in_memory("example 1.0");
     /// let fields = KeyFields::new().text("backend", "example");
-    /// let load = |bytes: &[u8]| {
-    ///     String::from_utf8(bytes.to_vec()).map_err(LoadFailure::BadArtifact)
+    /// let load = |artifact: &Artifact| {
+    ///     let code = artifact.file("code").unwrap_or_default();
+    ///     String::from_utf8(code.to_vec()).map_err(LoadFailure::BadArtifact)
     /// };
-    /// let (graph, outcome) = cache.get_or_compile(&fields, "doc", load, || Ok(b"code".to_vec()))?;
+    /// let code = Artifact::single("code", b"code".to_vec())?;
+    /// let compile = || Ok(Compiled::new(code));
+    /// let (graph, outcome) = cache.get_or_compile(&fields, "doc", load, compile)?;
     /// assert_eq!((graph.as_str(), outcome.origin), ("code", Origin::Compiled));
     /// let (_, outcome) = cache.get_or_compile(&fields, "doc", load, || unreachable!())?;
     /// assert_eq!(outcome.origin, Origin::Cache);
-    /// # Ok::<(), std::string::FromUtf8Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// Only those of `compile` and `load`: trouble of the cache is a miss and a warning.
+    /// Those of `compile` and `load`: trouble of the cache is a miss and a warning. In the mode
+    /// [`CacheMode::Require`], also [`GetError::NotCached`].
     pub fn get_or_compile<T, E: fmt::Display>(
         &self,
         fields: &KeyFields,
         note: &str,
-        load: impl Fn(&[u8]) -> Result<T, LoadFailure<E>>,
-        compile: impl FnOnce() -> Result<Vec<u8>, E>,
-    ) -> Result<(T, Outcome), E> {
+        load: impl Fn(&Artifact) -> Result<T, LoadFailure<E>>,
+        compile: impl FnOnce() -> Result<Compiled, E>,
+    ) -> Result<(T, Outcome), GetError<E>> {
         let started = Instant::now();
         let mut call = Call {
             cache: self,
@@ -196,7 +331,7 @@ impl GraphCache {
             key: call.key,
             origin: found.origin,
             elapsed: started.elapsed(),
-            artifact_bytes: found.bytes.len() as u64,
+            artifact_bytes: found.artifact.num_bytes(),
             miss: match found.origin {
                 Origin::Cache => None,
                 Origin::Compiled => call.miss,
@@ -204,6 +339,75 @@ impl GraphCache {
             warnings: call.warnings,
         };
         Ok((found.graph, outcome))
+    }
+
+    fn may_write(&self) -> bool {
+        matches!(self.mode, CacheMode::ReadWrite | CacheMode::Require)
+    }
+
+    fn meta(&self, kind: &str, note: &str, compile_ms: u64) -> EntryMeta {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        EntryMeta {
+            kind: kind.to_owned(),
+            note: note.to_owned(),
+            producer: self.producer.clone(),
+            created_unix_s: now.map_or(0, |since| since.as_secs()),
+            compile_ms,
+            fields: Vec::new(),
+            io: serde_json::Value::Null,
+            log_tail: String::new(),
+        }
+    }
+
+    /// Makes room after something was stored.
+    fn keep_budget(&self, stored_bytes: u64) {
+        let (Some(budget), Some(disk)) = (&self.budget, &self.disk) else { return };
+        let mut used = budget.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = used.map(|used| used.saturating_add(stored_bytes));
+        if now.is_some_and(|now| now <= budget.max_bytes) {
+            *used = now;
+            return;
+        }
+        match disk.gc(&GcOptions { max_bytes: Some(budget.max_bytes), dry_run: false }) {
+            Ok(report) => *used = Some(report.bytes_after),
+            Err(error) => tracing::warn!(%error, "the graph cache was not kept to its budget"),
+        }
+    }
+}
+
+/// A start on its way. Dropped without a word, it counts neither as a success nor as a failure; a
+/// process that dies before that has failed.
+#[derive(Debug)]
+#[must_use = "a start that is dropped at once is not counted"]
+pub struct Start(Option<StartGuard>);
+
+impl Start {
+    /// The entries did their work: earlier failures are forgotten.
+    pub fn ready(self) {
+        if let Some(guard) = self.0 {
+            guard.ready();
+        }
+    }
+
+    /// Loading or running the entries failed.
+    pub fn failed(self) {
+        if let Some(guard) = self.0 {
+            guard.failed();
+        }
+    }
+}
+
+/// How much the folder may hold.
+#[derive(Debug)]
+struct Budget {
+    max_bytes: u64,
+    /// What it holds, by the last count and what this process has stored since; `None`: not counted.
+    used: Mutex<Option<u64>>,
+}
+
+impl Budget {
+    fn new(max_bytes: u64) -> Self {
+        Self { max_bytes, used: Mutex::new(None) }
     }
 }
 
@@ -219,31 +423,31 @@ struct Call<'a> {
     warnings: Vec<String>,
 }
 
-/// A loaded graph and the bytes that it was loaded from.
+/// A loaded graph and the artifact that it was loaded from.
 struct Found<T> {
     graph: T,
-    bytes: Arc<Vec<u8>>,
+    artifact: Arc<Artifact>,
     origin: Origin,
 }
 
 impl Call<'_> {
     fn run<T, E: fmt::Display>(
         &mut self,
-        load: impl Fn(&[u8]) -> Result<T, LoadFailure<E>>,
-        compile: impl FnOnce() -> Result<Vec<u8>, E>,
-    ) -> Result<Found<T>, E> {
+        load: impl Fn(&Artifact) -> Result<T, LoadFailure<E>>,
+        compile: impl FnOnce() -> Result<Compiled, E>,
+    ) -> Result<Found<T>, GetError<E>> {
         match self.cache.flights.join(self.key, self.deadline) {
             Turn::Lead(lead) => {
                 let found = self.find_or_compile(load, compile)?;
-                lead.publish(Arc::clone(&found.bytes));
+                lead.publish(Arc::clone(&found.artifact));
                 Ok(found)
             }
-            Turn::Shared(bytes) => {
-                let graph = load(&bytes).map_err(LoadFailure::into_inner)?;
-                Ok(self.hit(graph, bytes))
+            Turn::Shared(artifact) => {
+                let graph = load(&artifact).map_err(LoadFailure::into_inner)?;
+                Ok(self.hit(graph, artifact, 0))
             }
             Turn::TimedOut => {
-                self.gave_up_waiting("another thread");
+                self.gave_up_waiting("another thread".to_owned());
                 self.find_or_compile(load, compile)
             }
         }
@@ -251,117 +455,153 @@ impl Call<'_> {
 
     fn find_or_compile<T, E: fmt::Display>(
         &mut self,
-        load: impl Fn(&[u8]) -> Result<T, LoadFailure<E>>,
-        compile: impl FnOnce() -> Result<Vec<u8>, E>,
-    ) -> Result<Found<T>, E> {
-        if let Some(found) = self.look(&load)? {
+        load: impl Fn(&Artifact) -> Result<T, LoadFailure<E>>,
+        compile: impl FnOnce() -> Result<Compiled, E>,
+    ) -> Result<Found<T>, GetError<E>> {
+        if let Some(found) = self.look(&self.cache.store, &load)? {
             return Ok(found);
         }
-        let wait = self.deadline.saturating_duration_since(Instant::now());
-        let lock = self.cache.store.lock(&self.key, wait);
-        match &lock {
-            LockOutcome::Held(_) | LockOutcome::Unneeded => {}
-            LockOutcome::TimedOut { owner } => self.gave_up_waiting(owner),
-            LockOutcome::Unavailable { reason } => {
-                tracing::debug!(reason, "compiling without a lock");
-            }
+        if self.cache.mode == CacheMode::Require {
+            let explanation = self.cache.explain(self.fields, self.note, MAX_COMPARED);
+            return Err(GetError::NotCached(Box::new(explanation)));
         }
+        let lock = self.lock();
         // Another process may have stored it before we had the lock. And only with the lock is it
         // certain that a bad entry was not replaced by a good one since it was looked at.
-        if let Some(found) = self.look(&load)? {
+        if !matches!(lock, LockOutcome::Unneeded)
+            && let Some(found) = self.look(self.cache.store.upper(), &load)?
+        {
             return Ok(found);
         }
         self.settle_miss();
         let started = Instant::now();
-        let artifact = compile()?;
-        let compile_ms = started.elapsed().as_millis() as u64;
-        self.cache.stats.compiles.add(1);
-        self.cache.stats.compile_ms.add(compile_ms);
+        let compiled = compile()?;
+        let ms = started.elapsed().as_millis() as u64;
+        self.tell(Event::Compiled { key: self.key, note: self.note.to_owned(), ms });
         // Loaded before it is stored: nobody else shall find an artifact that nobody can load.
-        let graph = load(&artifact).map_err(LoadFailure::into_inner)?;
-        self.store(&artifact, compile_ms);
-        Ok(Found { graph, bytes: Arc::new(artifact), origin: Origin::Compiled })
+        let graph = load(&compiled.artifact).map_err(LoadFailure::into_inner)?;
+        let artifact = self.store(compiled, ms);
+        Ok(Found { graph, artifact, origin: Origin::Compiled })
     }
 
-    /// Looks into the store once; remembers why when there is nothing to use.
+    /// Keeps other processes from compiling the same.
+    fn lock(&mut self) -> LockOutcome {
+        let started = Instant::now();
+        let millis = |time: Duration| time.as_millis() as u64;
+        let progress = |owner: &str, waited: Duration| {
+            self.cache.events.emit(&Event::Waiting {
+                key: self.key,
+                note: self.note.to_owned(),
+                owner: owner.to_owned(),
+                ms: millis(waited),
+            });
+        };
+        let wait = Wait {
+            at_most: self.deadline.saturating_duration_since(started),
+            note: self.note,
+            progress: &progress,
+        };
+        let lock = self.cache.store.lock(&self.key, &wait);
+        let ms = millis(started.elapsed());
+        match &lock {
+            LockOutcome::Held(_) if ms > 0 => self.tell(Event::Waited { key: self.key, ms }),
+            LockOutcome::Held(_) | LockOutcome::Unneeded => {}
+            LockOutcome::TimedOut { owner } => {
+                self.tell(Event::Waited { key: self.key, ms });
+                self.gave_up_waiting(owner.clone());
+            }
+            LockOutcome::Unavailable { reason } => {
+                tracing::debug!(reason, "compiling without a lock");
+            }
+        }
+        lock
+    }
+
+    /// Looks into a store once; remembers why when there is nothing to use.
     fn look<T, E: fmt::Display>(
         &mut self,
-        load: impl Fn(&[u8]) -> Result<T, LoadFailure<E>>,
+        store: &dyn Store,
+        load: impl Fn(&Artifact) -> Result<T, LoadFailure<E>>,
     ) -> Result<Option<Found<T>>, E> {
-        let entry = match self.cache.store.get(&self.key) {
+        let entry = match store.get(&self.key) {
             Lookup::Hit(entry) => entry,
             Lookup::Miss(reason) => {
-                self.miss = Some(reason);
+                // What is wrong with a layer is still so when only the upper store was asked again.
+                if self.miss.is_none() || reason != MissReason::Absent {
+                    self.miss = Some(reason);
+                }
                 return Ok(None);
             }
         };
-        match load(&entry.artifact) {
-            Ok(graph) => Ok(Some(self.hit(graph, Arc::new(entry.artifact)))),
+        let meta = &entry.manifest().meta;
+        let (saved_ms, producer) = (meta.compile_ms, meta.producer.clone());
+        match load(entry.artifact()) {
+            Ok(graph) => Ok(Some(self.hit(graph, Arc::new(entry.into_artifact()), saved_ms))),
             Err(LoadFailure::Other(error)) => Err(error),
             Err(LoadFailure::BadArtifact(error)) => {
-                let what = format!("written by {}, but refused: {error}", entry.meta.producer);
+                let what = format!("written by {producer}, but refused: {error}");
                 self.miss = Some(MissReason::Bad(what));
                 Ok(None)
             }
         }
     }
 
-    fn hit<T>(&self, graph: T, bytes: Arc<Vec<u8>>) -> Found<T> {
-        self.cache.stats.hits.add(1);
-        self.cache.stats.bytes_read.add(bytes.len() as u64);
-        Found { graph, bytes, origin: Origin::Cache }
+    fn hit<T>(&mut self, graph: T, artifact: Arc<Artifact>, saved_ms: u64) -> Found<T> {
+        let (key, note, bytes) = (self.key, self.note.to_owned(), artifact.num_bytes());
+        self.tell(Event::Hit { key, note, bytes, saved_ms });
+        Found { graph, artifact, origin: Origin::Cache }
     }
 
-    /// Counts the miss, tells of it, and has a bad entry moved away.
+    /// Tells of the miss, and has a bad entry moved away.
     fn settle_miss(&mut self) {
-        self.cache.stats.misses.add(1);
-        let reason = match &self.miss {
-            None | Some(MissReason::Absent) => return,
-            Some(reason) => reason.clone(),
-        };
-        self.warn(format!("{reason}; compiling it again"));
-        if let MissReason::Bad(what) = reason {
-            match self.cache.store.quarantine(&self.key, &what) {
-                Ok(()) => self.cache.stats.quarantined.add(1),
-                Err(error) => self.warn(error.to_string()),
-            }
-        }
-    }
-
-    fn store(&mut self, artifact: &[u8], compile_ms: u64) {
-        let meta = EntryMeta {
-            fields: self.fields.clear().to_vec(),
-            producer: self.cache.producer.clone(),
-            compile_ms,
-            created_unix_s: SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-            note: self.note.to_owned(),
-        };
-        match self.cache.store.put(&self.key, artifact, &meta) {
-            Ok(Put::Stored { bytes }) => self.cache.stats.bytes_written.add(bytes),
-            Ok(Put::AlreadyThere) => {}
-            Err(error) => {
-                self.cache.stats.write_failures.add(1);
-                let is_first = !self.cache.has_warned_of_writes.swap(true, Ordering::Relaxed);
-                if is_first {
-                    self.warn(format!("{error}; the next start will compile again"));
-                } else {
-                    tracing::debug!(key = %self.key, "{error}");
+        let reason = self.miss.clone().unwrap_or(MissReason::Absent);
+        let (key, note) = (self.key, self.note.to_owned());
+        self.tell(Event::Miss { key, note, reason: reason.clone() });
+        if let MissReason::Bad(reason) = reason
+            && self.cache.may_write()
+        {
+            match self.cache.store.quarantine(&key, &reason) {
+                // Of the same matter as the miss: one warning is enough.
+                Ok(()) => self.cache.events.emit(&Event::Quarantined { key, reason }),
+                Err(error) => {
+                    tracing::warn!(%key, "{error}");
+                    self.warnings.push(error.to_string());
                 }
             }
         }
     }
 
-    fn gave_up_waiting(&mut self, owner: &str) {
-        self.cache.stats.lock_timeouts.add(1);
-        self.warn(format!(
-            "gave up waiting for {owner} to compile the graph; compiling it here as well"
-        ));
+    fn store(&mut self, compiled: Compiled, ms: u64) -> Arc<Artifact> {
+        let Compiled { artifact, io, log_tail } = compiled;
+        if self.cache.mode == CacheMode::ReadOnly {
+            return Arc::new(artifact);
+        }
+        let meta = EntryMeta { io, log_tail, ..self.cache.meta(GRAPH_KIND, self.note, ms) };
+        let entry = Entry::seal(self.fields, artifact, meta);
+        match self.cache.store.put(&entry) {
+            Ok(Put::Stored { bytes }) => {
+                self.tell(Event::Stored { key: self.key, bytes });
+                self.cache.keep_budget(bytes);
+            }
+            Ok(Put::AlreadyThere) => {}
+            Err(error) => self.not_stored(error.to_string()),
+        }
+        Arc::new(entry.into_artifact())
     }
 
-    fn warn(&mut self, message: String) {
-        tracing::warn!(key = %self.key, note = self.note, "{message}");
-        self.warnings.push(message);
+    fn not_stored(&mut self, error: String) {
+        let is_first = !self.cache.has_warned_of_writes.swap(true, Ordering::Relaxed);
+        self.tell(Event::StoreFailed { key: self.key, error, is_first });
+    }
+
+    fn gave_up_waiting(&mut self, owner: String) {
+        self.tell(Event::GaveUpWaiting { key: self.key, owner });
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.cache.events.emit(&event);
+        if event.is_warning() {
+            self.warnings.push(event.to_string());
+        }
     }
 }

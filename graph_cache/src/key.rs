@@ -8,12 +8,14 @@
 //!
 //! ```text
 //! hashed:   schema (u32)   then, for every field in order:
-//!           tag (u8: 1 text, 2 bytes) | name length (u64) | name | value length (u64) | value
+//!           tag (u8) | name length (u64) | name |    1 short text:      length (u64) | text
+//!                                                    2 bytes, 3 long text: length (u64) | SHA-256
 //!           all integers little-endian
 //! ```
 //!
 //! Every part carries its length, so no two different lists of fields hash the same bytes: not when
-//! a byte moves from one value to the next, nor when a text becomes bytes.
+//! a byte moves from one value to the next, nor when a text becomes bytes. What is hashed is what
+//! `manifest.json` shows, so anybody can check that the fields written there are those of the key.
 //!
 //! What this module deliberately does not do: it does not say which fields belong in a key. That is
 //! the caller's knowledge; paths, times, host names and weights are not among them.
@@ -27,12 +29,13 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::{Digest, ParseDigestError};
 
 /// Number of the hashed layout above; a change of the layout makes every key a new one.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Longest text that the manifest repeats in full, in bytes.
 const MAX_CLEAR_TEXT_BYTES: usize = 1024;
 
 const TAG_TEXT: u8 = 1;
 const TAG_BYTES: u8 = 2;
+const TAG_LONG_TEXT: u8 = 3;
 
 /// The name of one compiled graph: SHA-256 over its [`KeyFields`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,16 +90,13 @@ impl FromStr for CacheKey {
 /// ```
 #[derive(Clone)]
 pub struct KeyFields {
-    hasher: Sha256,
     clear: Vec<ClearField>,
 }
 
 impl KeyFields {
     /// No fields yet.
     pub fn new() -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update(SCHEMA.to_le_bytes());
-        Self { hasher, clear: Vec::new() }
+        Self { clear: Vec::new() }
     }
 
     /// Adds a field that a person can read, such as a version or an option.
@@ -105,36 +105,50 @@ impl KeyFields {
         let clear = if value.len() <= MAX_CLEAR_TEXT_BYTES {
             ClearValue::Text { text: value.to_owned() }
         } else {
-            ClearValue::digest_of(value.as_bytes())
+            let bytes = value.len() as u64;
+            ClearValue::LongText { text_sha256: Digest::of(value.as_bytes()), bytes }
         };
-        self.add(TAG_TEXT, name, value.as_bytes(), clear);
+        self.clear.push(ClearField { name: name.to_owned(), value: clear });
         self
     }
 
     /// Adds a field of any bytes, such as the canonical form of the graph.
     pub fn bytes(mut self, name: &str, value: &[u8]) -> Self {
-        self.add(TAG_BYTES, name, value, ClearValue::digest_of(value));
+        let clear = ClearValue::Bytes { sha256: Digest::of(value), bytes: value.len() as u64 };
+        self.clear.push(ClearField { name: name.to_owned(), value: clear });
         self
     }
 
     /// The key of these fields.
     pub fn key(&self) -> CacheKey {
-        CacheKey::from_bytes(self.hasher.clone().finalize().into())
+        key_of(&self.clear)
     }
 
     /// The fields as a person reads them, in order.
     pub fn clear(&self) -> &[ClearField] {
         &self.clear
     }
+}
 
-    fn add(&mut self, tag: u8, name: &str, value: &[u8], clear: ClearValue) {
-        self.hasher.update([tag]);
-        for part in [name.as_bytes(), value] {
-            self.hasher.update((part.len() as u64).to_le_bytes());
-            self.hasher.update(part);
-        }
-        self.clear.push(ClearField { name: name.to_owned(), value: clear });
+/// The key of fields as they are written in a manifest.
+pub(crate) fn key_of(fields: &[ClearField]) -> CacheKey {
+    let mut hasher = Sha256::new();
+    hasher.update(SCHEMA.to_le_bytes());
+    for field in fields {
+        let (tag, length, value) = match &field.value {
+            ClearValue::Text { text } => (TAG_TEXT, text.len() as u64, text.as_bytes()),
+            ClearValue::Bytes { sha256, bytes } => (TAG_BYTES, *bytes, &sha256.as_bytes()[..]),
+            ClearValue::LongText { text_sha256, bytes } => {
+                (TAG_LONG_TEXT, *bytes, &text_sha256.as_bytes()[..])
+            }
+        };
+        hasher.update([tag]);
+        hasher.update((field.name.len() as u64).to_le_bytes());
+        hasher.update(&field.name);
+        hasher.update(length.to_le_bytes());
+        hasher.update(value);
     }
+    CacheKey::from_bytes(hasher.finalize().into())
 }
 
 impl Default for KeyFields {
@@ -171,19 +185,20 @@ pub enum ClearValue {
         /// The value.
         text: String,
     },
-    /// Bytes, or a text too long to repeat.
-    Digest {
+    /// Bytes.
+    Bytes {
         /// Digest of the value.
         sha256: Digest,
         /// Its length.
         bytes: u64,
     },
-}
-
-impl ClearValue {
-    fn digest_of(value: &[u8]) -> Self {
-        Self::Digest { sha256: Digest::of(value), bytes: value.len() as u64 }
-    }
+    /// A text too long to repeat.
+    LongText {
+        /// Digest of the value.
+        text_sha256: Digest,
+        /// Its length.
+        bytes: u64,
+    },
 }
 
 #[cfg(test)]
@@ -246,9 +261,10 @@ mod tests {
 
     #[test]
     fn the_hashed_layout_is_the_one_that_is_drawn() {
-        let mut bytes = vec![1, 0, 0, 0];
+        let mut bytes = vec![2, 0, 0, 0];
         bytes.extend([1, 1, 0, 0, 0, 0, 0, 0, 0, b'n', 2, 0, 0, 0, 0, 0, 0, 0, b'v', b'w']);
         bytes.extend([2, 1, 0, 0, 0, 0, 0, 0, 0, b'm', 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(Digest::of(b"").as_bytes());
         let key = KeyFields::new().text("n", "vw").bytes("m", b"").key();
         assert_eq!(key.as_bytes(), Digest::of(&bytes).as_bytes());
     }
@@ -262,8 +278,10 @@ mod tests {
         let shown = serde_json::to_value(fields.clear()).unwrap();
         assert_eq!(shown[0]["text"], "s");
         assert_eq!(shown[1]["bytes"], 1025);
+        assert_eq!(shown[1]["text_sha256"].as_str().unwrap().len(), 64);
         assert_eq!(shown[2]["sha256"], Digest::of(b"g").to_string());
         let back: Vec<ClearField> = serde_json::from_value(shown).unwrap();
         assert_eq!(back, fields.clear());
+        assert_eq!(key_of(&back), fields.key());
     }
 }

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::entry::Artifact;
 use crate::key::CacheKey;
 
 /// The compiled graphs that threads are working on or waiting for.
@@ -31,7 +32,7 @@ struct Flight {
 enum State {
     #[default]
     Running,
-    Done(Arc<Vec<u8>>),
+    Done(Arc<Artifact>),
     Failed,
 }
 
@@ -41,7 +42,7 @@ pub(crate) enum Turn<'a> {
     /// Do the work, then publish it.
     Lead(Lead<'a>),
     /// Another thread did it.
-    Shared(Arc<Vec<u8>>),
+    Shared(Arc<Artifact>),
     /// Another thread is still at it.
     TimedOut,
 }
@@ -99,7 +100,7 @@ impl Flight {
 
 impl Lead<'_> {
     /// Hands the bytes to the threads that wait for them.
-    pub(crate) fn publish(self, bytes: Arc<Vec<u8>>) {
+    pub(crate) fn publish(self, bytes: Arc<Artifact>) {
         *lock(&self.flight.state) = State::Done(bytes);
     }
 }
@@ -130,6 +131,10 @@ mod tests {
 
     const KEY: CacheKey = CacheKey::from_bytes([1; 32]);
 
+    fn artifact() -> Artifact {
+        Artifact::single("a", vec![42]).unwrap()
+    }
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(20)
     }
@@ -151,14 +156,14 @@ mod tests {
             let waiting: Vec<_> = (0..3)
                 .map(|_| {
                     scope.spawn(|| match flights.join(KEY, late()) {
-                        Turn::Shared(bytes) => assert_eq!(*bytes, [42]),
+                        Turn::Shared(made) => assert_eq!(*made, artifact()),
                         // It came after the publication, so it leads: that is right too.
                         turn => assert!(matches!(turn, Turn::Lead(_)), "{turn:?}"),
                     })
                 })
                 .collect();
             thread::sleep(Duration::from_millis(20));
-            lead.publish(Arc::new(vec![42]));
+            lead.publish(Arc::new(artifact()));
             for thread in waiting {
                 thread.join().unwrap();
             }

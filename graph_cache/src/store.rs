@@ -1,36 +1,32 @@
-//! Where artifacts are kept: the trait and its words.
+//! Where entries are kept: the trait and its words.
 //!
 //! | Store | Keeps |
 //! | --- | --- |
-//! | [`DiskStore`](crate::DiskStore) | in a folder that processes share |
+//! | [`DiskStore`](crate::DiskStore) | in a folder that processes and hosts share |
 //! | [`MemoryStore`](crate::MemoryStore) | in this process: for tests, and when there is no usable folder |
+//! | [`ReadOnly`](crate::ReadOnly) | in another store, of which nothing is changed |
+//! | [`Layered`](crate::Layered) | in one writable store over any number of read-only ones |
+//! | `RemoteStore` (feature `remote`) | in an object store, such as S3, OBS or MinIO |
 //!
-//! A store finds out what is wrong with an entry, but does nothing about it: [`Store::get`] changes
-//! nothing. [`GraphCache`](crate::GraphCache) decides, and it holds the key's lock when it has a bad
-//! entry moved away, so that nobody moves away the good one that has just replaced it.
+//! What every store promises is written as tests in `conformance` (feature `conformance`).
+//!
+//! A store finds out what is wrong with an entry, but does nothing about it.
+//! [`GraphCache`](crate::GraphCache) decides, and it holds the key's lock when it has a bad entry
+//! moved away, so that nobody moves away the good one that has just replaced it.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::entry::{Entry, EntryError, Manifest};
 use crate::key::CacheKey;
-use crate::lock::LockOutcome;
-use crate::record::EntryMeta;
-
-/// An artifact that was found and verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The compiled graph.
-    pub artifact: Vec<u8>,
-    /// What is known about it.
-    pub meta: EntryMeta,
-}
+use crate::lock::KeyLock;
 
 /// The answer to [`Store::get`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// It is there, and every byte of it is what was written.
-    Hit(Entry),
+    Hit(Box<Entry>),
     /// It has to be compiled.
     Miss(MissReason),
 }
@@ -45,6 +41,23 @@ pub enum MissReason {
     Bad(String),
     /// Something may be there, but it cannot be read now: to be left alone.
     Unreadable(String),
+    /// Something is there, but somebody who is not trusted could have written it: to be left alone.
+    Untrusted(String),
+    /// A whole entry of another format is there, of a newer version: to be left alone.
+    OtherFormat(String),
+}
+
+impl MissReason {
+    /// One word for it, as metrics have it.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Bad(_) => "bad",
+            Self::Unreadable(_) => "unreadable",
+            Self::Untrusted(_) => "untrusted",
+            Self::OtherFormat(_) => "other_format",
+        }
+    }
 }
 
 impl fmt::Display for MissReason {
@@ -53,6 +66,8 @@ impl fmt::Display for MissReason {
             Self::Absent => f.write_str("not in the cache"),
             Self::Bad(what) => write!(f, "bad entry: {what}"),
             Self::Unreadable(what) => write!(f, "entry cannot be read: {what}"),
+            Self::Untrusted(what) => write!(f, "entry is not trusted: {what}"),
+            Self::OtherFormat(what) => write!(f, "entry is of another version: {what}"),
         }
     }
 }
@@ -91,6 +106,47 @@ pub enum StoreError {
         /// The largest size.
         limit: u64,
     },
+    /// The store may only be read.
+    #[error("{place} is only read")]
+    ReadOnly {
+        /// Which store.
+        place: String,
+    },
+    /// Something is in the way that is not to be moved.
+    #[error("{what} is in the way")]
+    Occupied {
+        /// What.
+        what: String,
+    },
+    /// Somebody who is not trusted could change what is there.
+    #[error("{what}")]
+    Untrusted {
+        /// What, and what to do about it.
+        what: String,
+    },
+    /// The object store refused for want of a permission.
+    #[error("cannot {doing}: no permission for {permission} on {place}")]
+    Denied {
+        /// What was being done.
+        doing: &'static str,
+        /// The permission that is missing, as in `s3:PutObject`.
+        permission: &'static str,
+        /// Bucket and prefix.
+        place: String,
+    },
+    /// The object store did not answer as it should.
+    #[error("cannot {doing} at {place}: {reason}")]
+    Remote {
+        /// What was being done.
+        doing: &'static str,
+        /// Bucket and prefix.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
+    /// What was given is not an entry.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
 }
 
 impl StoreError {
@@ -100,24 +156,69 @@ impl StoreError {
     }
 }
 
-/// A place for artifacts.
+/// The answer to a request for a lock.
+#[derive(Debug)]
+pub enum LockOutcome {
+    /// Nobody else has it until this is dropped.
+    Held(KeyLock),
+    /// This store is not shared with other processes.
+    Unneeded,
+    /// Somebody else still has it after the time to wait.
+    TimedOut {
+        /// Who, in words.
+        owner: String,
+    },
+    /// There are no locks here.
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How to wait for a lock.
+#[derive(Clone, Copy)]
+pub struct Wait<'a> {
+    /// For at most so long.
+    pub at_most: Duration,
+    /// A word for people about what is being waited for, written into the lock.
+    pub note: &'a str,
+    /// Is told now and then who has the lock, and for how long this has been waiting.
+    pub progress: &'a dyn Fn(&str, Duration),
+}
+
+impl fmt::Debug for Wait<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wait").field("at_most", &self.at_most).finish_non_exhaustive()
+    }
+}
+
+/// A place for entries.
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Looks for an artifact and verifies all of it. Changes nothing.
+    /// Which place, for messages: a folder, an address.
+    fn place(&self) -> String;
+
+    /// Whether looking at many entries is cheap. Not so across a network.
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    /// Looks for an entry and verifies all of it. Changes no entry.
     fn get(&self, key: &CacheKey) -> Lookup;
 
-    /// What an entry says of itself, without its artifact; `None` where there is none, or a bad one.
-    fn meta(&self, key: &CacheKey) -> Option<EntryMeta> {
+    /// What an entry says of itself, verified, without its artifact; `None` where there is none, or
+    /// none that is good.
+    fn manifest(&self, key: &CacheKey) -> Option<Manifest> {
         match self.get(key) {
-            Lookup::Hit(entry) => Some(entry.meta),
+            Lookup::Hit(entry) => Some(entry.manifest().clone()),
             Lookup::Miss(_) => None,
         }
     }
 
-    /// Stores an artifact, whole or not at all.
+    /// Stores an entry, whole or not at all.
     ///
     /// # Errors
     /// When it could not be stored; what was there before is then still there.
-    fn put(&self, key: &CacheKey, artifact: &[u8], meta: &EntryMeta) -> Result<Put, StoreError>;
+    fn put(&self, entry: &Entry) -> Result<Put, StoreError>;
 
     /// Moves whatever is under this key out of the way, to be looked at later by a person.
     ///
@@ -137,8 +238,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// When the entries cannot be listed.
     fn list(&self) -> Result<Vec<CacheKey>, StoreError>;
 
-    /// Keeps other processes from compiling the same key, waiting for at most `wait`.
-    fn lock(&self, key: &CacheKey, wait: Duration) -> LockOutcome {
+    /// Keeps other processes from compiling the same key.
+    fn lock(&self, key: &CacheKey, wait: &Wait<'_>) -> LockOutcome {
         let _ = (key, wait);
         LockOutcome::Unneeded
     }

@@ -10,14 +10,20 @@
 //! and time are not: they change nothing in the artifact.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_graph_cache::{GraphCache, KeyFields, LoadFailure, Lookup, Origin};
+use cairn_graph_cache::{self as graph_cache, CacheKey, Explanation, GetError, GraphCache};
+use cairn_graph_cache::{KeyFields, LoadFailure, Lookup, Origin};
 
+use super::artifact::{Artifact, ArtifactFile, Files};
 use super::{Backend, BackendError, Executable};
 use crate::ir::graph::SpecialiseError;
 use crate::ir::{Graph, SymbolId, Verified, VerifyError, canonical_bytes, passes, verify};
+
+/// Entries that a graph is compared with, of each store, to say what differs.
+pub const MAX_COMPARED: usize = 1024;
 
 /// Why a graph did not become an executable.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,35 @@ pub enum CompileError {
     /// The backend refused or failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Graphs are missing in a cache that is required to have them all.
+    #[error(transparent)]
+    NotCached(#[from] NotCached),
+}
+
+/// Graphs are missing in a cache that is required to have them all. Says of each what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotCached {
+    /// What was found of each missing graph; at least one.
+    pub missing: Vec<Explanation>,
+    /// How many graphs are needed.
+    pub num_graphs: usize,
+}
+
+impl NotCached {
+    /// What can be done about it.
+    pub const REMEDY: &str = "`cairn warmup` with the same model and settings compiles them, \
+                              `cairn cache explain` compares all of them with what is there, and \
+                              `--cache-mode rw` allows to compile here";
+}
+
+impl std::error::Error for NotCached {}
+
+impl fmt::Display for NotCached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (missing, all) = (self.missing.len(), self.num_graphs);
+        write!(f, "{missing} of {all} graphs are not in the cache, which is required to have them:")?;
+        self.missing.iter().try_for_each(|explanation| write!(f, "\n  {explanation}"))
+    }
 }
 
 /// A graph that is ready for its key to be looked up.
@@ -45,10 +80,17 @@ pub struct Prepared {
     pub name: String,
 }
 
+impl Prepared {
+    /// The key of its fields.
+    pub fn key(&self) -> CacheKey {
+        self.fields.key()
+    }
+}
+
 /// An artifact and how it was obtained.
 #[derive(Clone, Debug)]
 pub struct Built {
-    bytes: Vec<u8>,
+    artifact: graph_cache::Artifact,
     /// Whether it was compiled or found.
     pub origin: Origin,
     /// Time of looking up and compiling.
@@ -67,8 +109,8 @@ pub struct Compiled {
     pub elapsed: Duration,
 }
 
-impl std::fmt::Debug for Compiled {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Compiled")
             .field("origin", &self.origin)
             .field("key", &self.key)
@@ -81,13 +123,18 @@ impl std::fmt::Debug for Compiled {
 #[derive(Debug)]
 pub struct Compiler {
     backend: Arc<dyn Backend>,
-    cache: GraphCache,
+    cache: Arc<GraphCache>,
 }
 
 impl Compiler {
     /// A compiler for that backend.
-    pub fn new(backend: Arc<dyn Backend>, cache: GraphCache) -> Self {
-        Self { backend, cache }
+    pub fn new(backend: Arc<dyn Backend>, cache: impl Into<Arc<GraphCache>>) -> Self {
+        Self { backend, cache: cache.into() }
+    }
+
+    /// The cache, to see what happened in it.
+    pub fn cache(&self) -> &Arc<GraphCache> {
+        &self.cache
     }
 
     /// Specialises a graph to a bucket, verifies it, runs the passes, and makes its key.
@@ -121,12 +168,12 @@ impl Compiler {
     /// # Errors
     /// Those of the backend; trouble of the cache is a warning and a compile.
     pub fn artifact(&self, prepared: &Prepared) -> Result<Built, CompileError> {
-        let check =
-            |bytes: &[u8]| self.backend.check(bytes).map(|()| bytes.to_vec()).map_err(failure);
-        let compile = || self.compile(prepared);
-        let (bytes, outcome) =
-            self.cache.get_or_compile(&prepared.fields, &prepared.name, check, compile)?;
-        Ok(Built { bytes, origin: outcome.origin, elapsed: outcome.elapsed })
+        let check = |artifact: &graph_cache::Artifact| {
+            self.backend.check(&borrowed(artifact)).map_err(failure)?;
+            Ok(artifact.clone())
+        };
+        let (artifact, outcome) = self.get_or_compile(prepared, check)?;
+        Ok(Built { artifact, origin: outcome.origin, elapsed: outcome.elapsed })
     }
 
     /// Loads an artifact that [`artifact`](Self::artifact) gave. When the device refuses it, its
@@ -139,7 +186,7 @@ impl Compiler {
         prepared: &Prepared,
         built: &Built,
     ) -> Result<(Box<dyn Executable>, Origin), CompileError> {
-        match self.backend.load(&built.bytes) {
+        match self.backend.load(&borrowed(&built.artifact)) {
             Ok(executable) => Ok((executable, built.origin)),
             Err(error @ BackendError::BadArtifact { .. }) => {
                 self.drop_entry(prepared, &error.to_string());
@@ -159,10 +206,10 @@ impl Compiler {
     /// # Errors
     /// Those of the backend; trouble of the cache is a warning and a compile.
     pub fn executable(&self, prepared: &Prepared) -> Result<Compiled, CompileError> {
-        let load = |bytes: &[u8]| self.backend.load(bytes).map_err(failure);
-        let compile = || self.compile(prepared);
-        let (executable, outcome) =
-            self.cache.get_or_compile(&prepared.fields, &prepared.name, load, compile)?;
+        let load = |artifact: &graph_cache::Artifact| {
+            self.backend.load(&borrowed(artifact)).map_err(failure)
+        };
+        let (executable, outcome) = self.get_or_compile(prepared, load)?;
         Ok(Compiled {
             executable,
             origin: outcome.origin,
@@ -171,37 +218,63 @@ impl Compiler {
         })
     }
 
-    fn compile(&self, prepared: &Prepared) -> Result<Vec<u8>, BackendError> {
-        let reason = self.miss(prepared).unwrap_or_default();
-        tracing::info!(graph = prepared.name, backend = self.backend.name(), reason, "compiling");
-        self.backend.compile(&prepared.graph)
+    fn get_or_compile<T>(
+        &self,
+        prepared: &Prepared,
+        load: impl Fn(&graph_cache::Artifact) -> Result<T, LoadFailure<BackendError>>,
+    ) -> Result<(T, graph_cache::Outcome), CompileError> {
+        let compile = || self.compile(prepared);
+        let found = self.cache.get_or_compile(&prepared.fields, &prepared.name, load, compile);
+        found.map_err(|error| match error {
+            GetError::Caller(error) => error.into(),
+            GetError::NotCached(explanation) => {
+                NotCached { missing: vec![*explanation], num_graphs: 1 }.into()
+            }
+        })
     }
 
-    /// Why a prepared graph is not in the cache: what differs from the entry that is most like it.
-    /// `None` when it is there, or when nothing is.
-    pub fn miss(&self, prepared: &Prepared) -> Option<String> {
-        let nearest = self.cache.nearest(&prepared.fields)?;
-        let differences: Vec<String> =
-            nearest.differences.iter().map(ToString::to_string).collect();
-        (!differences.is_empty()).then(|| differences.join("; "))
+    fn compile(&self, prepared: &Prepared) -> Result<graph_cache::Compiled, BackendError> {
+        let reason = self.cache.differences(&prepared.fields);
+        tracing::info!(graph = prepared.name, backend = self.backend.name(), reason, "compiling");
+        let Artifact { files, io, log_tail } = self.backend.compile(&prepared.graph)?;
+        let file = |ArtifactFile { name, bytes }| graph_cache::ArtifactFile { name, bytes };
+        let artifact = graph_cache::Artifact::new(files.into_iter().map(file).collect());
+        let artifact = artifact.map_err(|error| BackendError::Compile {
+            what: format!("the {} backend made no artifact: {error}", self.backend.name()),
+            remedy: None,
+        })?;
+        Ok(graph_cache::Compiled { artifact, io, log_tail })
+    }
+
+    /// Whether a prepared graph is in the cache, and if it is not, how it differs from the entry
+    /// that is most like it. Compiles nothing; what is there is verified, but not loaded.
+    pub fn explain(&self, prepared: &Prepared) -> Explanation {
+        self.cache.explain(&prepared.fields, &prepared.name, MAX_COMPARED)
     }
 
     /// Moves the entry of a graph out of the way, so that the next process compiles it again.
     pub fn drop_entry(&self, prepared: &Prepared, reason: &str) {
-        let key = prepared.fields.key();
-        match self.cache.store().quarantine(&key, reason) {
+        let key = prepared.key();
+        match self.cache.quarantine(&key, reason) {
             Ok(()) => tracing::warn!(graph = prepared.name, %key, reason, "dropped from the cache"),
             Err(error) => tracing::warn!(graph = prepared.name, %key, %error, "cannot be dropped"),
         }
     }
 
-    /// Whether the cache holds a usable artifact of a prepared graph, without compiling anything.
+    /// Whether the cache holds an artifact of a prepared graph that the backend would take, without
+    /// compiling anything.
     pub fn is_cached(&self, prepared: &Prepared) -> bool {
-        match self.cache.store().get(&prepared.fields.key()) {
-            Lookup::Hit(entry) => self.backend.check(&entry.artifact).is_ok(),
+        // Not through all layers at once: that would copy what is found into the upper one.
+        self.cache.store().stores().any(|store| match store.get(&prepared.key()) {
+            Lookup::Hit(entry) => self.backend.check(&borrowed(entry.artifact())).is_ok(),
             Lookup::Miss(_) => false,
-        }
+        })
     }
+}
+
+/// The files of an artifact, where they are.
+fn borrowed(artifact: &graph_cache::Artifact) -> Files<'_> {
+    Files::new(artifact.files().iter().map(|file| (file.name.as_str(), file.bytes.as_slice())))
 }
 
 /// The types of a graph's weights, as in `bf16 f32`.
@@ -211,7 +284,7 @@ fn weight_types(graph: &Graph) -> String {
     types.into_iter().collect::<Vec<_>>().join(" ")
 }
 
-/// Only bytes that the backend does not know are the artifact's fault.
+/// Only files that the backend does not know are the artifact's fault.
 fn failure(error: BackendError) -> LoadFailure<BackendError> {
     if matches!(error, BackendError::BadArtifact { .. }) {
         LoadFailure::BadArtifact(error)

@@ -2,19 +2,20 @@
 //! into an [`Executable`]; [`Memory`] is what lives on the device between steps.
 //!
 //! ```text
-//! Verified<Graph> --compile--> artifact (bytes) --load--> Executable --run(Memory, Step)--> logits
+//! Verified<Graph> --compile--> Artifact (files) --load--> Executable --run(Memory, Step)--> logits
 //!                     `------- compile.rs: key, cache, single flight -------'
 //! ```
 //!
 //! | Noun | Meaning |
 //! | --- | --- |
-//! | artifact | plain bytes, the backend's own format; holds no weights and no addresses |
+//! | [`Artifact`], [`Files`] | plain files in the backend's own formats; no weights, no addresses |
 //! | [`Weight`] | one weight of the graph, in the graph's order: one or more tensors, row-concatenated |
 //! | state | a tensor that steps change in place: the KV cache |
 //! | [`Step`] | the inputs of one run and the values of the graph's symbols |
 //!
 //! What this module deliberately does not do: it knows no model, no request and no scheduler.
 
+pub mod artifact;
 #[cfg(feature = "ascend")]
 pub mod ascend;
 pub mod compile;
@@ -25,6 +26,8 @@ pub mod null;
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
+
+pub use artifact::{Artifact, ArtifactFile, Files};
 
 use crate::ir::{DType, Graph, Verified};
 use crate::weights::Tensor;
@@ -82,21 +85,21 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`BackendError::Unsupported`] for a graph that this backend cannot run.
-    fn compile(&self, graph: &Verified<Graph>) -> Result<Vec<u8>, BackendError>;
+    fn compile(&self, graph: &Verified<Graph>) -> Result<Artifact, BackendError>;
 
-    /// Loads an artifact. The bytes were verified against their digest, but may stem from another
+    /// Loads an artifact. The files were verified against their digests, but may stem from another
     /// version: they are checked, never trusted.
     ///
     /// # Errors
-    /// [`BackendError::BadArtifact`] when the bytes are not an artifact of this backend.
-    fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError>;
+    /// [`BackendError::BadArtifact`] when the files are not an artifact of this backend.
+    fn load(&self, files: &Files<'_>) -> Result<Box<dyn Executable>, BackendError>;
 
-    /// Whether [`load`](Self::load) would accept the bytes, as far as that shows without a device.
+    /// Whether [`load`](Self::load) would accept the files, as far as that shows without a device.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    fn check(&self, artifact: &[u8]) -> Result<(), BackendError> {
-        self.load(artifact).map(drop)
+    fn check(&self, files: &Files<'_>) -> Result<(), BackendError> {
+        self.load(files).map(drop)
     }
 
     /// Places weights and zeroed states on the device, in the order of the graph.
@@ -239,7 +242,7 @@ pub enum BackendError {
         /// What can be done, where that is known.
         remedy: Option<String>,
     },
-    /// The artifact's bytes are not what this version writes, or the device refuses them: a cache
+    /// The artifact's files are not what this version writes, or the device refuses them: a cache
     /// miss, not a failure.
     #[error("the {backend} backend cannot use the compiled graph: {what}")]
     BadArtifact {

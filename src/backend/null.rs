@@ -2,7 +2,7 @@
 //! costs is what everything but the device costs.
 //!
 //! ```text
-//! artifact (text)      cairn null 1
+//! signature.txt        cairn null 1
 //!                      input s0            one line per input, in order: sizes, `s0` is symbol 0
 //!                      input s1,s2
 //!                      output s3,49152
@@ -16,12 +16,15 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use super::artifact::{Artifact, Files, io_of};
 use super::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Step, Weight};
 use crate::ir::{Dim, Graph, Shape, SymbolId, Verified};
 
 const NAME: &str = "null";
 /// First line of an artifact; the number changes with the format.
 const HEADER: &str = "cairn null 1";
+/// The one file of an artifact.
+pub const FILE: &str = "signature.txt";
 
 /// Accepts everything, computes nothing.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +46,13 @@ impl Backend for NullBackend {
         vec![("artifact".into(), HEADER.to_string())]
     }
 
-    fn compile(&self, graph: &Verified<Graph>) -> Result<Vec<u8>, BackendError> {
-        Ok(Signature::of(graph)?.encode().into_bytes())
+    fn compile(&self, graph: &Verified<Graph>) -> Result<Artifact, BackendError> {
+        Ok(Artifact::single(FILE, Signature::of(graph)?.encode().into_bytes(), io_of(graph)))
     }
 
-    fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
+    fn load(&self, files: &Files<'_>) -> Result<Box<dyn Executable>, BackendError> {
         let bad = |what: String| BackendError::BadArtifact { backend: NAME, what };
-        Ok(Box::new(Signature::decode(artifact).map_err(bad)?))
+        Ok(Box::new(Signature::decode(files.file(FILE, NAME)?).map_err(bad)?))
     }
 
     fn place(&self, _: Vec<Weight>, _: &[StateSpec]) -> Result<Box<dyn Memory>, BackendError> {
@@ -99,8 +102,8 @@ impl Signature {
         text
     }
 
-    fn decode(artifact: &[u8]) -> Result<Self, String> {
-        let text = str::from_utf8(artifact).map_err(|error| error.to_string())?;
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
         let body = text.strip_prefix(HEADER).and_then(|rest| rest.strip_prefix('\n'));
         let body = body.ok_or_else(|| format!("expected the first line to be `{HEADER}`"))?;
         let (inputs, output) = body
@@ -188,9 +191,13 @@ mod tests {
         let (graph, rows) = graph();
         let bucket = verify(graph.specialise(&[(rows, 4)]).unwrap()).unwrap();
         let artifact = backend.compile(&verify(graph).unwrap()).unwrap();
-        assert_eq!(artifact, b"cairn null 1\ninput s0,5\noutput s0,5\n");
+        assert_eq!(artifact.files[0].bytes, b"cairn null 1\ninput s0,5\noutput s0,5\n");
         let artifact = backend.compile(&bucket).unwrap();
-        assert_eq!(artifact, b"cairn null 1\ninput 4,5\noutput 4,5\n");
+        assert_eq!(artifact.files[0].bytes, b"cairn null 1\ninput 4,5\noutput 4,5\n");
+    }
+
+    fn load(bytes: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
+        NullBackend { dynamic_shapes: true }.load(&Files::new([(FILE, bytes)]))
     }
 
     fn signature() -> Signature {
@@ -203,7 +210,7 @@ mod tests {
 
     fn run(symbols: &[u64], inputs: &[&[i32]]) -> Result<Vec<f32>, BackendError> {
         let backend = NullBackend { dynamic_shapes: true };
-        let mut executable = backend.load(signature().encode().as_bytes())?;
+        let mut executable = load(signature().encode().as_bytes())?;
         let mut memory = backend.place(Vec::new(), &[])?;
         let mut output = vec![1.0; 3];
         executable.run(memory.as_mut(), &Step { symbols, inputs }, &mut output)?;
@@ -240,8 +247,7 @@ mod tests {
     #[test]
     fn an_output_that_cannot_be_allocated_is_an_error() {
         let bytes = format!("{HEADER}\noutput {}\n", u64::MAX / 8);
-        let backend = NullBackend { dynamic_shapes: false };
-        let mut executable = backend.load(bytes.as_bytes()).unwrap();
+        let mut executable = load(bytes.as_bytes()).unwrap();
         let step = Step { symbols: &[], inputs: &[] };
         let result = executable.run(&mut NullMemory, &step, &mut Vec::new());
         assert!(matches!(result, Err(BackendError::OutOfMemory { .. })));
@@ -249,16 +255,15 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_an_artifact_are_refused() {
-        let backend = NullBackend { dynamic_shapes: true };
         let good = signature().encode();
         for len in 0..good.len() {
             // A truncation inside the last number cannot be seen without its line's end.
-            assert!(backend.load(&good.as_bytes()[..len]).is_err(), "accepted {len} bytes");
+            assert!(load(&good.as_bytes()[..len]).is_err(), "accepted {len} bytes");
         }
         for bad in ["cairn null 2\noutput 1\n", "cairn null 1\ninput x\noutput 1\n", "\u{0}"] {
-            let error = backend.load(bad.as_bytes()).err().unwrap();
+            let error = load(bad.as_bytes()).err().unwrap();
             assert!(matches!(error, BackendError::BadArtifact { .. }), "{bad:?}");
         }
-        assert!(backend.load(&[0xff; 40]).is_err());
+        assert!(load(&[0xff; 40]).is_err());
     }
 }

@@ -35,7 +35,7 @@ use clap::{Arg, Command};
 
 use super::models::ModelError;
 use super::output::{self, StdoutClosed};
-use crate::backend::compile::CompileError;
+use crate::backend::compile::{CompileError, NotCached};
 use crate::backend::{BackendError, DeviceFate};
 use crate::config;
 use crate::engine::{Death, EngineHandle, Fate};
@@ -194,7 +194,12 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     hinted
         .or_else(|| error.downcast_ref::<ModelError>()?.hint())
         .or_else(|| error.downcast_ref().map(hint_of_death))
+        .or_else(|| is_not_cached(error).then(|| NotCached::REMEDY.to_owned()))
         .or_else(|| hint_of_backend(backend_error(error)?))
+}
+
+fn is_not_cached(error: &(dyn Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(CompileError::NotCached(_))) || error.is::<NotCached>()
 }
 
 const RESTART_HINT: &str = "the device is in an unknown state: restart the process";

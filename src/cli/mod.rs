@@ -7,8 +7,10 @@
 //!
 //! | File | Holds |
 //! | --- | --- |
-//! | `generate` `serve` `warmup` `bench` `pull` `inspect` `doctor` | a command each: its flags and what it does |
+//! | `generate` `serve` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
+//! | `cache_args` | those of them about the graph cache |
+//! | `graph_cache` | from those to an open cache |
 //! | `boot` | from a configuration to a running engine |
 //! | [`models`] | MODEL to a path; known models, fetched and verified |
 //! | `values` | flag values: ranges, sizes with units |
@@ -26,9 +28,12 @@
 mod ascend;
 mod bench;
 pub mod boot;
+mod cache;
+mod cache_args;
 mod doctor;
 mod failure;
 mod generate;
+mod graph_cache;
 mod inspect;
 mod model_args;
 pub mod models;
@@ -123,6 +128,7 @@ enum CliCommand {
     Serve(serve::ServeArgs),
     Warmup(warmup::WarmupArgs),
     Bench(bench::BenchArgs),
+    Cache(Box<cache::CacheCommandArgs>),
     Pull(pull::PullArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
@@ -169,6 +175,7 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
         CliCommand::Serve(args) => serve::run(args, &context),
         CliCommand::Warmup(args) => warmup::run(args, &context),
         CliCommand::Bench(args) => bench::run(args, &context),
+        CliCommand::Cache(args) => cache::run(args, &context),
         CliCommand::Pull(args) => pull::run(args, &context),
         CliCommand::Inspect(args) => inspect::run(args, &context),
         CliCommand::Doctor(args) => doctor::run(args, &context),

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::cache_args::CacheArgs;
 use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
-    DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS, DTypeChoice, EngineConfig, Environment,
+    DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS, DTypeChoice, EngineConfig,
 };
 
 // Far above any use, and low enough that products of two of them fit.
@@ -21,7 +22,7 @@ const MAX_TOKENS: u64 = 1 << 24;
 const MAX_BLOCK_SIZE: u64 = 1024;
 pub(super) const MAX_DEVICE: u64 = 1023;
 const MAX_COMPILE_JOBS: u64 = 256;
-const MAX_SECONDS: u64 = 86_400;
+pub(super) const MAX_SECONDS: u64 = 86_400;
 
 /// Which model, where, and within which limits.
 #[derive(Clone, Debug, Args)]
@@ -46,14 +47,6 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "N", env = "CAIRN_THREADS")]
     #[arg(value_parser = values::whole::<usize>(1..=MAX_THREADS), allow_hyphen_values = true)]
     threads: Option<usize>,
-
-    /// Folder of compiled graphs [default: `graphs` in the cache folder, see `cairn --help`].
-    #[arg(long, value_name = "DIR", env = "CAIRN_GRAPH_CACHE_DIR")]
-    cache_dir: Option<PathBuf>,
-
-    /// Neither look for compiled graphs nor keep them.
-    #[arg(long, env = "CAIRN_NO_CACHE", value_parser = values::switch())]
-    no_cache: bool,
 
     /// Longest sequence in tokens, prompt and output together [default: the model's own limit, or
     /// as much of it as the KV cache holds].
@@ -88,6 +81,9 @@ pub(crate) struct ModelArgs {
     /// sizes would do; to test that path.
     #[arg(long, env = "CAIRN_STATIC_SHAPES", value_parser = values::switch())]
     static_shapes: bool,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 
     #[command(flatten)]
     ascend: AscendArgs,
@@ -146,7 +142,7 @@ impl ModelArgs {
             backend: self.backend,
             dtype: self.dtype,
             threads: self.threads,
-            graph_cache: self.graph_cache(environment),
+            graph_cache: self.cache.config(environment),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
@@ -156,18 +152,5 @@ impl ModelArgs {
             ascend: self.ascend.config(),
             ..EngineConfig::new(model)
         })
-    }
-
-    fn graph_cache(&self, environment: &Environment) -> Option<PathBuf> {
-        if self.no_cache {
-            return None;
-        }
-        let folder = self.cache_dir.clone().or_else(|| environment.graphs_dir());
-        if folder.is_none() {
-            tracing::warn!(
-                "compiled graphs are not kept: there is no home folder; set `CAIRN_CACHE_DIR`"
-            );
-        }
-        folder
     }
 }

@@ -31,6 +31,12 @@ pub(crate) fn write(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Stdout, for data that is not text. Whoever writes to it flushes it. That nobody reads it is a
+/// failure here: half of such data is of no use.
+pub(crate) fn data() -> impl Write {
+    io::BufWriter::new(io::stdout().lock())
+}
+
 /// Writes a value to stdout as one indented JSON document and a line break.
 pub(crate) fn write_json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value).context("encoding JSON")?;

@@ -4,6 +4,7 @@
 //! engine counters --+
 //! request records --+--> page (text format 0.0.4)     names, help, bounds: telemetry
 //! HTTP answers -----+
+//! samples of others +
 //! ```
 //!
 //! One lock guards what the server records; it is held for a few additions, a few times per token.
@@ -21,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::ServerState;
 use crate::engine::{EngineStats, FinishReason, Usage};
-use crate::telemetry::{self as names, Metric, MetricKind};
+use crate::telemetry::{self as names, Metric, MetricKind, Sample};
 
 /// Everything that the server records.
 #[derive(Debug, Default)]
@@ -191,6 +192,7 @@ pub(super) async fn page(State(state): State<ServerState>) -> Response {
             (vec![("phase", phase.clone())], format!("{:?}", took.as_secs_f64()))
         }),
     );
+    page.samples(&state.reported());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text).into_response()
 }
 
@@ -248,6 +250,17 @@ impl Page {
                 (labels, count.to_string())
             }),
         );
+    }
+
+    /// Those of one metric are neighbours.
+    fn samples(&mut self, samples: &[Sample]) {
+        for of_metric in samples.chunk_by(|a, b| a.metric.name == b.metric.name) {
+            let series = of_metric.iter().map(|sample| {
+                let label = sample.label.map(|(name, label)| (name, label.to_owned()));
+                (label.into_iter().collect(), sample.value.to_string())
+            });
+            self.labelled(&of_metric[0].metric, series);
+        }
     }
 
     fn one(&mut self, metric: &Metric, value: u64) {
@@ -312,6 +325,11 @@ mod tests {
         let mut page = Page::new("tiny \"one\"");
         page.engine(&EngineStats { num_kv_blocks: 8, num_kv_blocks_used: 2, ..Default::default() });
         page.recorded(&metrics.lock());
+        page.samples(&[
+            Sample::labelled(names::CACHE_MISSES, "reason", "absent", 2.0),
+            Sample::labelled(names::CACHE_MISSES, "reason", "bad", 0.0),
+            Sample::new(names::CACHE_SAVED_SECONDS, 1.5),
+        ]);
         page.text
     }
 
@@ -341,6 +359,19 @@ mod tests {
             format!("vllm:request_prompt_tokens_sum{label}}} 7.0"),
             format!("vllm:request_generation_tokens_bucket{label},le=\"+Inf\"}} 1"),
             format!("vllm:kv_cache_usage_perc{label}}} 0.25"),
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
+        }
+    }
+
+    #[test]
+    fn what_others_count_is_on_the_page() {
+        let page = rendered(&Metrics::default());
+        let label = "{model_name=\"tiny \\\"one\\\"\"";
+        for line in [
+            format!("cairn_cache_misses_total{label},reason=\"absent\"}} 2"),
+            format!("cairn_cache_misses_total{label},reason=\"bad\"}} 0"),
+            format!("cairn_cache_saved_seconds_total{label}}} 1.5"),
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
         }

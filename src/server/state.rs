@@ -1,7 +1,7 @@
 //! What every handler needs, shared by all of them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
+use crate::telemetry::Sample;
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -34,6 +35,9 @@ pub struct About {
 #[derive(Clone)]
 pub struct ServerState(Arc<Inner>);
 
+/// Reads counters that the server does not know.
+type Reporter = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
+
 struct Inner {
     engine: EngineHandle,
     tokenizer: Tokenizer,
@@ -41,6 +45,8 @@ struct Inner {
     options: ServerOptions,
     about: About,
     metrics: Arc<Metrics>,
+    /// What others count, if they do.
+    reporter: OnceLock<Reporter>,
     started_at: u64,
     is_draining: AtomicBool,
     num_tickets: watch::Sender<usize>,
@@ -74,6 +80,7 @@ impl ServerState {
             chat_template,
             about,
             metrics: Arc::default(),
+            reporter: OnceLock::new(),
             started_at: now.map_or(0, |since| since.as_secs()),
             is_draining: AtomicBool::new(false),
             num_tickets: watch::Sender::new(0),
@@ -81,6 +88,16 @@ impl ServerState {
             body_budget: permits(options.max_total_body_bytes),
             options,
         }))
+    }
+
+    /// From now on, these samples are told with the metrics. Only the first call counts.
+    pub fn report(&self, reporter: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
+        let _ = self.0.reporter.set(Box::new(reporter));
+    }
+
+    /// What others count.
+    pub(super) fn reported(&self) -> Vec<Sample> {
+        self.0.reporter.get().map(|read| read()).unwrap_or_default()
     }
 
     pub(super) fn engine(&self) -> &EngineHandle {

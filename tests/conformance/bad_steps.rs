@@ -148,7 +148,7 @@ fn sizes_whose_product_overflows() {
         let backend = cpu(kernels, 1);
         let weight = Weight { parts: vec![tensor("w", DType::F32, &[2], 1)] };
         let mut memory = backend.place(vec![weight], &[]).unwrap();
-        let mut executable = backend.load(&backend.compile(&graph).unwrap()).unwrap();
+        let mut executable = backend.load(&backend.compile(&graph).unwrap().files()).unwrap();
         for symbols in [[u64::MAX; 3], [1 << 32, 1 << 31, 2], [1 << 63, 2, 1]] {
             let step = Step { symbols: &symbols, inputs: &[&[]] };
             let result = executable.run(memory.as_mut(), &step, &mut Vec::new());
@@ -240,7 +240,7 @@ fn refused_memory(
         let result = backend.place(weights, &states).and_then(|mut memory| {
             let inputs: Vec<&[i32]> = step.inputs.iter().map(Vec::as_slice).collect();
             let step = Step { symbols: &step.symbols, inputs: &inputs };
-            let mut executable = backend.load(&artifact)?;
+            let mut executable = backend.load(&artifact.files())?;
             executable.run(memory.as_mut(), &step, &mut Vec::new())
         });
         match result {
@@ -328,7 +328,7 @@ fn memory_of_another_backend() {
     for subject in subjects() {
         let case = subject.batch.case();
         let backend = &subject.backend;
-        let mut executable = backend.load(&backend.compile(&subject.graph()).unwrap()).unwrap();
+        let mut executable = backend.load(&backend.compile(&subject.graph()).unwrap().files()).unwrap();
         let mut memory = NullBackend { dynamic_shapes: true }.place(vec![], &[]).unwrap();
         let step = &case.steps[0];
         let inputs: Vec<&[i32]> = step.inputs.iter().map(Vec::as_slice).collect();

@@ -106,7 +106,7 @@ impl Loaded {
         tensors: &HashMap<String, Vec<Tensor>>,
         symbols: &[u64],
     ) -> Result<Self, BackendError> {
-        let executable = backend.load(&backend.compile(graph)?)?;
+        let executable = backend.load(&backend.compile(graph)?.files())?;
         let memory = backend.place(weights_of(graph, tensors), &states_of(graph, symbols))?;
         Ok(Self { executable, memory })
     }
@@ -143,7 +143,7 @@ impl Loaded {
         backend: &dyn Backend,
         graph: &Verified<Graph>,
     ) -> Result<(), BackendError> {
-        self.executable = backend.load(&backend.compile(graph)?)?;
+        self.executable = backend.load(&backend.compile(graph)?.files())?;
         Ok(())
     }
 }

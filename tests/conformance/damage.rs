@@ -2,7 +2,7 @@
 //! graph's own weights, states and inputs never panics and never asks for absurd memory.
 
 use cairn::backend::cpu::{CpuBackend, KernelSet};
-use cairn::backend::{Backend, BackendError, Memory, Step};
+use cairn::backend::{Backend, BackendError, Executable, Files, Memory, Step};
 use cairn::ir::{passes, verify};
 use serde_json::{Value, json};
 
@@ -13,19 +13,29 @@ use super::data::Numbers;
 use super::random::data;
 use super::random_graph::{Kind, random_graph};
 
+/// The one file of an artifact.
+const FILE: &str = "plan.json";
+
 /// An artifact and everything that it runs with.
 struct Target {
     backend: CpuBackend,
     memory: Box<dyn Memory>,
     case: Case,
+    /// The file's content.
     artifact: Vec<u8>,
+}
+
+fn load(backend: &CpuBackend, bytes: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
+    backend.load(&Files::new([(FILE, bytes)]))
 }
 
 impl Target {
     fn new(case: Case, kernels: KernelSet) -> Self {
         let backend = CpuBackend::new(Some(1), kernels).unwrap();
         let graph = passes::optimise(&verify(case.graph.clone()).unwrap()).unwrap();
-        let artifact = backend.compile(&graph).unwrap();
+        let mut files = backend.compile(&graph).unwrap().files;
+        assert_eq!((files.len(), files[0].name.as_str()), (1, FILE));
+        let artifact = files.swap_remove(0).bytes;
         let states = states_of(&graph, &case.steps[0].symbols);
         let memory = backend.place(weights_of(&graph, &case.tensors), &states).unwrap();
         Self { backend, memory, case, artifact }
@@ -33,7 +43,7 @@ impl Target {
 
     /// Loads and runs damaged bytes; says whether they were accepted.
     fn run(&mut self, artifact: &[u8]) -> bool {
-        let mut executable = match self.backend.load(artifact) {
+        let mut executable = match load(&self.backend, artifact) {
             Ok(executable) => executable,
             Err(BackendError::BadArtifact { .. }) => return false,
             Err(error) => panic!("{error:?}"),
@@ -218,7 +228,7 @@ fn bytes_may_be_cut_changed_or_random() {
     for _ in 0..500 {
         let len = numbers.below(200);
         let bytes: Vec<u8> = (0..len).map(|_| numbers.next() as u8).collect();
-        assert!(matches!(backend.load(&bytes), Err(BackendError::BadArtifact { .. })));
+        assert!(matches!(load(&backend, &bytes), Err(BackendError::BadArtifact { .. })));
     }
 }
 
@@ -275,7 +285,7 @@ fn another_format_or_version_is_named() {
         let mut document = target.document();
         document[field] = value.clone();
         let bytes = serde_json::to_vec(&document).unwrap();
-        let error = target.backend.load(&bytes).err().expect("another format is refused");
+        let error = load(&target.backend, &bytes).err().expect("another format is refused");
         let text = error.to_string();
         let got = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         assert!(

@@ -156,5 +156,5 @@ fn what_is_refused_in_one_shape_runs_in_another() {
         b.op("turned", rope, &[heads, angles, angles]).unwrap()
     });
     let backend = cpu(KernelSet::Fast, 1);
-    backend.load(&backend.compile(&verify(graph).unwrap()).unwrap()).unwrap();
+    backend.load(&backend.compile(&verify(graph).unwrap()).unwrap().files()).unwrap();
 }

@@ -1,9 +1,10 @@
-//! What the graph cache keeps of a compiled graph: an offline model (OM) and the table that says
-//! which of its inputs is what.
+//! What a compiled graph consists of: an offline model (OM) and the table that says which of its
+//! inputs is what.
 //!
-//! ```text
-//! magic "CAIRNOM1" | table length u64 LE | table (JSON) | offline model, to the end
-//! ```
+//! | File | Holds |
+//! | --- | --- |
+//! | `model.om` | the offline model as the compiler wrote it |
+//! | `io_table.json` | an [`IoTable`] |
 //!
 //! Nothing here is an address, a path or a weight. The names in the table depend on the graph's
 //! canonical form only, so equal keys give equal tables.
@@ -12,11 +13,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::NAME;
 use super::dtype::GeDType;
-use crate::backend::BackendError;
+use crate::backend::{ArtifactFile, BackendError, Files};
 
-const MAGIC: &[u8; 8] = b"CAIRNOM1";
-const HEADER_BYTES: usize = 16;
+/// The file with the offline model.
+pub const MODEL: &str = "model.om";
+/// The file with the table.
+pub const IO_TABLE: &str = "io_table.json";
 /// A table is a few hundred bytes per input.
 const MAX_TABLE_BYTES: usize = 64 << 20;
 
@@ -152,51 +156,39 @@ pub enum OutputRole {
     TopIndices,
 }
 
-/// A compiled graph as it is cached.
+/// A compiled graph as it is loaded.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Artifact<'a> {
+pub struct CompiledGraph<'a> {
     /// Which input is what.
     pub io: IoTable,
     /// The offline model.
     pub om: &'a [u8],
 }
 
-impl<'a> Artifact<'a> {
-    /// The bytes that the cache keeps.
+impl<'a> CompiledGraph<'a> {
+    /// Reads the files of an artifact.
     ///
     /// # Errors
-    /// When the table cannot be written as JSON, which no table of ours is.
-    pub fn encode(&self) -> Result<Vec<u8>, BackendError> {
-        let table = serde_json::to_vec(&self.io).map_err(|error| bad(error.to_string()))?;
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + table.len() + self.om.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&(table.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&table);
-        bytes.extend_from_slice(self.om);
-        Ok(bytes)
-    }
-
-    /// Reads what [`encode`](Self::encode) wrote.
-    ///
-    /// # Errors
-    /// [`BackendError::BadArtifact`] for anything else.
-    pub fn decode(bytes: &'a [u8]) -> Result<Self, BackendError> {
-        let (header, rest) = bytes
-            .split_at_checked(HEADER_BYTES)
-            .ok_or_else(|| bad(format!("{} bytes are too few for its header", bytes.len())))?;
-        let (words, _) = header.as_chunks::<8>();
-        let [magic, length] = words else { return Err(bad("its header is cut".to_owned())) };
-        if magic != MAGIC {
-            return Err(bad("it does not begin with CAIRNOM1".to_owned()));
+    /// [`BackendError::BadArtifact`] when one is missing, or the table is not one.
+    pub fn read(files: &Files<'a>) -> Result<Self, BackendError> {
+        let (om, table) = (files.file(MODEL, NAME)?, files.file(IO_TABLE, NAME)?);
+        if table.len() > MAX_TABLE_BYTES {
+            return Err(bad(format!("`{IO_TABLE}` has {} bytes", table.len())));
         }
-        let length = u64::from_le_bytes(*length);
-        let length = usize::try_from(length).ok().filter(|&length| length <= MAX_TABLE_BYTES);
-        let (table, om) = length
-            .and_then(|length| rest.split_at_checked(length))
-            .ok_or_else(|| bad("its table is longer than the file".to_owned()))?;
-        let io = serde_json::from_slice(table).map_err(|error| bad(error.to_string()))?;
+        let io = serde_json::from_slice(table);
+        let io = io.map_err(|error| bad(format!("`{IO_TABLE}`: {error}")))?;
         Ok(Self { io, om })
     }
+}
+
+/// The files of an artifact.
+///
+/// # Errors
+/// When the table cannot be written as JSON, which no table of ours is.
+pub(super) fn files(io: &IoTable, om: Vec<u8>) -> Result<Vec<ArtifactFile>, BackendError> {
+    let table = serde_json::to_vec(io).map_err(|error| bad(error.to_string()))?;
+    let file = |name: &str, bytes| ArtifactFile { name: name.to_owned(), bytes };
+    Ok(vec![file(MODEL, om), file(IO_TABLE, table)])
 }
 
 /// Bytes of a tensor; `None` when they are more than can be counted.
@@ -207,7 +199,7 @@ pub(super) fn tensor_bytes(dtype: GeDType, shape: &[u64]) -> Option<usize> {
 }
 
 fn bad(what: String) -> BackendError {
-    BackendError::BadArtifact { backend: super::NAME, what }
+    BackendError::BadArtifact { backend: NAME, what }
 }
 
 #[cfg(test)]
@@ -232,15 +224,18 @@ mod tests {
                 role: OutputRole::Result,
             }],
         };
-        let artifact = Artifact { io, om: b"IMOD..." };
-        let bytes = artifact.encode().unwrap();
-        assert_eq!(Artifact::decode(&bytes).unwrap(), artifact);
-        let table_end = bytes.len() - artifact.om.len();
-        for len in 0..table_end {
-            assert!(Artifact::decode(&bytes[..len]).is_err(), "accepted {len} bytes");
+        let files = files(&io, b"IMOD...".to_vec()).unwrap();
+        let borrowed = || files.iter().map(|file| (file.name.as_str(), file.bytes.as_slice()));
+        let read = CompiledGraph::read(&Files::new(borrowed())).unwrap();
+        assert_eq!(read, CompiledGraph { io, om: b"IMOD..." });
+        for missing in 0..2 {
+            let rest = borrowed().enumerate().filter(|(idx, _)| *idx != missing);
+            assert!(CompiledGraph::read(&Files::new(rest.map(|(_, file)| file))).is_err());
         }
-        let mut long = bytes.clone();
-        long[8..16].fill(0xff);
-        assert!(Artifact::decode(&long).is_err());
+        let table = &files[1].bytes;
+        for len in 0..table.len() {
+            let cut = Files::new([(MODEL, &b"IMOD..."[..]), (IO_TABLE, &table[..len])]);
+            assert!(CompiledGraph::read(&cut).is_err(), "accepted {len} bytes");
+        }
     }
 }

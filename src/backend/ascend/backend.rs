@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use cairn_ffi::{Acl, Device, Runtime, StatusClass};
 
-use super::artifact::Artifact;
-use super::atc::{Atc, AtcError, AtcLimits};
+use super::artifact::{self, CompiledGraph};
+use super::atc::{Atc, AtcError, AtcLimits, OfflineModel};
 use super::executable::AscendExecutable;
 use super::logs::{LogPlaces, NewErrors};
 use super::lower::{self, Lowered};
@@ -23,8 +23,9 @@ use super::session::Session;
 use super::target::{CannRelease, Soc, Target};
 use super::toolkit::Toolkit;
 use super::validate::validate;
+use crate::backend::artifact::io_of;
 use crate::backend::{
-    Backend, BackendError, Capabilities, DeviceFate, Executable, Memory, StateSpec, Weight,
+    Artifact, Backend, BackendError, Capabilities, DeviceFate, Executable, Files, Memory, StateSpec, Weight,
 };
 use crate::ir::{Graph, Verified};
 
@@ -197,7 +198,7 @@ impl AscendBackend {
     }
 
     /// The offline model of an `.air` file's bytes.
-    pub(super) fn compile_air(&self, air: &[u8]) -> Result<Vec<u8>, BackendError> {
+    pub(super) fn compile_air(&self, air: &[u8]) -> Result<OfflineModel, BackendError> {
         let Some(atc) = &self.atc else { return Err(no_compiler(self.home.as_deref())) };
         let om = atc.compile(air, self.target.soc, &self.scratch);
         om.map_err(|error| compile_error(&error))
@@ -231,25 +232,26 @@ impl Backend for AscendBackend {
         self.fingerprint.clone()
     }
 
-    fn compile(&self, graph: &Verified<Graph>) -> Result<Vec<u8>, BackendError> {
+    fn compile(&self, graph: &Verified<Graph>) -> Result<Artifact, BackendError> {
         let lowered = self.lower(graph)?;
-        let om = self.compile_air(&lowered.air())?;
-        Artifact { io: lowered.io, om: &om }.encode()
+        let OfflineModel { om, tail } = self.compile_air(&lowered.air())?;
+        let files = artifact::files(&lowered.io, om)?;
+        Ok(Artifact { files, io: io_of(graph), log_tail: tail })
     }
 
-    fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
+    fn load(&self, files: &Files<'_>) -> Result<Box<dyn Executable>, BackendError> {
         let session = Arc::clone(self.session()?);
-        let loaded = AscendExecutable::load(Arc::clone(&session), artifact);
+        let loaded = AscendExecutable::load(Arc::clone(&session), files);
         Ok(Box::new(loaded.map_err(|error| session.with_log(error))?))
     }
 
-    fn check(&self, artifact: &[u8]) -> Result<(), BackendError> {
-        let artifact = Artifact::decode(artifact)?;
+    fn check(&self, files: &Files<'_>) -> Result<(), BackendError> {
+        let compiled = CompiledGraph::read(files)?;
         let bad = |error: om::OmError| BackendError::BadArtifact {
             backend: super::NAME,
             what: error.to_string(),
         };
-        om::check(artifact.om).map(drop).map_err(bad)
+        om::check(compiled.om).map(drop).map_err(bad)
     }
 
     fn place(

@@ -21,13 +21,13 @@ use cairn_ffi::{
     Current, Dataset, DeviceBuffer, DeviceSlice, LoadOptions, Model, Stream, TensorInfo,
 };
 
-use super::artifact::{Artifact, InputSpec, IoTable, OutputRole, tensor_bytes};
+use super::artifact::{CompiledGraph, InputSpec, IoTable, OutputRole, tensor_bytes};
 use super::dtype::GeDType;
 use super::memory::AscendMemory;
 use super::om;
 use super::session::{Session, Staging, load_error, run_error};
 use super::step::{StepPlan, spec_bytes};
-use crate::backend::{BackendError, Executable, Memory, Output, Rows, Step, Wanted};
+use crate::backend::{BackendError, Executable, Files, Memory, Output, Rows, Step, Wanted};
 
 const ALIGNMENT: usize = 64;
 /// Kernels may write up to the next multiple of 32 bytes.
@@ -76,8 +76,8 @@ struct Results {
 
 impl AscendExecutable {
     /// Loads an artifact.
-    pub(super) fn load(session: Arc<Session>, artifact: &[u8]) -> Result<Self, BackendError> {
-        let Artifact { io, om } = Artifact::decode(artifact)?;
+    pub(super) fn load(session: Arc<Session>, files: &Files<'_>) -> Result<Self, BackendError> {
+        let CompiledGraph { io, om } = CompiledGraph::read(files)?;
         let plan = StepPlan::new(&io)?;
         let results = Results::new(&io)?;
         let info = om::check(om).map_err(|error| bad(error.to_string()))?;

@@ -13,6 +13,8 @@ use super::NAME;
 use super::plan::{Attention, Bound, Call, Plan, Size, Source, Step, View};
 use crate::backend::BackendError;
 
+/// The one file of an artifact.
+pub(super) const FILE: &str = "plan.json";
 const FORMAT: &str = "cairn-cpu-plan";
 const VERSION: u32 = 1;
 

@@ -1,8 +1,8 @@
 //! The host's processor as a backend.
 //!
 //! ```text
-//! compile: graph --lower--> Plan (kernels, views, memory plan) --artifact--> JSON bytes
-//! load:    bytes --artifact, checked--> Plan --> CpuExecutable
+//! compile: graph --lower--> Plan (kernels, views, memory plan) --artifact--> plan.json
+//! load:    plan.json --artifact, checked--> Plan --> CpuExecutable
 //! run:     for each step of the plan: kernel(views of slots, weights, states) -> slot
 //! ```
 //!
@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use rayon::ThreadPool;
 
+use super::artifact::{Artifact, Files, io_of};
 use super::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Weight};
 use crate::ir::{Graph, Verified};
 use executable::CpuExecutable;
@@ -112,13 +113,13 @@ impl Backend for CpuBackend {
         ]
     }
 
-    fn compile(&self, graph: &Verified<Graph>) -> Result<Vec<u8>, BackendError> {
+    fn compile(&self, graph: &Verified<Graph>) -> Result<Artifact, BackendError> {
         let plan = lower::lower(graph, self.kernels)?;
-        artifact::to_bytes(&plan)
+        Ok(Artifact::single(artifact::FILE, artifact::to_bytes(&plan)?, io_of(graph)))
     }
 
-    fn load(&self, artifact: &[u8]) -> Result<Box<dyn Executable>, BackendError> {
-        let plan = artifact::from_bytes(artifact)?;
+    fn load(&self, files: &Files<'_>) -> Result<Box<dyn Executable>, BackendError> {
+        let plan = artifact::from_bytes(files.file(artifact::FILE, NAME)?)?;
         let kernels: Box<dyn Kernels> = match plan.kernels {
             KernelSet::Reference => Box::new(reference::Reference),
             KernelSet::Fast => Box::new(fast::Fast::detect()),

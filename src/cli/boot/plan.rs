@@ -6,14 +6,14 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use cairn_graph_cache::{GraphCache, Origin};
+use cairn_graph_cache::{CacheKey, Found, KeyFields, Origin, RequestGraph};
 
 use super::open::{Purpose, open_backend};
-use super::{BootReport, GraphState, WarmupGraph};
-use crate::backend::compile::{Built, Compiler, Prepared};
+use super::{BootReport, GraphState, WarmupGraph, request};
+use crate::backend::compile::{Built, CompileError, Compiler, NotCached, Prepared};
 use crate::backend::{Backend, Capabilities, Executable, StateSpec};
-use crate::build_info;
 use crate::cli::failure::Hint as _;
+use crate::cli::graph_cache;
 use crate::cli::progress::{Amount, Progress};
 use crate::cli::values::display_bytes;
 use crate::config::EngineConfig;
@@ -32,6 +32,8 @@ pub(super) struct Plan {
     graph: Graph,
     pub(super) options: EngineOptions,
     pub(super) states: Vec<StateSpec>,
+    /// The key of what is asked for.
+    pub(super) request: KeyFields,
 }
 
 impl Plan {
@@ -51,13 +53,10 @@ impl Plan {
         let graph = model.graph(config.block_size()).context("building the graph")?;
         let options = engine_options(config, model, &graph, &backend.capabilities(&graph))?;
         let states = states(&graph, &options)?;
-        let producer = format!("cairn {} ({})", build_info::VERSION, build_info::GIT_REVISION);
-        let cache = match &config.graph_cache {
-            Some(path) => GraphCache::open(path, producer),
-            None => GraphCache::in_memory(producer),
-        };
+        let request = request::fields(config, model, &options, &*backend);
+        let cache = graph_cache::open(&config.graph_cache, Vec::new())?;
         let compiler = Compiler::new(Arc::clone(&backend), cache);
-        Ok(Self { backend, compiler, graph, options, states })
+        Ok(Self { backend, compiler, graph, options, states, request })
     }
 
     /// One graph per bucket, ready for its key to be looked up.
@@ -74,7 +73,8 @@ impl Plan {
     }
 
     /// The artifacts of all graphs, several compiled at a time where the backend says so. The first
-    /// failure ends it; what was compiled until then stays in the cache.
+    /// failure ends it; what was compiled until then stays in the cache. Where nothing may be
+    /// compiled, every graph is looked for, and the error names all that are missing.
     pub(super) fn artifacts(
         &self,
         prepared: &[(Bucket, Prepared)],
@@ -84,15 +84,14 @@ impl Plan {
         let jobs =
             self.backend.capabilities(&self.graph).compile_jobs.clamp(1, prepared.len().max(1));
         let (next, num_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let built: Mutex<Vec<Option<anyhow::Result<Built>>>> =
+        let built: Mutex<Vec<Option<Result<Built, CompileError>>>> =
             Mutex::new(prepared.iter().map(|_| None).collect());
         let work = || {
             while let Some((idx, (_, prepared))) = Some(next.fetch_add(1, Ordering::Relaxed))
                 .and_then(|idx| Some((idx, prepared.get(idx)?)))
             {
                 let result = self.compiler.artifact(prepared);
-                let result = result.with_context(|| format!("compiling graph `{}`", prepared.name));
-                if result.is_err() {
+                if result.as_ref().is_err_and(|error| !is_not_cached(error)) {
                     next.store(usize::MAX / 2, Ordering::Relaxed);
                 }
                 built.lock().unwrap_or_else(PoisonError::into_inner)[idx] = Some(result);
@@ -105,26 +104,20 @@ impl Plan {
             }
             work();
         });
-        let mut built = built.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // The failure first: those after it were never begun.
-        if let Some(failed) = built.iter_mut().find(|result| matches!(result, Some(Err(_)))) {
-            failed.take().transpose()?;
-        }
-        built.into_iter().map(|result| result.context("a graph was not compiled")?).collect()
+        all_of(prepared, built.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The loaded graphs, compiled where they are missing. The largest is loaded first: what does
-    /// not fit shows at once.
+    /// The graphs, loaded. The largest is loaded first: what does not fit shows at once.
     pub(super) fn executables(
         &self,
         prepared: &[(Bucket, Prepared)],
+        built: &[Built],
         report: &mut BootReport,
         progress: &dyn Progress,
     ) -> anyhow::Result<Vec<(Bucket, Box<dyn Executable>)>> {
-        let built = self.artifacts(prepared, progress)?;
         let task = progress.begin("loading graphs", Amount::Items(prepared.len() as u64));
         let mut executables = Vec::new();
-        for ((bucket, prepared), built) in prepared.iter().zip(&built).rev() {
+        for ((bucket, prepared), built) in prepared.iter().zip(built).rev() {
             let (executable, origin) = self
                 .compiler
                 .load(prepared, built)
@@ -140,22 +133,72 @@ impl Plan {
         Ok(executables)
     }
 
+    /// Remembers which graphs were needed for what was asked for.
+    pub(super) fn remember(&self, prepared: &[(Bucket, Prepared)], model_name: &str) {
+        let graphs = request_graphs(prepared);
+        self.compiler.cache().remember_request(&self.request, model_name, &graphs);
+    }
+
     /// Whether a graph is there, and if not, why.
     pub(super) fn look_for(&self, prepared: &Prepared) -> WarmupGraph {
         let started = Instant::now();
-        let state = if self.compiler.is_cached(prepared) {
-            GraphState::FromCache
-        } else {
-            GraphState::Missing
+        let graph = |state| WarmupGraph::new(prepared, state, started.elapsed());
+        if self.compiler.is_cached(prepared) {
+            return graph(GraphState::FromCache);
+        }
+        let explanation = self.compiler.explain(prepared);
+        let reason = match &explanation.found {
+            Found::Hit { place, .. } => format!("in {place}, but refused by the backend"),
+            Found::Miss { .. } => explanation.found.to_string(),
         };
-        let reason = (state == GraphState::Missing).then(|| self.compiler.miss(prepared)).flatten();
-        WarmupGraph { reason, ..WarmupGraph::new(prepared, state, started.elapsed()) }
+        WarmupGraph { reason: Some(reason), ..graph(GraphState::Missing) }
     }
 
     pub(super) fn kv_cache_bytes(&self) -> u64 {
         let bytes = |state: &StateSpec| state.dtype.tensor_bytes(&state.shape).unwrap_or(0) as u64;
         self.states.iter().map(bytes).sum()
     }
+}
+
+/// The keys of graphs.
+pub(super) fn keys(prepared: &[(Bucket, Prepared)]) -> Vec<CacheKey> {
+    prepared.iter().map(|(_, prepared)| prepared.key()).collect()
+}
+
+/// The graphs as a request names them.
+pub(super) fn request_graphs(prepared: &[(Bucket, Prepared)]) -> Vec<RequestGraph> {
+    let graph =
+        |prepared: &Prepared| RequestGraph { name: prepared.name.clone(), key: prepared.key() };
+    prepared.iter().map(|(_, prepared)| graph(prepared)).collect()
+}
+
+const fn is_not_cached(error: &CompileError) -> bool {
+    matches!(error, CompileError::NotCached(_))
+}
+
+/// All artifacts, or what went wrong: the first failure, or every graph that is missing.
+fn all_of(
+    prepared: &[(Bucket, Prepared)],
+    results: Vec<Option<Result<Built, CompileError>>>,
+) -> anyhow::Result<Vec<Built>> {
+    let (mut built, mut missing) = (Vec::new(), Vec::new());
+    let mut num_unbegun = 0;
+    for ((_, prepared), result) in prepared.iter().zip(results) {
+        match result {
+            Some(Ok(artifact)) => built.push(artifact),
+            Some(Err(CompileError::NotCached(not_cached))) => missing.extend(not_cached.missing),
+            Some(Err(error)) => {
+                return Err(error)
+                    .with_context(|| format!("compiling graph `{}`", prepared.name));
+            }
+            None => num_unbegun += 1,
+        }
+    }
+    if !missing.is_empty() {
+        return Err(NotCached { missing, num_graphs: prepared.len() }.into());
+    }
+    anyhow::ensure!(num_unbegun == 0, "{num_unbegun} graphs were not compiled");
+    Ok(built)
 }
 
 /// The states of a graph with their sizes.

@@ -2,7 +2,7 @@
 //! the device's business, and a device does with a wrong one what it wants. The cache's digest is
 //! what keeps such bytes away.
 
-use cairn::backend::BackendError;
+use cairn::backend::{BackendError, Files};
 use cairn::ir::passes;
 use serde_json::{Value, json};
 
@@ -13,8 +13,10 @@ use crate::cases::rope;
 use crate::damage::all_pointers;
 use crate::data::Numbers;
 
-/// Magic and length of the table.
-const HEADER_BYTES: usize = 16;
+/// The file with the offline model.
+const MODEL: &str = "model.om";
+/// The file with the table.
+const TABLE: &str = "io_table.json";
 
 /// An artifact in its parts.
 struct Target {
@@ -26,24 +28,19 @@ impl Target {
     fn new(case: &Case) -> Self {
         let graph = passes::optimise(&bucket(&case.graph, &case.steps[0].symbols)).unwrap();
         let artifact = backend().compile(&graph).unwrap();
-        let (header, rest) = artifact.split_at(HEADER_BYTES);
-        let length = u64::from_le_bytes(header[8..].try_into().unwrap()) as usize;
-        let table = serde_json::from_slice(&rest[..length]).unwrap();
-        Self { table, om: rest[length..].to_vec() }
+        let file = |name| artifact.files().file(name, "ascend").unwrap();
+        assert_eq!(artifact.files.len(), 2);
+        Self { table: serde_json::from_slice(file(TABLE)).unwrap(), om: file(MODEL).to_vec() }
     }
 
-    fn artifact(&self, table: &Value) -> Vec<u8> {
-        let table = serde_json::to_vec(table).unwrap();
-        let mut artifact = b"CAIRNOM1".to_vec();
-        artifact.extend((table.len() as u64).to_le_bytes());
-        artifact.extend(table);
-        artifact.extend(&self.om);
-        artifact
+    /// The bytes of the table.
+    fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.table).unwrap()
     }
 
     /// Whether a changed table is accepted.
     fn loads(&self, table: &Value) -> bool {
-        loads(&self.artifact(table))
+        loads(&self.om, &serde_json::to_vec(table).unwrap())
     }
 }
 
@@ -58,13 +55,13 @@ fn is_accepted<T>(result: Result<T, BackendError>) -> bool {
     }
 }
 
-fn loads(artifact: &[u8]) -> bool {
-    is_accepted(backend().load(artifact))
+fn loads(om: &[u8], table: &[u8]) -> bool {
+    is_accepted(backend().load(&Files::new([(MODEL, om), (TABLE, table)])))
 }
 
 /// As far as it shows without a device.
-fn is_whole(artifact: &[u8]) -> bool {
-    is_accepted(backend().check(artifact))
+fn is_whole(om: &[u8], table: &[u8]) -> bool {
+    is_accepted(backend().check(&Files::new([(MODEL, om), (TABLE, table)])))
 }
 
 fn targets() -> Vec<Target> {
@@ -128,30 +125,45 @@ fn every_value_of_a_table_may_be_missing_or_another_one_of_it() {
 fn bytes_may_be_cut_changed_or_random() {
     let mut numbers = Numbers::new(4);
     for target in targets() {
-        let artifact = target.artifact(&target.table);
-        for len in (0..artifact.len()).step_by(7) {
-            assert!(!is_whole(&artifact[..len]), "a cut at {len} was accepted");
+        let (om, table) = (&target.om[..], &target.bytes()[..]);
+        for len in (0..om.len()).step_by(7) {
+            assert!(!is_whole(&om[..len], table), "a model cut at {len} was accepted");
         }
-        for len in (0..artifact.len()).step_by(artifact.len() / 40) {
-            assert!(!loads(&artifact[..len]), "a cut at {len} was loaded");
+        for len in (0..table.len()).step_by(7) {
+            assert!(!is_whole(om, &table[..len]), "a table cut at {len} was accepted");
         }
-        assert!(!is_whole(&[&artifact[..], &[0]].concat()));
+        for len in (0..om.len()).step_by(om.len() / 40) {
+            assert!(!loads(&om[..len], table), "a model cut at {len} was loaded");
+        }
+        assert!(!is_whole(&[om, &[0]].concat(), table));
+        assert!(!is_whole(om, &[table, b"x"].concat()));
         for round in 0..2000 {
-            let mut damaged = artifact.clone();
+            let (mut om, mut table) = (om.to_vec(), table.to_vec());
+            let damaged = if round % 2 == 0 { &mut om } else { &mut table };
             for _ in 0..=numbers.below(3) {
-                // Mostly where what is read has a meaning for us.
-                let end = if round % 4 == 0 { damaged.len() } else { damaged.len().min(4096) };
-                let at = numbers.below(end);
+                let at = numbers.below(damaged.len());
                 damaged[at] = numbers.next() as u8;
             }
-            is_whole(&damaged);
+            is_whole(&om, &table);
         }
     }
     for _ in 0..500 {
-        let len = numbers.below(600);
-        let mut bytes: Vec<u8> = (0..len).map(|_| numbers.next() as u8).collect();
-        assert!(!is_whole(&bytes));
-        bytes.splice(..bytes.len().min(8), *b"CAIRNOM1");
-        assert!(!loads(&bytes));
+        let mut random = || -> Vec<u8> {
+            let len = numbers.below(600);
+            (0..len).map(|_| numbers.next() as u8).collect()
+        };
+        let (om, table) = (random(), random());
+        assert!(!is_whole(&om, &table));
+        assert!(!loads(&om, &table));
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_named() {
+    let target = targets().swap_remove(0);
+    let table = target.bytes();
+    for (name, bytes, missing) in [(MODEL, &target.om, TABLE), (TABLE, &table, MODEL)] {
+        let error = backend().check(&Files::new([(name, bytes.as_slice())])).unwrap_err();
+        assert!(error.to_string().contains(missing), "{error}");
     }
 }

@@ -106,7 +106,7 @@ fn folder() -> PathBuf {
 pub(crate) fn compiles_or_refuses(graph: &Graph) {
     let sizes = vec![5; graph.symbols().len()];
     match backend().compile(&bucket(graph, &sizes)) {
-        Ok(artifact) => drop(backend().load(&artifact).unwrap()),
+        Ok(artifact) => drop(backend().load(&artifact.files()).unwrap()),
         Err(BackendError::Unsupported { what, .. }) => assert!(!what.is_empty()),
         Err(error) => panic!("{error}\n{graph}"),
     }

@@ -87,6 +87,15 @@ impl Default for AtcLimits {
     }
 }
 
+/// What the compiler made of a graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfflineModel {
+    /// The offline model.
+    pub om: Vec<u8>,
+    /// The end of what the compiler printed.
+    pub tail: String,
+}
+
 /// CANN's offline compiler.
 #[derive(Clone, Debug)]
 pub struct Atc {
@@ -141,7 +150,12 @@ impl Atc {
     ///
     /// # Errors
     /// [`AtcError`]; its `remedies` say what can be done where that is known.
-    pub fn compile(&self, air: &[u8], soc: Soc, scratch: &Path) -> Result<Vec<u8>, AtcError> {
+    pub fn compile(
+        &self,
+        air: &[u8],
+        soc: Soc,
+        scratch: &Path,
+    ) -> Result<OfflineModel, AtcError> {
         let place = Place::create(scratch)?;
         place.write_air(air).map_err(AtcError::folder(&place.path("g.air")))?;
         let mut command = self.command(&place);
@@ -176,7 +190,7 @@ impl Atc {
         };
         let om = self.read(path).map_err(AtcError::folder(path))?;
         match om::check(&om) {
-            Ok(_) => Ok(om),
+            Ok(_) => Ok(OfflineModel { om, tail: finished.tail }),
             Err(source) => Err(AtcError::BadOm { source, report: report() }),
         }
     }

@@ -52,11 +52,11 @@ impl Fake {
     }
 
     /// Compiles, and makes sure that nothing is left of it.
-    fn compile(&self) -> Result<Vec<u8>, AtcError> {
+    fn compile(&self) -> Result<OfflineModel, AtcError> {
         self.compile_with(&self.atc())
     }
 
-    fn compile_with(&self, atc: &Atc) -> Result<Vec<u8>, AtcError> {
+    fn compile_with(&self, atc: &Atc) -> Result<OfflineModel, AtcError> {
         let result = atc.compile(b"graph", "Ascend910B3".parse().unwrap(), &self.path("scratch"));
         let left: Vec<_> = fs::read_dir(self.path("scratch")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
@@ -70,9 +70,11 @@ impl Fake {
 
 #[test]
 fn the_model_that_the_compiler_writes_is_returned() {
-    let fake = Fake::new("[ \"$(cat \"$MODEL\")\" = graph ] && cp \"$OM\" \"$OUT.om\"");
-    let om = fake.compile().unwrap();
+    let fake =
+        Fake::new("[ \"$(cat \"$MODEL\")\" = graph ] && cp \"$OM\" \"$OUT.om\" && echo all is well");
+    let OfflineModel { om, tail } = fake.compile().unwrap();
     assert_eq!(om, fs::read(fake.path("good.om")).unwrap());
+    assert!(tail.contains("all is well"), "{tail}");
 }
 
 #[test]

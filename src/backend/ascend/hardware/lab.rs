@@ -13,7 +13,7 @@ use super::super::executable::AscendExecutable;
 use super::super::memory::AscendMemory;
 use super::super::session::{Session, run_error};
 use super::No;
-use crate::backend::{Backend as _, BackendError, StateSpec, Weight};
+use crate::backend::{Artifact, Backend as _, BackendError, Files, StateSpec, Weight};
 use crate::ir::{Graph, TypeError, Verified, canonical_bytes, passes, verify};
 use crate::weights::Tensor;
 
@@ -23,7 +23,7 @@ pub struct Lab<'a> {
     backend: &'a AscendBackend,
     allows_faults: bool,
     /// By canonical bytes.
-    compiled: RefCell<HashMap<Vec<u8>, Rc<Vec<u8>>>>,
+    compiled: RefCell<HashMap<Vec<u8>, Rc<Artifact>>>,
     /// Names of graphs and how long they took to compile.
     times: RefCell<Vec<(String, Duration)>>,
 }
@@ -81,7 +81,7 @@ impl<'a> Lab<'a> {
     }
 
     /// The artifact of a graph.
-    pub(super) fn compile(&self, graph: &Verified<Graph>) -> Result<Rc<Vec<u8>>, No> {
+    pub(super) fn compile(&self, graph: &Verified<Graph>) -> Result<Rc<Artifact>, No> {
         let key = canonical_bytes(graph);
         if let Some(artifact) = self.compiled.borrow().get(&key) {
             return Ok(Rc::clone(artifact));
@@ -96,13 +96,17 @@ impl<'a> Lab<'a> {
     /// A graph, compiled and loaded.
     pub(super) fn load(&self, graph: &Verified<Graph>) -> Result<AscendExecutable, No> {
         let artifact = self.compile(graph)?;
-        self.load_artifact(graph.name(), &artifact)
+        self.load_artifact(graph.name(), &artifact.files())
     }
 
     /// An artifact, loaded.
-    pub(super) fn load_artifact(&self, name: &str, bytes: &[u8]) -> Result<AscendExecutable, No> {
+    pub(super) fn load_artifact(
+        &self,
+        name: &str,
+        files: &Files<'_>,
+    ) -> Result<AscendExecutable, No> {
         let session = Arc::clone(self.session()?);
-        AscendExecutable::load(session, bytes).map_err(|error| in_graph(name, &error))
+        AscendExecutable::load(session, files).map_err(|error| in_graph(name, &error))
     }
 
     /// A graph's weights, found by their names, and its states, zeroed, on the device.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::artifact::Artifact;
+use super::super::artifact::CompiledGraph;
 use super::super::om;
 use super::lab::finished;
 use super::numbers::{Matrix, Random};
@@ -31,10 +31,10 @@ pub(super) fn takes_no_memory_for_inputs(lab: &Lab<'_>) -> Answer {
     let inputs = (2 * LARGE * LARGE * 2) as u64;
     let artifact = lab.compile(&graph)?;
     let before = lab.free_memory()?;
-    let first = lab.load_artifact("large", &artifact)?;
+    let first = lab.load_artifact("large", &artifact.files())?;
     let between = lab.free_memory()?;
     // The workspace is there by now: what this one takes is its own.
-    let second = lab.load_artifact("large", &artifact)?;
+    let second = lab.load_artifact("large", &artifact.files())?;
     let after = lab.free_memory()?;
     drop((first, second));
     let [with_workspace, own] = [before.saturating_sub(between), between.saturating_sub(after)];
@@ -82,7 +82,7 @@ pub(super) fn uses_weights_as_they_lie(lab: &Lab<'_>) -> Answer {
     let graph = finished(matrices(MATRIX, 1))?;
     let weights = (MATRIX * MATRIX * 2) as u64;
     let artifact = lab.compile(&graph)?;
-    let info = om::check(Artifact::decode(&artifact)?.om);
+    let info = om::check(CompiledGraph::read(&artifact.files())?.om);
     let info = info.map_err(|error| No::Fails(error.to_string()))?;
     let workspace = info.workspace_size();
     if let Some(bytes) = workspace.filter(|&bytes| bytes >= weights) {
@@ -90,7 +90,7 @@ pub(super) fn uses_weights_as_they_lie(lab: &Lab<'_>) -> Answer {
             "the graph works in {bytes} bytes, enough for a copy of its weights, {weights}"
         )));
     }
-    let mut executable = lab.load_artifact("matrix", &artifact)?;
+    let mut executable = lab.load_artifact("matrix", &artifact.files())?;
     let mut random = Random(7);
     let matrix = Matrix::new(MATRIX, MATRIX, |_, _| random.next());
     let x = Matrix::new(1, MATRIX, |_, column| if column % 512 == 3 { 1.0 } else { 0.0 });

@@ -18,14 +18,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::super::artifact::{Artifact, Role};
+use super::super::artifact::{CompiledGraph, Role, files};
 use super::super::executable::AscendExecutable;
 use super::super::memory::AscendMemory;
 use super::cache::{compare, read_state};
 use super::lab::finished;
 use super::numbers::{Matrix, Random};
 use super::{Lab, No};
-use crate::backend::{Executable as _, Step};
+use crate::backend::{Artifact, Executable as _, Step};
 use crate::ir::{Builder, DType, Graph, Op, Shape, TypeError};
 
 const HEADS: usize = 4;
@@ -162,7 +162,7 @@ impl<'a> Scene<'a> {
         let bucket = Bucket { tokens: 1, seqs: 1 };
         let artifact = self.lab.compile(&finished(graph(self.kind, bucket))?)?;
         let artifact = with_more_blocks(&artifact)?;
-        let executable = self.lab.load_artifact("attention", &artifact)?;
+        let executable = self.lab.load_artifact("attention", &artifact.files())?;
         self.executables.insert(bucket, executable);
         let mut inputs = self.inputs(bucket, &[(0, 1)]);
         inputs[2] = vec![block; WIDTH];
@@ -224,14 +224,14 @@ fn row_of(seq: usize, position: usize) -> usize {
 }
 
 /// The artifact of a graph that believes in blocks which its cache does not have.
-fn with_more_blocks(artifact: &[u8]) -> Result<Vec<u8>, No> {
-    let mut artifact = Artifact::decode(artifact)?;
-    for input in &mut artifact.io.inputs {
+fn with_more_blocks(artifact: &Artifact) -> Result<Artifact, No> {
+    let CompiledGraph { mut io, om } = CompiledGraph::read(&artifact.files())?;
+    for input in &mut io.inputs {
         if let Role::BlockTables { dump_block, .. } = &mut input.role {
             *dump_block = i32::MAX as u64;
         }
     }
-    Ok(artifact.encode()?)
+    Ok(Artifact { files: files(&io, om.to_vec())?, ..artifact.clone() })
 }
 
 fn graph(kind: Kind, bucket: Bucket) -> Result<Graph, TypeError> {

@@ -8,16 +8,17 @@
 //!        48   payload                    the record, to the end of the file
 //! ```
 //!
-//! The header is read by hand and its digest checked before the payload is decoded, so the library
-//! sees only bytes that this crate wrote. The decoder has a size limit all the same.
+//! The header is that of every format to come, so that a whole record of a newer format can be told
+//! from a damaged one. It is read by hand and its digest checked before the payload is decoded, so
+//! the library sees only bytes that this crate wrote. The decoder has a size limit all the same.
 
 use bincode::config::{self, Config};
 use sha2::{Digest as _, Sha256};
 
-use crate::record::Record;
+use super::record::Record;
 
 /// Number of the format that this version reads and writes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// No record is longer than this.
 pub(crate) const MAX_RECORD_BYTES: usize = 4096;
 
@@ -36,15 +37,15 @@ pub(crate) enum DecodeError {
     Format { got: u32 },
     #[error("record holds {got} bytes of payload, but its header says {expected}")]
     Length { expected: u32, got: usize },
-    #[error("record does not match its own digest")]
-    Digest,
+    #[error("record of format {format} does not match its own digest")]
+    Digest { format: u32 },
     #[error("record has a right digest, but cannot be decoded: {0}")]
     Payload(String),
 }
 
 pub(crate) fn encode(record: &Record) -> Vec<u8> {
     let payload = bincode::serde::encode_to_vec(record, config())
-        .expect("invariant: a record is three fixed-size values, which always encode");
+        .expect("invariant: a record is a few fixed-size values, which always encode");
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
     bytes.extend(MAGIC);
     bytes.extend(FORMAT.to_le_bytes());
@@ -65,15 +66,15 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         return Err(DecodeError::Magic);
     }
     let format = u32_at(head, 8);
-    if format != FORMAT {
-        return Err(DecodeError::Format { got: format });
-    }
     let length = u32_at(head, 12);
     if length as usize != payload.len() {
         return Err(DecodeError::Length { expected: length, got: payload.len() });
     }
     if digest(head, payload) != *expected_digest {
-        return Err(DecodeError::Digest);
+        return Err(DecodeError::Digest { format });
+    }
+    if format != FORMAT {
+        return Err(DecodeError::Format { got: format });
     }
     let (record, used) = bincode::serde::decode_from_slice(payload, config())
         .map_err(|error| DecodeError::Payload(error.to_string()))?;
@@ -100,13 +101,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::FileDigest;
+    use crate::entry::record::FileDigest;
 
     fn record() -> Record {
         Record {
             key: [7; 32],
-            artifact: FileDigest::of(b"artifact"),
             manifest: FileDigest::of(b"manifest"),
+            artifact_bytes: 8,
         }
     }
 
@@ -133,10 +134,14 @@ mod tests {
     #[test]
     fn another_format_is_named() {
         let mut newer = encode(&record());
-        newer[8] = 2;
+        newer[8] = 9;
+        assert_eq!(decode(&newer), Err(DecodeError::Digest { format: 9 }));
+        let (head, rest) = newer.split_first_chunk_mut::<16>().unwrap();
+        let (its_digest, payload) = rest.split_first_chunk_mut::<32>().unwrap();
+        *its_digest = digest(head, payload);
         let error = decode(&newer).unwrap_err();
-        assert_eq!(error, DecodeError::Format { got: 2 });
-        assert_eq!(error.to_string(), "record format 2, but this version reads format 1");
+        assert_eq!(error, DecodeError::Format { got: 9 });
+        assert_eq!(error.to_string(), "record format 9, but this version reads format 2");
     }
 
     #[test]
