@@ -245,10 +245,6 @@ impl BeatFile {
         is_at(&self.file, &self.path)
     }
 
-    pub(crate) fn file(&self) -> &fs::File {
-        &self.file
-    }
-
     /// Writes the first beat, the owner and further lines. Says where the text ends.
     pub(crate) fn write_text(&self, more: &str) -> io::Result<u64> {
         let text = format!("{}{}\n{more}", beat_line(1), this_process());

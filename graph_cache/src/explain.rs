@@ -13,7 +13,7 @@ use std::fmt;
 
 use crate::key::{CacheKey, ClearField, ClearValue, KeyFields};
 use crate::layered::Layered;
-use crate::store::{Lookup, MissReason, Store};
+use crate::store::{Lookup, MissReason};
 
 /// Digits of a digest that tell values apart for people.
 const SHORT_DIGEST_CHARS: usize = 12;
@@ -82,13 +82,19 @@ impl Explanation {
 /// As in `decode 8: not in the cache; soc is Ascend910B4, the nearest entry has Ascend910B3`.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.note)?;
-        match &self.found {
-            Found::Hit { place, bytes, .. } => write!(f, "in {place}, {bytes} bytes"),
-            Found::Miss { reason, nearest: None } => {
+        write!(f, "{}: {}", self.note, self.found)
+    }
+}
+
+/// As in `not in the cache; soc is Ascend910B4, the nearest entry has Ascend910B3`.
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit { place, bytes, .. } => write!(f, "in {place}, {bytes} bytes"),
+            Self::Miss { reason, nearest: None } => {
                 write!(f, "{reason}; there is no other entry to compare with")
             }
-            Found::Miss { reason, nearest: Some(nearest) } => {
+            Self::Miss { reason, nearest: Some(nearest) } => {
                 write!(f, "{reason}")?;
                 nearest.differences.iter().try_for_each(|difference| write!(f, "; {difference}"))
             }

@@ -21,12 +21,13 @@
 //! compiled or loaded.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::call::Call;
 use crate::disk::{DiskAccess, DiskOptions, DiskStore};
-use crate::entry::{Artifact, Entry, EntryMeta};
+use crate::entry::{Artifact, EntryMeta};
 use crate::events::{Event, Events};
 use crate::explain::{Explanation, explain, nearest};
 use crate::gc::GcOptions;
@@ -36,33 +37,33 @@ use crate::memory::MemoryStore;
 use crate::options::{CacheMode, CacheOptions, Layer};
 use crate::readonly::ReadOnly;
 use crate::request::{self, GRAPH_KIND, REQUEST_KIND, RequestGraph};
-use crate::single_flight::{SingleFlight, Turn};
+use crate::single_flight::SingleFlight;
 use crate::starts::{self, StartGuard};
 use crate::stats::CacheStats;
-use crate::store::{LockOutcome, Lookup, MissReason, Put, Store, Wait};
+use crate::store::{MissReason, Store};
 
 /// What a cache in memory holds.
 const MAX_MEMORY_BYTES: u64 = 256 << 20;
 /// Entries that are compared with what is missing, on the way to compiling it. Each costs two small
 /// files, and an explanation is not worth reading all of a folder that a whole fleet has filled.
-const MAX_COMPARED: usize = 1024;
+pub(crate) const MAX_COMPARED: usize = 1024;
 
 /// Compiled graphs, kept so that each is compiled once.
 #[derive(Debug)]
 pub struct GraphCache {
-    store: Layered,
+    pub(crate) store: Layered,
     /// The upper store, when it is a folder.
     disk: Option<Arc<DiskStore>>,
-    mode: CacheMode,
+    pub(crate) mode: CacheMode,
     budget: Option<Budget>,
-    flights: SingleFlight,
-    events: Events,
+    pub(crate) flights: SingleFlight,
+    pub(crate) events: Events,
     stats: Arc<CacheStats>,
     producer: String,
     max_wait: Duration,
     max_failed_starts: usize,
     /// A full or read-only disk is worth one warning, not one per graph.
-    has_warned_of_writes: AtomicBool,
+    pub(crate) has_warned_of_writes: AtomicBool,
 }
 
 /// What a compiler produced.
@@ -341,11 +342,11 @@ impl GraphCache {
         Ok((found.graph, outcome))
     }
 
-    fn may_write(&self) -> bool {
+    pub(crate) fn may_write(&self) -> bool {
         matches!(self.mode, CacheMode::ReadWrite | CacheMode::Require)
     }
 
-    fn meta(&self, kind: &str, note: &str, compile_ms: u64) -> EntryMeta {
+    pub(crate) fn meta(&self, kind: &str, note: &str, compile_ms: u64) -> EntryMeta {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         EntryMeta {
             kind: kind.to_owned(),
@@ -360,7 +361,7 @@ impl GraphCache {
     }
 
     /// Makes room after something was stored.
-    fn keep_budget(&self, stored_bytes: u64) {
+    pub(crate) fn keep_budget(&self, stored_bytes: u64) {
         let (Some(budget), Some(disk)) = (&self.budget, &self.disk) else { return };
         let mut used = budget.used.lock().unwrap_or_else(PoisonError::into_inner);
         let now = used.map(|used| used.saturating_add(stored_bytes));
@@ -408,200 +409,5 @@ struct Budget {
 impl Budget {
     fn new(max_bytes: u64) -> Self {
         Self { max_bytes, used: Mutex::new(None) }
-    }
-}
-
-/// One call of [`GraphCache::get_or_compile`] on its way.
-struct Call<'a> {
-    cache: &'a GraphCache,
-    key: CacheKey,
-    fields: &'a KeyFields,
-    note: &'a str,
-    deadline: Instant,
-    /// Why the last look found nothing.
-    miss: Option<MissReason>,
-    warnings: Vec<String>,
-}
-
-/// A loaded graph and the artifact that it was loaded from.
-struct Found<T> {
-    graph: T,
-    artifact: Arc<Artifact>,
-    origin: Origin,
-}
-
-impl Call<'_> {
-    fn run<T, E: fmt::Display>(
-        &mut self,
-        load: impl Fn(&Artifact) -> Result<T, LoadFailure<E>>,
-        compile: impl FnOnce() -> Result<Compiled, E>,
-    ) -> Result<Found<T>, GetError<E>> {
-        match self.cache.flights.join(self.key, self.deadline) {
-            Turn::Lead(lead) => {
-                let found = self.find_or_compile(load, compile)?;
-                lead.publish(Arc::clone(&found.artifact));
-                Ok(found)
-            }
-            Turn::Shared(artifact) => {
-                let graph = load(&artifact).map_err(LoadFailure::into_inner)?;
-                Ok(self.hit(graph, artifact, 0))
-            }
-            Turn::TimedOut => {
-                self.gave_up_waiting("another thread".to_owned());
-                self.find_or_compile(load, compile)
-            }
-        }
-    }
-
-    fn find_or_compile<T, E: fmt::Display>(
-        &mut self,
-        load: impl Fn(&Artifact) -> Result<T, LoadFailure<E>>,
-        compile: impl FnOnce() -> Result<Compiled, E>,
-    ) -> Result<Found<T>, GetError<E>> {
-        if let Some(found) = self.look(&self.cache.store, &load)? {
-            return Ok(found);
-        }
-        if self.cache.mode == CacheMode::Require {
-            let explanation = self.cache.explain(self.fields, self.note, MAX_COMPARED);
-            return Err(GetError::NotCached(Box::new(explanation)));
-        }
-        let lock = self.lock();
-        // Another process may have stored it before we had the lock. And only with the lock is it
-        // certain that a bad entry was not replaced by a good one since it was looked at.
-        if !matches!(lock, LockOutcome::Unneeded)
-            && let Some(found) = self.look(self.cache.store.upper(), &load)?
-        {
-            return Ok(found);
-        }
-        self.settle_miss();
-        let started = Instant::now();
-        let compiled = compile()?;
-        let ms = started.elapsed().as_millis() as u64;
-        self.tell(Event::Compiled { key: self.key, note: self.note.to_owned(), ms });
-        // Loaded before it is stored: nobody else shall find an artifact that nobody can load.
-        let graph = load(&compiled.artifact).map_err(LoadFailure::into_inner)?;
-        let artifact = self.store(compiled, ms);
-        Ok(Found { graph, artifact, origin: Origin::Compiled })
-    }
-
-    /// Keeps other processes from compiling the same.
-    fn lock(&mut self) -> LockOutcome {
-        let started = Instant::now();
-        let millis = |time: Duration| time.as_millis() as u64;
-        let progress = |owner: &str, waited: Duration| {
-            self.cache.events.emit(&Event::Waiting {
-                key: self.key,
-                note: self.note.to_owned(),
-                owner: owner.to_owned(),
-                ms: millis(waited),
-            });
-        };
-        let wait = Wait {
-            at_most: self.deadline.saturating_duration_since(started),
-            note: self.note,
-            progress: &progress,
-        };
-        let lock = self.cache.store.lock(&self.key, &wait);
-        let ms = millis(started.elapsed());
-        match &lock {
-            LockOutcome::Held(_) if ms > 0 => self.tell(Event::Waited { key: self.key, ms }),
-            LockOutcome::Held(_) | LockOutcome::Unneeded => {}
-            LockOutcome::TimedOut { owner } => {
-                self.tell(Event::Waited { key: self.key, ms });
-                self.gave_up_waiting(owner.clone());
-            }
-            LockOutcome::Unavailable { reason } => {
-                tracing::debug!(reason, "compiling without a lock");
-            }
-        }
-        lock
-    }
-
-    /// Looks into a store once; remembers why when there is nothing to use.
-    fn look<T, E: fmt::Display>(
-        &mut self,
-        store: &dyn Store,
-        load: impl Fn(&Artifact) -> Result<T, LoadFailure<E>>,
-    ) -> Result<Option<Found<T>>, E> {
-        let entry = match store.get(&self.key) {
-            Lookup::Hit(entry) => entry,
-            Lookup::Miss(reason) => {
-                // What is wrong with a layer is still so when only the upper store was asked again.
-                if self.miss.is_none() || reason != MissReason::Absent {
-                    self.miss = Some(reason);
-                }
-                return Ok(None);
-            }
-        };
-        let meta = &entry.manifest().meta;
-        let (saved_ms, producer) = (meta.compile_ms, meta.producer.clone());
-        match load(entry.artifact()) {
-            Ok(graph) => Ok(Some(self.hit(graph, Arc::new(entry.into_artifact()), saved_ms))),
-            Err(LoadFailure::Other(error)) => Err(error),
-            Err(LoadFailure::BadArtifact(error)) => {
-                let what = format!("written by {producer}, but refused: {error}");
-                self.miss = Some(MissReason::Bad(what));
-                Ok(None)
-            }
-        }
-    }
-
-    fn hit<T>(&mut self, graph: T, artifact: Arc<Artifact>, saved_ms: u64) -> Found<T> {
-        let (key, note, bytes) = (self.key, self.note.to_owned(), artifact.num_bytes());
-        self.tell(Event::Hit { key, note, bytes, saved_ms });
-        Found { graph, artifact, origin: Origin::Cache }
-    }
-
-    /// Tells of the miss, and has a bad entry moved away.
-    fn settle_miss(&mut self) {
-        let reason = self.miss.clone().unwrap_or(MissReason::Absent);
-        let (key, note) = (self.key, self.note.to_owned());
-        self.tell(Event::Miss { key, note, reason: reason.clone() });
-        if let MissReason::Bad(reason) = reason
-            && self.cache.may_write()
-        {
-            match self.cache.store.quarantine(&key, &reason) {
-                // Of the same matter as the miss: one warning is enough.
-                Ok(()) => self.cache.events.emit(&Event::Quarantined { key, reason }),
-                Err(error) => {
-                    tracing::warn!(%key, "{error}");
-                    self.warnings.push(error.to_string());
-                }
-            }
-        }
-    }
-
-    fn store(&mut self, compiled: Compiled, ms: u64) -> Arc<Artifact> {
-        let Compiled { artifact, io, log_tail } = compiled;
-        if self.cache.mode == CacheMode::ReadOnly {
-            return Arc::new(artifact);
-        }
-        let meta = EntryMeta { io, log_tail, ..self.cache.meta(GRAPH_KIND, self.note, ms) };
-        let entry = Entry::seal(self.fields, artifact, meta);
-        match self.cache.store.put(&entry) {
-            Ok(Put::Stored { bytes }) => {
-                self.tell(Event::Stored { key: self.key, bytes });
-                self.cache.keep_budget(bytes);
-            }
-            Ok(Put::AlreadyThere) => {}
-            Err(error) => self.not_stored(error.to_string()),
-        }
-        Arc::new(entry.into_artifact())
-    }
-
-    fn not_stored(&mut self, error: String) {
-        let is_first = !self.cache.has_warned_of_writes.swap(true, Ordering::Relaxed);
-        self.tell(Event::StoreFailed { key: self.key, error, is_first });
-    }
-
-    fn gave_up_waiting(&mut self, owner: String) {
-        self.tell(Event::GaveUpWaiting { key: self.key, owner });
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.cache.events.emit(&event);
-        if event.is_warning() {
-            self.warnings.push(event.to_string());
-        }
     }
 }

@@ -70,6 +70,7 @@
 mod archive;
 mod atomic_write;
 mod beat;
+mod call;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod digest;
@@ -108,10 +109,11 @@ mod testing;
 pub use archive::{ArchiveEntry, ArchiveError, ArchiveReport, export, import, read_index};
 pub use digest::{Digest, ParseDigestError};
 pub use disk::{DiskAccess, DiskOptions, DiskStore, EntryInfo, QuarantinedThing};
-pub use entry::{Artifact, ArtifactError, ArtifactFile, Entry, EntryError, EntryMeta, FileInfo, Manifest};
+pub use entry::{
+    Artifact, ArtifactError, ArtifactFile, Entry, EntryError, EntryMeta, FileInfo, Manifest,
+};
 pub use events::{Event, Events, Observer};
 pub use explain::{Difference, Explanation, Found, Nearest};
-pub use gc::{Evicted, GcOptions, GcReport, Reclaimed, Tally};
 pub use gc::{Evicted, GcOptions, GcReport, Reclaimed, Tally};
 pub use graph_cache::{Compiled, GetError, GraphCache, LoadFailure, Origin, Outcome, Start};
 pub use key::{CacheKey, ClearField, ClearValue, KeyFields};

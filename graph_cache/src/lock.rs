@@ -339,7 +339,7 @@ mod tests {
             assert!(matches!(held, LockOutcome::Held(_)), "{held:?}");
             let told = RefCell::new(Vec::new());
             let progress = |owner: &str, _| told.borrow_mut().push(owner.to_owned());
-            let wait = Wait { at_most: SHORT, note: "", progress: &progress };
+            let wait = Wait { at_most: 10 * SHORT, note: "", progress: &progress };
             let outcome = KeyLock::acquire_under(&conditions, &path, &wait, &mut |_| {});
             let LockOutcome::TimedOut { owner } = outcome else {
                 panic!("the lock was given twice");

@@ -137,7 +137,8 @@ impl Run<'_> {
     }
 
     fn tell(&mut self, findings: Vec<Finding>, repaired: Option<&str>) {
-        let problems = findings.into_iter().map(|one| one.into_problem(repaired.map(str::to_owned)));
+        let problems =
+            findings.into_iter().map(|one| one.into_problem(repaired.map(str::to_owned)));
         self.report.problems.extend(problems);
     }
 

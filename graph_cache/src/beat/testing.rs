@@ -10,7 +10,7 @@ const PATH: &str = "CAIRN_TEST_BEAT_PATH";
 /// Times that a test can wait for.
 pub(crate) const QUICK: Conditions = Conditions {
     beat_every: Duration::from_millis(20),
-    stale_after: Duration::from_millis(600),
+    stale_after: Duration::from_secs(1),
     has_locks: true,
 };
 pub(crate) const NO_LOCKS: Conditions = Conditions { has_locks: false, ..QUICK };

@@ -12,11 +12,11 @@
 pub(crate) const RESERVED: [&str; 3] = [super::RECORD, super::MANIFEST, super::SIGNATURES];
 
 /// Most files of one artifact.
-pub const MAX_FILES: usize = 64;
+pub(crate) const MAX_FILES: usize = 64;
 /// Most bytes of one artifact, all files together.
-pub const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
+pub(crate) const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
 /// Longest name of a file.
-pub const MAX_NAME_BYTES: usize = 64;
+pub(crate) const MAX_NAME_BYTES: usize = 64;
 
 /// One file of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,8 +149,21 @@ mod tests {
         }
         let long = "a".repeat(MAX_NAME_BYTES + 1);
         for bad in [
-            "", ".", "..", "../x", "a/b", "/x", ".hidden", "A", "ä", "a\0", "a b", "record.bin",
-            "manifest.json", "manifest.sig", &long,
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/x",
+            ".hidden",
+            "A",
+            "ä",
+            "a\0",
+            "a b",
+            "record.bin",
+            "manifest.json",
+            "manifest.sig",
+            &long,
         ] {
             let error = Artifact::single(bad, Vec::new()).unwrap_err();
             assert_eq!(error, ArtifactError::Name { name: bad.to_owned() });

@@ -104,11 +104,7 @@ mod tests {
     use crate::entry::record::FileDigest;
 
     fn record() -> Record {
-        Record {
-            key: [7; 32],
-            manifest: FileDigest::of(b"manifest"),
-            artifact_bytes: 8,
-        }
+        Record { key: [7; 32], manifest: FileDigest::of(b"manifest"), artifact_bytes: 8 }
     }
 
     #[test]

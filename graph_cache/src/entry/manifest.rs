@@ -141,7 +141,8 @@ impl Manifest {
             bytes: file.bytes.len() as u64,
             sha256: Digest::of(&file.bytes),
         });
-        let created = SystemTime::UNIX_EPOCH + Duration::from_secs(meta.created_unix_s.min(MAX_TIME));
+        let created =
+            SystemTime::UNIX_EPOCH + Duration::from_secs(meta.created_unix_s.min(MAX_TIME));
         Self {
             format: FORMAT,
             key,

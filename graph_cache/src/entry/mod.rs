@@ -24,8 +24,8 @@ pub use artifact::{Artifact, ArtifactError, ArtifactFile};
 pub use manifest::{EntryError, EntryMeta, FileInfo, Manifest};
 
 use crate::digest::Digest;
-use crate::key::KeyFields;
 use crate::key::CacheKey;
+use crate::key::KeyFields;
 use record::{FileDigest, Record};
 
 /// The file with the machine's summary.

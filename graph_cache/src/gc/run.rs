@@ -12,9 +12,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{
-    Evicted, GcOptions, GcReport, LeftoverKind, Quarantined, Tally, plan, tree_bytes,
-};
+use super::{Evicted, GcOptions, GcReport, LeftoverKind, Quarantined, Tally, plan, tree_bytes};
 use crate::disk::layout::format_of_version;
 use crate::disk::{DiskStore, EntryStat, Scanned};
 use crate::entry::codec::FORMAT;
@@ -164,23 +162,33 @@ impl Run<'_> {
         self.report.bytes_before = self.bytes;
     }
 
-    /// Those that are old, those of which only the reason is left, and more of them, the oldest
-    /// first, while there is no room.
+    /// What is old, and reasons whose thing is gone; then more, the oldest first, while there is no
+    /// room.
     fn remove_quarantined(&mut self, quarantined: Vec<Quarantined>) {
-        for one in quarantined {
+        let now = self.now;
+        let is_over = |one: &Quarantined| {
             // A time in the future is no age at all.
-            let age = one.since.and_then(|since| self.now.duration_since(since).ok());
-            let is_old = age.is_some_and(|age| age > QUARANTINE_KEPT);
-            if !is_old && one.thing.is_some() && self.over_by() == 0 {
-                continue;
+            let age = one.since.and_then(|since| now.duration_since(since).ok());
+            one.thing.is_none() || age.is_some_and(|age| age > QUARANTINE_KEPT)
+        };
+        let (over, others): (Vec<_>, Vec<_>) = quarantined.into_iter().partition(is_over);
+        for one in over {
+            self.remove_one_quarantined(&one);
+        }
+        for one in others {
+            if self.over_by() > 0 {
+                self.remove_one_quarantined(&one);
             }
-            let fs = self.store.fs();
-            // The reason last: alone, it is known for what it is.
-            let paths = one.thing.iter().chain(&one.reason);
-            if paths.fold(true, |all, path| self.is_removed(path, || fs.remove(path)) && all) {
-                self.bytes = self.bytes.saturating_sub(one.bytes);
-                self.report.reclaimed.quarantine.add(one.bytes);
-            }
+        }
+    }
+
+    fn remove_one_quarantined(&mut self, one: &Quarantined) {
+        let fs = self.store.fs();
+        // The reason last: alone, it is known for what it is.
+        let mut paths = one.thing.iter().chain(&one.reason);
+        if paths.all(|path| self.is_removed(path, || fs.remove(path))) {
+            self.bytes = self.bytes.saturating_sub(one.bytes);
+            self.report.reclaimed.quarantine.add(one.bytes);
         }
     }
 

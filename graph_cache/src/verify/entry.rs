@@ -44,8 +44,8 @@ impl<'a> Checker<'a> {
     pub(super) fn check(&mut self, folder: &Path, key: &CacheKey) -> Option<Vec<Finding>> {
         let findings = self.check_folder(folder, key);
         // Whoever removes an entry renames its folder first: then nothing is wrong with it.
-        let is_gone = !findings.is_empty()
-            && matches!(self.store.fs().kind(folder), Ok(Kind::Absent));
+        let is_gone =
+            !findings.is_empty() && matches!(self.store.fs().kind(folder), Ok(Kind::Absent));
         (!is_gone).then_some(findings)
     }
 
@@ -113,7 +113,8 @@ impl<'a> Checker<'a> {
         listed: &[Listed],
     ) -> Result<(Manifest, Vec<u8>), Finding> {
         let record_path = folder.join(RECORD);
-        let record_bytes = self.read_small(&record_path, Size::UpTo(MAX_RECORD_BYTES as u64), listed)?;
+        let record_bytes =
+            self.read_small(&record_path, Size::UpTo(MAX_RECORD_BYTES as u64), listed)?;
         let record = checked(key, &record_path, &record_bytes)?;
         let manifest_path = folder.join(MANIFEST);
         let size = Size::Exactly(record.manifest.bytes);

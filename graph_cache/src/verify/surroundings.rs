@@ -168,7 +168,9 @@ impl Look<'_> {
     fn starts(&mut self, starts: &Path) {
         for Listed { name, kind } in self.list(starts) {
             let path = starts.join(&name);
-            if kind == Kind::Folder && name.to_str().is_some_and(|name| name.parse::<Digest>().is_ok()) {
+            if kind == Kind::Folder
+                && name.to_str().is_some_and(|name| name.parse::<Digest>().is_ok())
+            {
                 self.names(&path, |name, kind| kind == Kind::File && is_name_of_lease(name));
             } else {
                 self.foreign(&path, kind);

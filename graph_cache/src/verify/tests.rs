@@ -202,7 +202,9 @@ const REPAIRABLE: &[(&str, ProblemKind, Damage)] = &[
         filled.entry().join(MANIFEST)
     }),
     ("manifest names a path", ProblemKind::Damaged, |filled| {
-        rewrite_manifest(&filled.entry(), |manifest| "../x".clone_into(&mut manifest.files[0].name));
+        rewrite_manifest(&filled.entry(), |manifest| {
+            "../x".clone_into(&mut manifest.files[0].name)
+        });
         filled.entry().join(MANIFEST)
     }),
     ("file flipped", ProblemKind::Damaged, |filled| {
@@ -475,9 +477,9 @@ fn every_damage_is_found_and_repaired_and_the_rest_is_untouched() {
         filled.assert_others_are_good(what);
         let kept = filled.picture();
         let untouched = before.iter().filter(|(path, _)| {
-            filled.entries[1..].iter().any(|entry| {
-                path.starts_with(filled.store.layout().entry(entry.key()))
-            })
+            filled.entries[1..]
+                .iter()
+                .any(|entry| path.starts_with(filled.store.layout().entry(entry.key())))
         });
         assert!(untouched.clone().count() >= 10);
         for (path, content) in untouched {
