@@ -17,7 +17,8 @@
 //!
 //! What this module deliberately does not do: it trusts no process number, since hosts and
 //! containers share the folder. On a mount that keeps locks to its own host (NFS with `nolock`), the
-//! living on other hosts look dead; what follows from it is work done twice, never anything torn.
+//! living on other hosts look dead; what follows from it is work done twice, and replicas that start
+//! together may count as failed starts; never anything torn.
 
 use std::fs::TryLockError;
 use std::io::{self, Read as _};

@@ -3,10 +3,10 @@
 //!
 //! | Target | Given | Must hold |
 //! | --- | --- | --- |
-//! | [`record`] | a record; a payload under a digest that is right | what is read is written the same again |
-//! | [`manifest`] | `manifest.json` that a record vouches for, as it is and with its key put right | what is read is a manifest of its own key, and is one again once written |
-//! | [`archive`] | an archive; a tar to be compressed; a recipe for entries and for damage to their tar | what is read verifies, and reads the same from an archive of its own |
-//! | [`signatures`] | a manifest, `manifest.sig` and a list of keys | nothing verifies that the one trusted key did not sign |
+//! | [`record()`] | a record; a payload under a digest that is right | what is read is written the same again |
+//! | [`manifest()`] | `manifest.json` that a record vouches for, as it is and with its key put right | what is read is a manifest of its own key, and is one again once written |
+//! | [`archive()`] | an archive; a tar to be compressed; a recipe for entries and for damage to their tar | what is read verifies, and reads the same from an archive of its own |
+//! | [`signatures()`] | a manifest, `manifest.sig` and a list of keys | nothing verifies that the one trusted key did not sign |
 //!
 //! Random bytes do not pass a digest, so these functions put digests and checksums right themselves:
 //! then the parsers behind them are reached.

@@ -20,6 +20,8 @@
 //! What this module deliberately does not do: it reads no artifact and decides nothing about good or
 //! bad; that is `verify`. It starts by itself never: somebody calls it.
 
+#[cfg(test)]
+mod fault_tests;
 mod leftovers;
 mod plan;
 mod quarantine;

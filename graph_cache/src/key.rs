@@ -282,6 +282,6 @@ mod tests {
         assert_eq!(shown[2]["sha256"], Digest::of(b"g").to_string());
         let back: Vec<ClearField> = serde_json::from_value(shown).unwrap();
         assert_eq!(back, fields.clear());
-        assert_eq!(key_of(&back), fields.key());
+        assert_eq!(super::key_of(&back), fields.key());
     }
 }

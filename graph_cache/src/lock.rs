@@ -185,8 +185,6 @@ impl<'a> Waiting<'a> {
     fn pause(&mut self, owner: &str) {
         let waited = self.started.elapsed();
         if waited >= self.next_progress {
-            let waited_ms = waited.as_millis() as u64;
-            tracing::info!(owner, waited_ms, note = self.wait.note, "waiting for a compiled graph");
             (self.wait.progress)(owner, waited);
             self.next_progress = waited.saturating_add(PROGRESS_EVERY);
         }

@@ -106,6 +106,10 @@ fn do_something(cache: &GraphCache, root: &Path, artifacts: &[Artifact], random:
     let key = fields.key();
     match random.below(20) {
         0..10 => {
+            // Else there would soon be nothing left to do.
+            if random.below(2) == 0 {
+                disk.remove(&key).unwrap();
+            }
             let artifact = &artifacts[number as usize];
             let (found, _) = try_ask(cache, &fields, || artifact.clone()).unwrap();
             assert!(found == *artifact, "wrong bytes of key {number}");
@@ -184,7 +188,8 @@ impl Killed {
         command.env(ROOT, &self.root).env(SEED, seed.to_string()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let is_at_work = lines.any(|line| line.unwrap() == AT_WORK);
+        // The test harness has begun the line.
+        let is_at_work = lines.any(|line| line.unwrap().ends_with(AT_WORK));
         assert!(is_at_work, "a child ended before it was at work: {:?}", child.wait());
         thread::sleep(Duration::from_micros(self.random.below(LONGEST_LIFE_MICROS)));
         assert_eq!(child.try_wait().unwrap(), None, "a child ended before it was killed");
@@ -220,7 +225,7 @@ impl Killed {
         let report = disk.gc(&GcOptions::default()).unwrap();
         assert_eq!(report.failed, [""; 0], "{what}");
         assert_eq!(names_in(&self.root, "tmp"), [""; 0], "{what}");
-        assert_eq!(names_in(&self.root, "leases").len(), 1, "{what}: only this process lives");
+        assert!(names_in(&self.root, "leases").len() <= 1, "{what}: only this process lives");
         self.ask_for_all(&cache, &what);
         let is_blocked =
             |event: &Event| matches!(event, Event::GaveUpWaiting { .. } | Event::Waiting { .. });

@@ -1,6 +1,7 @@
 //! Entries in object storage: against a server of our own that can be told to misbehave, and against
 //! any other, by hand.
 #![cfg(feature = "remote")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod fake_s3;
 
@@ -396,6 +397,19 @@ fn nobody_waits_longer_than_the_timeout() {
 }
 
 #[test]
+fn a_service_without_encryption_is_not_spoken_to_where_encryption_is_asked_for() {
+    let server = FakeS3::start();
+    let endpoint = server.endpoint().replace("http://", "https://");
+    let options = RemoteOptions { retries: 0, ..options(&endpoint) };
+    match RemoteStore::open(URL, options) {
+        Ok(store) => assert_unreadable(&store, entry("a").key(), &[URL]),
+        // A machine without any certificates cannot ask for encryption.
+        Err(error) => assert!(error.to_string().contains("ertificate"), "{error}"),
+    }
+    assert!(server.state().log.is_empty());
+}
+
+#[test]
 fn only_signed_entries_are_used_where_signatures_are_asked_for() {
     let signer = SigningKey::generate().unwrap();
     let keys = KeyRing::parse(&signer.public().to_string()).unwrap();
@@ -458,12 +472,71 @@ fn entries_are_kept_in_another_object_store() {
     let options = RemoteOptions { settings, ..RemoteOptions::default() };
     let store = RemoteStore::open(url[0].1, options).unwrap();
     for (permission, answer) in store.probe() {
-        println!("{permission}: {answer:?}");
-        answer.unwrap();
+        answer.unwrap_or_else(|error| panic!("{permission}: {error}"));
     }
     assert_keeps_entries(&store);
     let large = entry_of("large", 66 << 20);
-    println!("{:?}", store.put(&large).unwrap());
+    assert!(matches!(store.put(&large).unwrap(), Put::Stored { .. }));
     assert_hit(&store, &large);
     assert!(store.remove(large.key()).unwrap());
+}
+
+#[cfg(feature = "conformance")]
+mod promises {
+    use cairn_graph_cache::conformance;
+
+    use super::*;
+
+    /// A remote store that counts bytes as they are before compression: the checks expect no fewer
+    /// than the artifact has, and an object has fewer.
+    #[derive(Debug)]
+    struct Uncompressed(RemoteStore);
+
+    impl Store for Uncompressed {
+        fn place(&self) -> String {
+            self.0.place()
+        }
+
+        fn get(&self, key: &CacheKey) -> Lookup {
+            self.0.get(key)
+        }
+
+        fn put(&self, entry: &Entry) -> Result<Put, StoreError> {
+            Ok(match self.0.put(entry)? {
+                Put::Stored { bytes } => {
+                    assert!(bytes > 0);
+                    Put::Stored { bytes: bytes.max(entry.artifact().num_bytes()) }
+                }
+                Put::AlreadyThere => Put::AlreadyThere,
+            })
+        }
+
+        fn quarantine(&self, key: &CacheKey, reason: &str) -> Result<(), StoreError> {
+            self.0.quarantine(key, reason)
+        }
+
+        fn remove(&self, key: &CacheKey) -> Result<bool, StoreError> {
+            self.0.remove(key)
+        }
+
+        fn list(&self) -> Result<Vec<CacheKey>, StoreError> {
+            self.0.list()
+        }
+    }
+
+    #[test]
+    fn a_store_in_any_object_store_keeps_them() {
+        conformance::run(&mut || Box::new(Uncompressed(in_memory(Trust::Owner))));
+    }
+
+    #[test]
+    fn a_store_in_s3_keeps_them() {
+        let mut servers = Vec::new();
+        conformance::run(&mut || {
+            let server = FakeS3::start();
+            let store = open(&server);
+            servers.push(server);
+            Box::new(Uncompressed(store))
+        });
+    }
 }

@@ -12,7 +12,7 @@ use super::{DiskStore, Scanned};
 use crate::gc;
 use crate::key::CacheKey;
 use crate::lease;
-use crate::store::{Store as _, StoreError};
+use crate::store::StoreError;
 
 /// Longest reason that is read.
 const MAX_REASON_BYTES: u64 = 64 << 10;

@@ -495,8 +495,8 @@ fn whoever_reads_while_others_write_and_remove_sees_all_or_nothing() {
                 })
             })
             .collect();
-        for idx in 0..2 {
-            let (root, entry, key, is_over) = (&root, &entries[idx], &key, &is_over);
+        for entry in &entries {
+            let (root, key, is_over) = (&root, &key, &is_over);
             scope.spawn(move || {
                 let store = open(root);
                 for round in 0..150 {

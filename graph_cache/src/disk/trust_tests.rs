@@ -119,7 +119,7 @@ fn with_signatures_it_matters_who_signed_and_not_who_can_write() {
     store.sign(&key, &ours).unwrap();
     let Lookup::Hit(found) = signed.get(&key) else { panic!() };
     assert_eq!(found.artifact(), entry.artifact());
-    assert_eq!(found.signatures().iter().filter(|c| **c == b'\n').count(), 2);
+    assert_eq!(found.signatures().split_inclusive(|c| *c == b'\n').count(), 2);
     set_mode(&store.layout().entry(&key), 0o777);
     assert!(matches!(signed.get(&key), Lookup::Hit(_)));
     assert!(matches!(store.sign(&key, &ours), Err(StoreError::Untrusted { .. })));

@@ -88,6 +88,10 @@ impl DiskStore {
         }
         let (mut draft, bytes) = self.write_draft(entry).map_err(StoreError::io(DOING))?;
         let key = entry.key();
+        // Before it appears, lest somebody who makes room takes it at once.
+        if let Some(lease) = self.lease() {
+            lease.mark_used(key);
+        }
         let mut attempt = 1;
         loop {
             let error = match self.publish(&mut draft, key) {
@@ -101,9 +105,6 @@ impl DiskStore {
                 return Ok(Put::AlreadyThere);
             }
             attempt += 1;
-        }
-        if let Some(lease) = self.lease() {
-            lease.mark_used(key);
         }
         Ok(Put::Stored { bytes })
     }
@@ -138,9 +139,8 @@ impl DiskStore {
     /// Makes the place of a new entry free; says no when a good entry is there.
     fn make_room(&self, entry: &Entry, reason: &str) -> Result<bool, StoreError> {
         let key = entry.key();
-        let found = match self.read_entry(key, &self.options.trust) {
-            Ok(_) => return Ok(false),
-            Err(found) => found,
+        let Err(found) = self.read_entry(key, &self.options.trust) else {
+            return Ok(false);
         };
         let is_better = match &self.options.trust {
             Trust::Signed(keys) => keys.verify(entry.manifest_json(), entry.signatures()).is_ok(),

@@ -171,7 +171,9 @@ impl<'a> Answer<'a> {
             }
         }
         if let Some(region) = element(self.text, "Region") {
-            words += &format!(" (region {})", plain(region));
+            words += " (region ";
+            words += &plain(region);
+            words.push(')');
         }
         if let Some(hint) = hint {
             words += "; ";

@@ -1,4 +1,4 @@
-//! A store in S3-compatible object storage: Amazon S3, Huawei OBS, MinIO.
+//! A store in S3-compatible object storage: Amazon S3, Huawei OBS, `MinIO`.
 //!
 //! ```text
 //! s3://<bucket>/<prefix>/v2/entries/ab/<64 hex digits>.tar.zst     one entry, one object
@@ -29,23 +29,6 @@
 //! | there is no such object | absent |
 //! | an object that is not this key's entry | bad |
 //! | no permission, no such bucket, nothing at all | unreadable, with the permission or setting to look at |
-//!
-//! # Services
-//!
-//! | Service | `AWS_ENDPOINT_URL` | Also needed |
-//! | --- | --- | --- |
-//! | Amazon S3 | not set | `AWS_REGION` |
-//! | Huawei OBS | `https://obs.<region>.myhuaweicloud.com` | `AWS_REGION=<region>`, `AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true` |
-//! | MinIO | `http://host:9000` | `AWS_ALLOW_HTTP=true` where there is no TLS |
-//!
-//! | To | these permissions are needed |
-//! | --- | --- |
-//! | read | `s3:GetObject`, and `s3:ListBucket`: without it, S3 answers 403 where there is no object |
-//! | write | `s3:PutObject` |
-//! | remove, quarantine | `s3:GetObject`, `s3:PutObject`, `s3:DeleteObject` |
-//!
-//! The HTTP client by itself honours `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE`; nothing else
-//! comes from the environment.
 //!
 //! What this module deliberately does not do: it has no locks (two hosts may compile one key, and
 //! store the same), evicts nothing (that is what lifecycle rules are for), and keeps no copies

@@ -199,13 +199,13 @@ impl Patience {
     }
 
     async fn wait<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T, Fault> {
-        match timeout_at(self.until, answer).await {
-            Ok(answer) => answer.map_err(Fault::of),
-            Err(_) => {
+        timeout_at(self.until, answer).await.map_or_else(
+            |_| {
                 let allowed = humantime::format_duration(self.allowed);
                 Err(Fault::Other(format!("no whole answer within {allowed}")))
-            }
-        }
+            },
+            |answer| answer.map_err(Fault::of),
+        )
     }
 }
 

@@ -31,8 +31,24 @@ const CAN_GET: &str = "s3:GetObject";
 const CAN_PUT: &str = "s3:PutObject";
 const CAN_DELETE: &str = "s3:DeleteObject";
 
-/// A [`Store`] in S3-compatible object storage: see the table of services where this type is
-/// exported from.
+/// A [`Store`] in S3-compatible object storage.
+///
+/// | Service | `AWS_ENDPOINT_URL` | Also needed |
+/// | --- | --- | --- |
+/// | Amazon S3 | not set | `AWS_REGION` |
+/// | Huawei OBS | `https://obs.<region>.myhuaweicloud.com` | `AWS_REGION=<region>`, `AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true` |
+/// | `MinIO` | `https://host:9000` | `AWS_CA_BUNDLE` where the certificate is home-made; `AWS_ALLOW_HTTP=true` for `http://` |
+///
+/// | To | these permissions are needed |
+/// | --- | --- |
+/// | read | `s3:GetObject`, and `s3:ListBucket`: without it, S3 answers 403 where there is no object |
+/// | write | `s3:PutObject` |
+/// | remove | `s3:DeleteObject` |
+/// | quarantine | all of them |
+///
+/// The HTTP client by itself honours `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR`; nothing else comes from the environment. Without credentials among the settings,
+/// the machine is asked for some, as virtual machines in clouds have them.
 pub struct RemoteStore {
     worker: Worker,
     objects: Arc<Objects>,

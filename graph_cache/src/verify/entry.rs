@@ -42,7 +42,8 @@ impl<'a> Checker<'a> {
 
     /// All that is wrong with the entry of `key` in `folder`; `None` when it is gone.
     pub(super) fn check(&mut self, folder: &Path, key: &CacheKey) -> Option<Vec<Finding>> {
-        let findings = self.check_folder(folder, key);
+        let findings = self.check_folder(folder, key).into_iter();
+        let findings: Vec<_> = findings.map(|finding| finding.of_entry(*key)).collect();
         // Whoever removes an entry renames its folder first: then nothing is wrong with it.
         let is_gone =
             !findings.is_empty() && matches!(self.store.fs().kind(folder), Ok(Kind::Absent));

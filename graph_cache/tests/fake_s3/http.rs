@@ -25,8 +25,7 @@ pub(crate) struct Response {
 
 /// Answers the requests of one connection. One that promised more than it sent is closed.
 pub(crate) fn serve(stream: TcpStream, mut answer: impl FnMut(Request) -> Response) {
-    stream.set_nodelay(true).unwrap();
-    let mut writer = stream.try_clone().unwrap();
+    let Ok(mut writer) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
     while let Some(request) = Request::read(&mut reader) {
         let is_head = request.method == "HEAD";
@@ -58,7 +57,7 @@ impl Request {
             let Some((name, value)) = line.trim_end().split_once(':') else { break };
             headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
-        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let length = headers.get("content-length").map_or(Some(0), |length| length.parse().ok())?;
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         Some(Self { method, path, query, headers, body })
@@ -116,7 +115,7 @@ impl Response {
         let length = self.claimed_bytes.unwrap_or(self.body.len() as u64);
         let mut text = format!("HTTP/1.1 {} X\r\nContent-Length: {length}\r\n", self.status);
         for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
+            text.extend([*name, ": ", value, "\r\n"]);
         }
         let mut bytes = (text + "\r\n").into_bytes();
         if !is_head {
@@ -128,16 +127,12 @@ impl Response {
 
 /// Without its `%xx`.
 pub(crate) fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next().unwrap(), rest.next().unwrap()];
-            let digits = std::str::from_utf8(&digits).unwrap();
-            bytes.push(u8::from_str_radix(digits, 16).unwrap());
-        } else {
-            bytes.push(byte);
-        }
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at(2);
+        bytes.push(u8::from_str_radix(digits, 16).expect("two hexadecimal digits"));
+        bytes.extend(rest.as_bytes());
     }
-    String::from_utf8(bytes).unwrap()
+    String::from_utf8(bytes).expect("a name in UTF-8")
 }

@@ -234,15 +234,13 @@ impl State {
         let mut xml = String::from("<ListBucketResult>");
         let mut last = "";
         for (key, object) in found.by_ref().take(page) {
-            let size = object.len();
-            xml += &format!(
-                "<Contents><Key>{key}</Key><Size>{size}</Size>\
-                 <LastModified>2015-10-21T07:28:00.000Z</LastModified><ETag>x</ETag></Contents>"
-            );
+            let size = object.len().to_string();
+            xml.extend(["<Contents><Key>", key, "</Key><Size>", &size, "</Size><LastModified>"]);
+            xml.push_str("2015-10-21T07:28:00.000Z</LastModified><ETag>x</ETag></Contents>");
             last = key;
         }
         if found.peek().is_some() {
-            xml += &format!("<NextContinuationToken>{last}</NextContinuationToken>");
+            xml.extend(["<NextContinuationToken>", last, "</NextContinuationToken>"]);
         }
         Response::xml(200, &(xml + "</ListBucketResult>"))
     }

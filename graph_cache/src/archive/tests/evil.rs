@@ -268,7 +268,7 @@ fn a_bomb_of_zeros_is_refused_where_it_begins() {
 }
 
 #[test]
-fn a_promise_of_a_large_member_takes_no_memory() {
+fn a_promise_of_a_large_member_is_not_believed() {
     // An honest manifest of 4 GiB, and nothing behind it.
     let entry = entry_of("a", "", &[("model.om", b"x")]);
     let archive = encode_entry(&entry).unwrap();
