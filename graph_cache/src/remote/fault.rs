@@ -167,7 +167,7 @@ impl<'a> Answer<'a> {
         for (before, part) in [(" ", self.code), (": ", self.message)] {
             if let Some(part) = part {
                 words += before;
-                words += &plain(part);
+                words += plain(part).trim_end_matches('.');
             }
         }
         if let Some(region) = element(self.text, "Region") {
@@ -196,6 +196,9 @@ fn transport_trouble(error: &(dyn Error + 'static)) -> Option<String> {
     let reasons: Vec<_> = below.map(|error| plain(&error.to_string())).collect();
     let reasons = reasons.join(": ");
     Some(match http.kind() {
+        _ if reasons.contains("certificate") => {
+            format!("{reasons}; set AWS_CA_BUNDLE to a file with the authority's certificate")
+        }
         HttpErrorKind::Connect => {
             format!("{reasons}; check AWS_ENDPOINT_URL, AWS_REGION and the network")
         }

@@ -79,7 +79,7 @@ pub(super) const REPAIRABLE: &[(&str, ProblemKind, Damage)] = &[
     }),
     ("manifest names a path", ProblemKind::Damaged, |filled| {
         rewrite_manifest(&filled.entry(), |manifest| {
-            "../x".clone_into(&mut manifest.files[0].name)
+            "../x".clone_into(&mut manifest.files[0].name);
         });
         filled.entry().join(MANIFEST)
     }),
