@@ -182,7 +182,7 @@ impl Nobodys {
         let output = command.env(ROOT, &self.root).env(CASE, case).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{case}: {told}{said}");
+        assert!(output.status.success() && told.contains("1 passed"), "{case}: {told}{said}");
     }
 }
 
