@@ -5,32 +5,31 @@
 //! | --- | --- |
 //! | here | hits: who finds what |
 //! | `damage` | files that are deleted, cut, changed or replaced, and folders of no use |
+//! | `keys` | what gives a graph another key, and what does not |
+//! | `modes` | what may be done with the cache, and what lies below it |
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 #[path = "cache/damage.rs"]
 mod damage;
 #[path = "common/deployment.rs"]
 mod deployment;
+#[path = "cache/keys.rs"]
+mod keys;
+#[path = "cache/modes.rs"]
+mod modes;
+#[path = "common/random_graph.rs"]
+mod random_graph;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::{fs, thread};
 
-use deployment::Deployment;
+// The name under which `random_graph` finds it.
+use cairn::ir;
+use deployment::{Deployment, graph_entries as entries};
 use serde_json::json;
 
 const GENERATE: [&str; 6] = ["generate", "model", "--prompt", "hello", "--max-tokens", "8"];
-
-/// The folders of the entries in a cache folder.
-fn entries(root: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![root.join("v1/entries")];
-    for _ in 0..3 {
-        let listed = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten());
-        folders = listed.map(|entry| entry.unwrap().path()).collect();
-    }
-    folders
-}
 
 #[test]
 fn what_warmup_compiled_the_others_find() {
@@ -185,7 +184,7 @@ fn an_entry_can_be_read_by_a_person() {
     let fields = manifest["fields"].to_string();
     assert!(fields.contains("backend") && fields.contains("cpu"), "{fields}");
     // Neither the weights nor where anything lies.
-    let artifact = fs::read(entry.join("artifact.bin")).unwrap();
+    let artifact = fs::read(entry.join("plan.json")).unwrap();
     assert!(artifact.len() < 100_000, "{}", artifact.len());
     let path = deployment.path("");
     let path = path.to_str().unwrap();

@@ -67,6 +67,24 @@ fn every_command_has_help() {
         "bench",
         "bench latency",
         "bench throughput",
+        "bench cache",
+        "cache",
+        "cache ls",
+        "cache show",
+        "cache path",
+        "cache explain",
+        "cache verify",
+        "cache gc",
+        "cache rm",
+        "cache pin",
+        "cache unpin",
+        "cache quarantine",
+        "cache export",
+        "cache import",
+        "cache push",
+        "cache pull",
+        "cache keygen",
+        "cache sign",
         "pull",
         "inspect",
         "doctor",
@@ -168,8 +186,11 @@ fn an_empty_variable_counts_as_not_set() {
 fn the_configuration_says_where_each_value_came_from() {
     let cairn = Cairn::new();
     let args = ["warmup", "model.gguf", "--threads", "2", "--verify", "--print-config"];
+    let args = [&args[..], &["--cache-trust", "signed", "--cache-keys", "keys"]].concat();
     let mut command = cairn.command(&args);
     command.env("CAIRN_MAX_NUM_SEQS", "8").env("CAIRN_THREADS", "1");
+    command.env("CAIRN_CACHE_LAYER", "image,s3://bucket/graphs");
+    command.env("CAIRN_CACHE_MODE", "require");
     let (code, stdout, stderr) = finish(&cairn, &mut command);
     assert_eq!((code, stderr.as_str()), (0, ""));
     let line = |name: &str| {
@@ -183,6 +204,13 @@ fn the_configuration_says_where_each_value_came_from() {
     assert_eq!(line("cache-dir"), "[FOLDER]/graphs # default");
     assert_eq!(line("max-model-len"), "- # default");
     assert_eq!(line("verify"), "true # command line");
+    assert_eq!(line("cache-layer"), "image s3://bucket/graphs # environment CAIRN_CACHE_LAYER");
+    assert_eq!(line("cache-mode"), "require # environment CAIRN_CACHE_MODE");
+    assert_eq!(line("no-cache"), "false # default");
+    assert_eq!(line("cache-trust"), "signed # command line");
+    assert_eq!(line("cache-keys"), "keys # command line");
+    assert_eq!(line("cache-max-bytes"), "- # default");
+    assert_eq!(line("cache-lock-timeout"), "1800 # default");
 }
 
 #[test]

@@ -138,9 +138,7 @@ mod tests {
         let x = builder.input("x", DType::F32, Shape::new([tokens.into(), Dim::Fixed(3)]));
         let w = builder.weight("w", DType::BF16, Shape::fixed(&[5, 3]));
         let y = builder.op("y", Op::Linear, &[x, w]).unwrap();
-        let row = |name: &str, dtype: &str, shape: &str| {
-            json!({"name": name, "dtype": dtype, "shape": shape})
-        };
+        let row = |name: &str, dtype: &str, shape: &str| json!({"name": name, "dtype": dtype, "shape": shape});
         assert_eq!(
             io_of(&builder.finish(&[y])),
             json!({

@@ -54,9 +54,8 @@ pub struct NotCached {
 
 impl NotCached {
     /// What can be done about it.
-    pub const REMEDY: &str = "`cairn warmup` with the same model and settings compiles them, \
-                              `cairn cache explain` compares all of them with what is there, and \
-                              `--cache-mode rw` allows to compile here";
+    pub const REMEDY: &str = "`cairn warmup --cache-mode rw` with the same model and settings \
+                              compiles them; `cairn cache explain` compares them with what is there";
 }
 
 impl std::error::Error for NotCached {}
@@ -64,7 +63,10 @@ impl std::error::Error for NotCached {}
 impl fmt::Display for NotCached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (missing, all) = (self.missing.len(), self.num_graphs);
-        write!(f, "{missing} of {all} graphs are not in the cache, which is required to have them:")?;
+        write!(
+            f,
+            "{missing} of {all} graphs are not in the cache, which is required to have them:"
+        )?;
         self.missing.iter().try_for_each(|explanation| write!(f, "\n  {explanation}"))
     }
 }
@@ -156,7 +158,10 @@ impl Compiler {
         fields = fields
             .text("graph.weights", weight_types(&graph))
             .bytes("graph", &canonical_bytes(&graph));
-        for (field, value) in self.backend.fingerprint() {
+        // Their order means nothing; of those with the same name it may.
+        let mut fingerprint = self.backend.fingerprint();
+        fingerprint.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (field, value) in fingerprint {
             fields = fields.text(&format!("backend.{field}"), value);
         }
         Ok(Prepared { graph, fields, name: name.to_owned() })
@@ -237,7 +242,8 @@ impl Compiler {
         let reason = self.cache.differences(&prepared.fields);
         tracing::info!(graph = prepared.name, backend = self.backend.name(), reason, "compiling");
         let Artifact { files, io, log_tail } = self.backend.compile(&prepared.graph)?;
-        let file = |ArtifactFile { name, bytes }| graph_cache::ArtifactFile { name, bytes };
+        let file =
+            |ArtifactFile { name, bytes }| graph_cache::ArtifactFile { name, bytes: bytes.into() };
         let artifact = graph_cache::Artifact::new(files.into_iter().map(file).collect());
         let artifact = artifact.map_err(|error| BackendError::Compile {
             what: format!("the {} backend made no artifact: {error}", self.backend.name()),

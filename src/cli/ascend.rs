@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::Context as _;
+use cairn_graph_cache::CacheMode;
 use fs_err as fs;
 
 use super::boot::Purpose;
@@ -86,7 +87,8 @@ fn told(error: OpenError, purpose: ascend::Purpose) -> anyhow::Error {
 
 /// Beside the compiled graphs: the same disk, and kept as long.
 fn scratch(config: &EngineConfig, environment: &Environment) -> PathBuf {
-    let of_cache = config.graph_cache.as_deref().and_then(Path::parent);
+    let cache = Some(&config.graph_cache).filter(|cache| cache.mode != CacheMode::Off);
+    let of_cache = cache.and_then(|cache| cache.folder.as_deref()?.parent());
     let root = of_cache.map(Path::to_owned).or_else(|| environment.cache_root.clone());
     root.unwrap_or_else(tempfile::env::temp_dir).join("atc")
 }

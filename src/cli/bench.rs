@@ -6,12 +6,14 @@
 //! | prefill tokens/s | `--input-len` divided by that time |
 //! | decode tokens/s | a prompt of 16 tokens, `--output-len` generated; from the first to the last |
 //!
-//! That is `latency`: one request at a time; `throughput` runs many at once. Greedy, end-of-text
-//! tokens ignored. Prompts are random token ids from a seeded generator, another prompt for each run,
-//! so that nothing computed before can be used again.
+//! That is `latency`: one request at a time; `throughput` runs many at once, and `cache` runs none:
+//! it measures the graph cache. Greedy, end-of-text tokens ignored. Prompts are random token ids from
+//! a seeded generator, another prompt for each run, so that nothing computed before can be used
+//! again.
 //!
 //! What this module deliberately does not do: load from many clients; that is for the server.
 
+mod cache;
 mod throughput;
 
 use std::fmt;
@@ -45,7 +47,7 @@ Examples:
   cairn bench latency model.gguf --threads 2 --input-len 1024 --runs 10
   cairn bench latency --json > before.json";
 
-/// Measure how fast a model runs.
+/// Measure how fast a model runs, and what the graph cache costs.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -56,6 +58,7 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     Latency(LatencyArgs),
     Throughput(throughput::ThroughputArgs),
+    Cache(cache::CacheBenchArgs),
 }
 
 /// Measure prefill and decode speed and time to first token, one request at a time.
@@ -104,6 +107,7 @@ pub(crate) fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome
     match &args.command {
         BenchCommand::Latency(args) => latency(args, context),
         BenchCommand::Throughput(args) => throughput::run(args, context),
+        BenchCommand::Cache(args) => cache::run(args, context),
     }
 }
 

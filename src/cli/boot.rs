@@ -4,22 +4,31 @@
 //! ```text
 //! open model -> tokenizer -> plan memory -> graphs (build, prepare) -> artifacts (cache | compile)
 //!            -> load -> place weights and KV cache -> start the engine
+//!               `------ a start that the cache counts ------'
 //! ```
 //!
-//! `warmup` stops after the artifacts; so what it compiled is exactly what the others look for.
+//! `warmup` stops after the artifacts, and [`explain`] before them; so what they compiled and looked
+//! for is exactly what the others look for.
+//!
+//! Where the cache is required to have every graph, a missing one ends it at the artifacts: before
+//! any of the weights is read, and with nothing compiled.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use cairn_graph_cache::Origin;
+use cairn_graph_cache::{
+    CacheKey, CacheMode, Explanation, GraphCache, Origin, RequestGraph, StatsSnapshot,
+};
 
 use super::failure;
 use super::progress::{Amount, Progress, Silent};
-use crate::backend::Weight;
-use crate::backend::compile::{Built, Compiler, Prepared};
-use crate::config::EngineConfig;
+use crate::backend::compile::{Built, CompileError, Compiler, Prepared};
+use crate::backend::{BackendError, Executable, Memory, Weight};
+use crate::config::{EngineConfig, GraphCacheConfig};
 use crate::engine::{self, Bucket, Death, EngineHandle, Fate, LoadedModel};
+use crate::model::Model;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use open::{open_model, open_text};
@@ -29,6 +38,7 @@ pub(crate) use open::Purpose;
 
 mod open;
 mod plan;
+mod request;
 
 /// A loaded model and its running engine.
 #[derive(Debug)]
@@ -43,9 +53,16 @@ pub struct Booted {
     pub report: BootReport,
     /// The graphs that the engine runs, to be able to forget them.
     pub(crate) graphs: LoadedGraphs,
+    /// The cache of compiled graphs, which stays open as long as they are in use.
+    pub(crate) cache: Arc<GraphCache>,
 }
 
 impl Booted {
+    /// What happened in the cache of compiled graphs until now.
+    pub fn cache_stats(&self) -> StatsSnapshot {
+        self.cache.stats().snapshot()
+    }
+
     /// Does the work that the engine was started for, then ends it, so that the device gets back
     /// everything that it lent. What the engine died of, if it did, is part of the error.
     pub(crate) fn finish<T>(
@@ -109,6 +126,8 @@ pub struct BootReport {
 /// What became of the graphs that a deployment needs.
 #[derive(Clone, Debug)]
 pub struct WarmupReport {
+    /// The key of what was asked for, hexadecimal.
+    pub request: String,
     /// Every graph, smallest first.
     pub graphs: Vec<WarmupGraph>,
 }
@@ -124,7 +143,7 @@ pub struct WarmupGraph {
     pub state: GraphState,
     /// Time to compile or find it.
     pub time: Duration,
-    /// Of a missing one, how it differs from the nearest that is there.
+    /// Of a missing one, what was found, and how it differs from the nearest that is there.
     pub reason: Option<String>,
 }
 
@@ -168,18 +187,25 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
         max_model_len: plan.options.max_model_len,
         ..BootReport::default()
     };
-    let executables = plan.executables(&prepared, &mut report, progress)?;
-    ledger.phase("executables");
-
-    let task = progress.begin("placing the weights", Amount::Unknown);
-    let first = &prepared.first().context("no graph to run")?.1.graph;
-    let weights = model.tensors(first, plan.options.max_model_len).context("reading weights")?;
-    report.weights_bytes = weights.iter().flatten().map(|tensor| tensor.bytes.len() as u64).sum();
-    let weights = weights.into_iter().map(|parts| Weight { parts }).collect();
-    let memory =
-        plan.backend.place(weights, &plan.states).context("placing weights and KV cache")?;
-    drop(task);
-    ledger.phase("memory");
+    let (cache, keys) = (Arc::clone(plan.compiler.cache()), plan::keys(&prepared));
+    // Has the entries of starts that failed again and again moved away before they are looked up.
+    // Not counted itself: compiling may take long, and whoever ends it meanwhile blames no entry.
+    drop(cache.begin_start(&keys));
+    let built = plan.artifacts(&prepared, progress)?;
+    let start = cache.begin_start(&keys);
+    let loaded = load(&plan, &model, &prepared, &built, &mut report, &mut ledger, progress);
+    let (executables, memory) = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            if blames_the_graphs(&error) {
+                start.failed();
+            }
+            return Err(error);
+        }
+    };
+    start.ready();
+    plan.remember(&prepared, &report.model_name);
+    tracing::info!("graph cache: {}; {}", cache.stats().snapshot(), place_of(&cache));
 
     let loaded = LoadedModel {
         executables,
@@ -192,7 +218,60 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     ledger.phase("engine");
     report.phases = ledger.phases;
     let graphs = LoadedGraphs { compiler: plan.compiler, prepared };
-    Ok(Booted { engine, tokenizer, chat_template, report, graphs })
+    Ok(Booted { engine, tokenizer, chat_template, report, graphs, cache })
+}
+
+/// What the engine runs.
+type Loaded = (Vec<(Bucket, Box<dyn Executable>)>, Box<dyn Memory>);
+
+/// Loads the graphs, and places weights and KV cache.
+fn load(
+    plan: &Plan,
+    model: &Model,
+    prepared: &[(Bucket, Prepared)],
+    built: &[Built],
+    report: &mut BootReport,
+    ledger: &mut Ledger,
+    progress: &dyn Progress,
+) -> anyhow::Result<Loaded> {
+    let executables = plan.executables(prepared, built, report, progress)?;
+    ledger.phase("executables");
+    let task = progress.begin("placing the weights", Amount::Unknown);
+    let first = &prepared.first().context("no graph to run")?.1.graph;
+    let weights = model.tensors(first, plan.options.max_model_len).context("reading weights")?;
+    report.weights_bytes = weights.iter().flatten().map(|tensor| tensor.bytes.len() as u64).sum();
+    let weights = weights.into_iter().map(|parts| Weight { parts }).collect();
+    let memory =
+        plan.backend.place(weights, &plan.states).context("placing weights and KV cache")?;
+    drop(task);
+    ledger.phase("memory");
+    Ok((executables, memory))
+}
+
+/// Whether a compiled graph may be the reason. Neither a device that is broken or in an unknown state
+/// blames one, nor a lack of memory: graphs hold no weights, and compiled again they need as much. A
+/// graph that takes the whole process down is counted all the same: nobody is left to say otherwise.
+fn blames_the_graphs(error: &anyhow::Error) -> bool {
+    let of_backend = |error: &BackendError| {
+        matches!(
+            error,
+            BackendError::BadArtifact { .. }
+                | BackendError::StaleArtifact(_)
+                | BackendError::Execution(_)
+        )
+    };
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(CompileError::Backend(error)) => of_backend(error),
+        _ => cause.downcast_ref().is_some_and(of_backend),
+    })
+}
+
+/// Where the cache keeps what it keeps.
+fn place_of(cache: &GraphCache) -> String {
+    match cache.mode() {
+        CacheMode::Off => "turned off".to_owned(),
+        mode => format!("{} ({mode})", cache.store().upper().place()),
+    }
 }
 
 /// Compiles what [`boot`] would need, or with `verify_only` looks whether it is there.
@@ -205,6 +284,7 @@ pub(crate) fn warmup(
     let model = open_model(config)?;
     // A deployment whose tokenizer is broken does not start: better now than there.
     open_text(&config.model, &model)?;
+    let config = if verify_only { &read_only(config) } else { config };
     let plan = Plan::new(config, &model, Purpose::Compile)?;
     let prepared = plan.prepare()?;
     drop(task);
@@ -213,6 +293,7 @@ pub(crate) fn warmup(
         prepared.iter().map(|(_, prepared)| plan.look_for(prepared)).collect()
     } else {
         let built = plan.artifacts(&prepared, progress)?;
+        plan.remember(&prepared, &model_name(&config.model));
         let graph = |((_, prepared), built): (&(Bucket, Prepared), &Built)| {
             let state = match built.origin {
                 Origin::Cache => GraphState::FromCache,
@@ -222,7 +303,52 @@ pub(crate) fn warmup(
         };
         prepared.iter().zip(&built).map(graph).collect()
     };
-    Ok(WarmupReport { graphs })
+    Ok(WarmupReport { request: plan.request.key().to_string(), graphs })
+}
+
+/// Which graphs a deployment needs, and what the cache has of them.
+#[derive(Clone, Debug)]
+pub struct ExplainReport {
+    /// The key of what was asked for.
+    pub request_key: CacheKey,
+    /// The graphs that it needed when it was last started; `None` when it never was.
+    pub request: Option<Vec<RequestGraph>>,
+    /// Every graph that it needs now, smallest first: its bucket, and what was found.
+    pub graphs: Vec<(String, Explanation)>,
+    /// Whether the graphs of before are those of now, or there are none of before.
+    pub agrees: bool,
+}
+
+/// Says of every graph that [`boot`] would need whether it is there, and if not, what differs from
+/// the entry that is most like it. Compiles nothing, changes nothing, and needs no device where
+/// [`warmup`] needs none.
+pub(crate) fn explain(
+    config: &EngineConfig,
+    progress: &dyn Progress,
+) -> anyhow::Result<ExplainReport> {
+    let task = progress.begin("loading the model", Amount::Unknown);
+    let model = open_model(config)?;
+    let plan = Plan::new(&read_only(config), &model, Purpose::Compile)?;
+    let prepared = plan.prepare()?;
+    drop(task);
+    let request = plan.compiler.cache().request(&plan.request);
+    let explained = prepared.iter().map(|(_, graph)| {
+        let explanation = plan.compiler.explain(graph);
+        (graph.name.clone(), explanation)
+    });
+    let graphs = explained.collect();
+    let agrees = request.as_ref().is_none_or(|graphs| *graphs == plan::request_graphs(&prepared));
+    Ok(ExplainReport { request_key: plan.request.key(), request, graphs, agrees })
+}
+
+/// The same configuration, with a cache in which nothing is changed.
+fn read_only(config: &EngineConfig) -> EngineConfig {
+    let mode = match config.graph_cache.mode {
+        CacheMode::Off => CacheMode::Off,
+        CacheMode::ReadWrite | CacheMode::ReadOnly | CacheMode::Require => CacheMode::ReadOnly,
+    };
+    let graph_cache = GraphCacheConfig { mode, ..config.graph_cache.clone() };
+    EngineConfig { graph_cache, ..config.clone() }
 }
 
 impl WarmupGraph {
@@ -235,7 +361,7 @@ impl WarmupGraph {
 /// The text form of the largest graph, as the backend gets it.
 pub(crate) fn graph_text(config: &EngineConfig) -> anyhow::Result<String> {
     // Looking at a graph leaves no folders behind.
-    let config = EngineConfig { graph_cache: None, ..config.clone() };
+    let config = EngineConfig { graph_cache: GraphCacheConfig::default(), ..config.clone() };
     let model = open_model(&config)?;
     let prepared = Plan::new(&config, &model, Purpose::Inspect)?.prepare()?;
     let (_, largest) = prepared.last().context("no graph to run")?;
@@ -260,7 +386,7 @@ pub(crate) fn ascend_graphs(
     config: &EngineConfig,
     cann: Option<&str>,
 ) -> anyhow::Result<Vec<AscendGraph>> {
-    let config = EngineConfig { graph_cache: None, ..config.clone() };
+    let config = EngineConfig { graph_cache: GraphCacheConfig::default(), ..config.clone() };
     let cann = cann.map(str::parse).transpose()?;
     let backend = std::sync::Arc::new(super::ascend::open(&config, Purpose::Inspect, cann)?);
     let model = open_model(&config)?;

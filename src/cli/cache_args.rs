@@ -19,9 +19,7 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueP
 
 use super::model_args::MAX_SECONDS;
 use super::values;
-use crate::config::{
-    CacheTrust, DEFAULT_CACHE_LOCK_TIMEOUT, Environment, GraphCacheConfig,
-};
+use crate::config::{CacheTrust, DEFAULT_CACHE_LOCK_TIMEOUT, Environment, GraphCacheConfig};
 
 /// Where compiled graphs are found and kept, and whose are used.
 #[derive(Clone, Debug, Args)]
@@ -136,8 +134,13 @@ mod tests {
     #[test]
     fn flags_say_where_what_and_whose() {
         let flags = [
-            "--cache-dir=d", "--cache-layer=a,s3://b/c", "--cache-layer=e", "--cache-mode=require",
-            "--cache-trust=signed", "--cache-keys=k", "--cache-max-bytes=2GB",
+            "--cache-dir=d",
+            "--cache-layer=a,s3://b/c",
+            "--cache-layer=e",
+            "--cache-mode=require",
+            "--cache-trust=signed",
+            "--cache-keys=k",
+            "--cache-max-bytes=2GB",
             "--cache-lock-timeout=5",
         ];
         let expected = GraphCacheConfig {
@@ -161,8 +164,12 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_wrong_usage() {
         for flags in [
-            &["--cache-trust=signed"][..], &["--cache-layer="], &["--cache-layer=a,,b"],
-            &["--cache-mode=readonly"], &["--cache-max-bytes=0"], &["--cache-lock-timeout=0"],
+            &["--cache-trust=signed"][..],
+            &["--cache-layer="],
+            &["--cache-layer=a,,b"],
+            &["--cache-mode=readonly"],
+            &["--cache-max-bytes=0"],
+            &["--cache-lock-timeout=0"],
         ] {
             let args = ["test"].iter().chain(flags);
             assert!(Command::try_parse_from(args).is_err(), "{flags:?}");

@@ -33,14 +33,13 @@ pub(crate) fn open(
     config: &GraphCacheConfig,
     observers: Vec<Arc<dyn Observer>>,
 ) -> anyhow::Result<GraphCache> {
-    let (trust, layers) = match config.mode {
+    let (trust, layers) = if config.mode == CacheMode::Off {
         // Nothing of it is touched.
-        CacheMode::Off => (Trust::default(), Vec::new()),
-        _ => {
-            let trust = trust(config)?;
-            let layers = layers(config, &trust)?;
-            (trust, layers)
-        }
+        (Trust::default(), Vec::new())
+    } else {
+        let trust = trust(config)?;
+        let layers = layers(config, &trust)?;
+        (trust, layers)
     };
     Ok(GraphCache::open(CacheOptions {
         folder: config.folder.clone(),

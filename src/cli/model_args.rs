@@ -12,7 +12,8 @@ use super::cache_args::CacheArgs;
 use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
-    DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS, DTypeChoice, EngineConfig,
+    DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS, DTypeChoice, EngineConfig, Environment,
+    GraphCacheConfig,
 };
 
 // Far above any use, and low enough that products of two of them fit.
@@ -134,6 +135,16 @@ impl AscendArgs {
 }
 
 impl ModelArgs {
+    /// Whether a model was named.
+    pub(crate) fn is_named(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// What was asked of the graph cache, for what needs no model.
+    pub(crate) fn cache(&self, environment: &Environment) -> GraphCacheConfig {
+        self.cache.config(environment)
+    }
+
     /// What the flags mean. Fetches the model when it is a known one that is not there yet.
     pub(crate) fn engine_config(&self, context: &Context) -> anyhow::Result<EngineConfig> {
         let Context { environment, progress } = context;

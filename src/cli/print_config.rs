@@ -68,16 +68,17 @@ fn setting(arg: &Arg, matches: &ArgMatches, environment: &Environment) -> (Strin
     let values = matches.get_raw(id).map(|values| values.map(OsStr::to_string_lossy));
     let value = match values {
         Some(values) => values.collect::<Vec<_>>().join(" "),
-        None => computed_default(id, environment).unwrap_or_else(|| UNSET.to_owned()),
+        None => computed_default(arg, environment).unwrap_or_else(|| UNSET.to_owned()),
     };
     (value, origin)
 }
 
 /// Defaults that the parser does not know.
-fn computed_default(id: &str, environment: &Environment) -> Option<String> {
-    match id {
+fn computed_default(arg: &Arg, environment: &Environment) -> Option<String> {
+    match arg.get_id().as_str() {
         "cache_dir" => Some(environment.graphs_dir()?.display().to_string()),
-        "model" => Some(super::models::default_model().name.to_owned()),
+        // As a flag, it names entries of the cache: without it, none.
+        "model" if arg.is_positional() => Some(super::models::default_model().name.to_owned()),
         _ => None,
     }
 }

@@ -22,7 +22,7 @@ use super::boot::{self, BootReport, Booted};
 use super::failure::{Hint, Outcome};
 use super::model_args::ModelArgs;
 use super::values::{self, display_bytes};
-use super::{Context, output};
+use super::{Context, graph_cache, output};
 use crate::build_info;
 use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig};
 use crate::engine::EngineHandle;
@@ -111,8 +111,9 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let Booted { engine, tokenizer, chat_template, report, graphs } = booted;
+    let Booted { engine, tokenizer, chat_template, report, graphs, cache } = booted;
     let state = state(server, config.backend, engine.clone(), tokenizer, chat_template, report);
+    state.report(move || graph_cache::samples(&cache.stats().snapshot()));
     let served = runtime.block_on(serve(listener, server, state));
     if let Some(death) = engine.death() {
         graphs.forget_stale(&engine);

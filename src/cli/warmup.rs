@@ -6,6 +6,7 @@
 //! ```
 
 use anyhow::bail;
+use cairn_graph_cache::CacheMode;
 use clap::Args;
 use serde_json::json;
 
@@ -14,7 +15,7 @@ use super::failure::{Hint, Outcome};
 use super::model_args::ModelArgs;
 use super::output::Table;
 use super::{Context, output, values};
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, GraphCacheConfig};
 
 /// Characters of a key that tell graphs apart for people.
 const SHORT_KEY_CHARS: usize = 12;
@@ -90,8 +91,11 @@ fn check_limit(
     let missing = count(report, GraphState::Missing);
     let Some(max_compiles) = max_compiles.filter(|max| missing > *max) else { return Ok(()) };
     let place = match &config.graph_cache {
-        Some(folder) => format!("`{}`", folder.display()),
-        None => "the cache, which is turned off,".to_owned(),
+        GraphCacheConfig { mode: CacheMode::Off, .. } => {
+            "the cache, which is turned off,".to_owned()
+        }
+        GraphCacheConfig { folder: Some(folder), .. } => format!("`{}`", folder.display()),
+        GraphCacheConfig { folder: None, .. } => "the cache".to_owned(),
     };
     bail!(
         "{missing} of {} graphs are not in {place} and would have to be compiled, but \
@@ -110,7 +114,7 @@ fn print(report: &WarmupReport, is_json: bool) -> anyhow::Result<()> {
         [GraphState::Compiled, GraphState::FromCache, GraphState::Missing]
             .map(|state| count(report, state));
     for (graph, reason) in report.graphs.iter().filter_map(|g| Some((g, g.reason.as_ref()?))) {
-        output::say(format_args!("{}: not in the cache: {reason}", graph.bucket));
+        output::say(format_args!("{}: {reason}", graph.bucket));
     }
     let rest = if missing > 0 { format!(", {missing} missing") } else { String::new() };
     output::say(format_args!("graphs: {compiled} compiled, {from_cache} from cache{rest}"));
@@ -143,6 +147,7 @@ fn to_json(report: &WarmupReport) -> serde_json::Value {
         })
         .collect();
     json!({
+        "request": report.request,
         "graphs": graphs,
         "compiled": count(report, GraphState::Compiled),
         "from_cache": count(report, GraphState::FromCache),
@@ -177,7 +182,7 @@ mod tests {
             time: Duration::from_millis(1234),
             reason: None,
         };
-        WarmupReport { graphs: states.iter().map(graph).collect() }
+        WarmupReport { request: "0".repeat(64), graphs: states.iter().map(graph).collect() }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::deployment::{Deployment, Ended, finish};
+use crate::deployment::{Deployment, Ended, finish, graph_entries};
 use crate::toolkit::Toolkit;
 
 /// Few and small graphs: `decode 1`, `decode 2` and `prefill 64`.
@@ -100,15 +100,7 @@ impl Place {
 
     /// Entries of the cache: the folder of each, with its files.
     pub(crate) fn entries(&self) -> Vec<PathBuf> {
-        let glob = |folder: PathBuf| -> Vec<PathBuf> {
-            let entries = std::fs::read_dir(folder).into_iter().flatten();
-            entries.map(|entry| entry.unwrap().path()).collect()
-        };
-        let root = self.deployment.path("cache/graphs/v1/entries");
-        let mut found: Vec<PathBuf> =
-            glob(root).into_iter().flat_map(glob).flat_map(glob).collect();
-        found.sort();
-        found
+        graph_entries(&self.deployment.path("cache/graphs"))
     }
 
     /// Entries that were moved away as unusable.
@@ -125,7 +117,7 @@ impl Place {
     }
 
     fn quarantine(&self) -> PathBuf {
-        self.deployment.path("cache/graphs/v1/quarantine")
+        self.deployment.path("cache/graphs/v2/quarantine")
     }
 }
 

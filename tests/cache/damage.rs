@@ -43,7 +43,7 @@ impl Warm {
     }
 }
 
-const FILES: [&str; 3] = ["artifact.bin", "manifest.json", "record.bin"];
+const FILES: [&str; 3] = ["manifest.json", "plan.json", "record.bin"];
 
 #[test]
 fn the_files_of_an_entry_are_those_that_are_damaged_here() {
@@ -168,7 +168,7 @@ fn an_entry_of_another_key_is_not_used() {
 #[test]
 fn all_of_it_can_be_deleted_at_any_time() {
     let warm = Warm::new();
-    for deleted in ["cache", "cache/graphs", "cache/graphs/v1", "cache/graphs/v1/entries"] {
+    for deleted in ["cache", "cache/graphs", "cache/graphs/v2", "cache/graphs/v2/entries"] {
         fs::remove_dir_all(warm.deployment.path(deleted)).unwrap();
         let ended = warm.deployment.run(&GENERATE);
         assert_eq!((ended.code, &ended.stdout), (0, &warm.text), "{deleted}: {ended:?}");

@@ -89,6 +89,25 @@ impl Deployment {
     }
 }
 
+/// The folders of the graphs in a folder of compiled graphs, sorted. What else is kept there, such as
+/// which graphs somebody asked for, is left out.
+pub(crate) fn graph_entries(root: &Path) -> Vec<PathBuf> {
+    let list = |folder: PathBuf| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let is_request = |entry: &PathBuf| {
+        let manifest = std::fs::read(entry.join("manifest.json")).unwrap_or_default();
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
+        manifest["kind"] == "request"
+    };
+    let mut entries: Vec<PathBuf> =
+        list(root.join("v2/entries")).into_iter().flat_map(list).collect();
+    entries.retain(|entry| !is_request(entry));
+    entries.sort();
+    entries
+}
+
 /// Says that a test did not run, past the capture of its output.
 pub(crate) fn skip(test: &str, why: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");

@@ -328,7 +328,8 @@ fn memory_of_another_backend() {
     for subject in subjects() {
         let case = subject.batch.case();
         let backend = &subject.backend;
-        let mut executable = backend.load(&backend.compile(&subject.graph()).unwrap().files()).unwrap();
+        let mut executable =
+            backend.load(&backend.compile(&subject.graph()).unwrap().files()).unwrap();
         let mut memory = NullBackend { dynamic_shapes: true }.place(vec![], &[]).unwrap();
         let step = &case.steps[0];
         let inputs: Vec<&[i32]> = step.inputs.iter().map(Vec::as_slice).collect();

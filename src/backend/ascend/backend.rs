@@ -25,7 +25,8 @@ use super::toolkit::Toolkit;
 use super::validate::validate;
 use crate::backend::artifact::io_of;
 use crate::backend::{
-    Artifact, Backend, BackendError, Capabilities, DeviceFate, Executable, Files, Memory, StateSpec, Weight,
+    Artifact, Backend, BackendError, Capabilities, DeviceFate, Executable, Files, Memory,
+    StateSpec, Weight,
 };
 use crate::ir::{Graph, Verified};
 

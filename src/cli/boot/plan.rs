@@ -188,8 +188,7 @@ fn all_of(
             Some(Ok(artifact)) => built.push(artifact),
             Some(Err(CompileError::NotCached(not_cached))) => missing.extend(not_cached.missing),
             Some(Err(error)) => {
-                return Err(error)
-                    .with_context(|| format!("compiling graph `{}`", prepared.name));
+                return Err(error).with_context(|| format!("compiling graph `{}`", prepared.name));
             }
             None => num_unbegun += 1,
         }

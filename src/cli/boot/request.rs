@@ -42,8 +42,9 @@ pub(super) fn fields(
     let fields = of_model(fields, model.config())
         .text("model.precision", precision(model.precision()))
         .bytes("model.tensors", tensors(model).as_bytes());
-    backend
-        .fingerprint()
+    let mut fingerprint = backend.fingerprint();
+    fingerprint.sort_by(|(a, _), (b, _)| a.cmp(b));
+    fingerprint
         .into_iter()
         .fold(fields, |fields, (name, value)| fields.text(&format!("backend.{name}"), value))
 }

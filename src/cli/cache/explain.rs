@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 
 use anyhow::bail;
-use cairn_graph_cache::{CacheMode, ClearValue, Difference, Explanation, Found, Nearest};
+use cairn_graph_cache::{ClearValue, Difference, Explanation, Found, Nearest};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -21,7 +21,6 @@ use crate::cli::failure::{Hint as _, Outcome};
 use crate::cli::model_args::ModelArgs;
 use crate::cli::values::display_bytes;
 use crate::cli::{Context, boot, output};
-use crate::config::EngineConfig;
 
 /// Most fields that are shown of each graph.
 const MAX_FIELDS: usize = 8;
@@ -57,7 +56,7 @@ pub(super) struct ExplainArgs {
 
 /// Runs the command.
 pub(super) fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let config = only_looking(args.model.engine_config(context)?);
+    let config = args.model.engine_config(context)?;
     let report = boot::explain(&config, &*context.progress)?;
     if args.json {
         output::write_json(&to_json(&report))?;
@@ -72,14 +71,6 @@ pub(super) fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outco
         return fail().hint("`cairn warmup` with the same model and settings compiles them");
     }
     Ok(Outcome::Done)
-}
-
-/// The same configuration, with a cache in which nothing is changed.
-pub(super) fn only_looking(mut config: EngineConfig) -> EngineConfig {
-    if config.graph_cache.mode != CacheMode::Off {
-        config.graph_cache.mode = CacheMode::ReadOnly;
-    }
-    config
 }
 
 fn num_hits(report: &ExplainReport) -> usize {
@@ -149,7 +140,8 @@ fn row(difference: &Difference) -> [String; 3] {
 fn short_value(value: &ClearValue) -> String {
     match value {
         ClearValue::Text { text } => view::cell(text),
-        ClearValue::Bytes { sha256, bytes } | ClearValue::LongText { text_sha256: sha256, bytes } => {
+        ClearValue::Bytes { sha256, bytes }
+        | ClearValue::LongText { text_sha256: sha256, bytes } => {
             let digest: String = sha256.to_string().chars().take(12).collect();
             format!("sha256 {digest}, {bytes} bytes")
         }
@@ -187,7 +179,8 @@ fn graph_json(name: &str, graph: &Explanation) -> Value {
         Found::Miss { reason, nearest } => {
             value["reason"] = json!(reason.label());
             value["message"] = json!(reason.to_string());
-            value["nearest"] = nearest.as_ref().map_or(Value::Null, |nearest| nearest_json(nearest));
+            value["nearest"] =
+                nearest.as_ref().map_or(Value::Null, |nearest| nearest_json(nearest));
         }
     }
     value
@@ -214,16 +207,16 @@ mod tests {
 
     use super::*;
 
-    fn text(value: &str) -> Option<ClearValue> {
-        Some(ClearValue::Text { text: value.to_owned() })
+    fn text(value: &str) -> ClearValue {
+        ClearValue::Text { text: value.to_owned() }
     }
 
     #[test]
     fn a_miss_names_what_differs_and_both_values() {
         let difference = |idx: usize| Difference {
             field: format!("field {idx}"),
-            wanted: text("Ascend910B4"),
-            found: (idx > 0).then(|| text("Ascend910B3")).flatten(),
+            wanted: Some(text("Ascend910B4")),
+            found: (idx > 0).then(|| text("Ascend910B3")),
         };
         let nearest = Nearest {
             key: CacheKey::from_bytes([0x51; 32]),

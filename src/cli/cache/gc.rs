@@ -1,5 +1,6 @@
 //! `cairn cache gc`: makes room.
 
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use anyhow::bail;
@@ -71,11 +72,12 @@ pub(super) fn run(args: &GcArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 fn check(report: &GcReport) -> anyhow::Result<Outcome> {
     if !report.failed.is_empty() {
-        bail!("{} things could not be removed", report.failed.len());
+        bail!("{} could not be removed", view::count(report.failed.len(), "thing"));
     }
     if report.still_over_by > 0 {
         let over = display_bytes(report.still_over_by);
-        let fail = || -> anyhow::Result<Outcome> { bail!("the cache is still too large by {over}") };
+        let fail =
+            || -> anyhow::Result<Outcome> { bail!("the cache is still too large by {over}") };
         return fail().hint(
             "what is left is pinned or in use: `cairn cache ls` shows it, `cairn cache unpin` lets \
              it go",
@@ -88,17 +90,17 @@ fn summary(report: &GcReport) -> String {
     let would = if report.dry_run { "would remove" } else { "removed" };
     let evicted = report.evicted.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);
     let other = report.reclaimed.total();
-    let mut text = format!(
-        "{would} {}, {}, and {} other things, {}; left are {}",
-        view::entries(report.evicted.len()),
-        display_bytes(evicted),
-        other.count,
-        display_bytes(other.bytes),
-        display_bytes(report.bytes_after),
-    );
+    let mut text =
+        format!("{would} {}, {}", view::entries(report.evicted.len()), display_bytes(evicted));
+    // Writing to a string cannot fail.
+    if other.count > 0 {
+        let things = view::count(other.count, "other thing");
+        let _ = write!(text, ", and {things}, {}", display_bytes(other.bytes));
+    }
+    let _ = write!(text, "; left are {}", display_bytes(report.bytes_after));
     for (count, what) in [(report.num_pinned, "pinned"), (report.num_in_use, "in use")] {
         if count > 0 {
-            text.push_str(&format!(", {count} {what}"));
+            let _ = write!(text, ", {count} {what}");
         }
     }
     text

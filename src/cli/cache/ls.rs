@@ -6,6 +6,7 @@
 //! ```
 
 use std::cmp::Reverse;
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -66,7 +67,9 @@ pub(super) fn run(args: &LsArgs, context: &Context) -> anyhow::Result<Outcome> {
         };
         output::write(&listed.iter().map(text).collect::<Vec<_>>().join("\n"))?;
     }
-    listed.iter().for_each(|one| output::say(summary(one)));
+    for one in &listed {
+        output::say(summary(one));
+    }
     Ok(Outcome::Done)
 }
 
@@ -86,7 +89,8 @@ fn summary(listed: &Listed) -> String {
         (count(|entry| entry.bytes.is_some() && entry.manifest.is_none()), "not readable"),
     ] {
         if count > 0 {
-            text.push_str(&format!(", {count} {what}"));
+            // Writing to a string cannot fail.
+            let _ = write!(text, ", {count} {what}");
         }
     }
     text

@@ -50,7 +50,7 @@ fn each(
     known.extend(store.pins()?);
     let keys = selection.some_keys(context, &known)?;
     keys.iter().try_for_each(|key| act(&store, key))?;
-    output::write(&keys.iter().map(|key| format!("{key}\n")).collect::<String>())?;
+    output::write(&view::key_lines(&keys))?;
     output::say(format_args!("{what} {}", view::entries(keys.len())));
     Ok(Outcome::Done)
 }

@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::select::Selection;
 use super::transfer;
+use crate::cli::Context;
 use crate::cli::failure::{Hint as _, Outcome};
 use crate::cli::graph_cache::{self, Place};
-use crate::cli::Context;
 
 const EXAMPLES: &str = "\
 Examples:

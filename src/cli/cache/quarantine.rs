@@ -46,8 +46,8 @@ pub(super) fn run(args: &QuarantineArgs, context: &Context) -> anyhow::Result<Ou
         let cleared = stores::open_folder_to_write(&config)?.clear_quarantine()?;
         (count, bytes, what) = (cleared.count, cleared.bytes, "removed");
     }
-    let noun = if count == 1 { "thing" } else { "things" };
-    output::say(format_args!("{count} {noun} {what}, {}", display_bytes(bytes)));
+    let things = view::count(count, "thing");
+    output::say(format_args!("{things} {what}, {}", display_bytes(bytes)));
     Ok(Outcome::Done)
 }
 

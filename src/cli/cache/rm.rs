@@ -34,7 +34,7 @@ pub(super) fn run(args: &RmArgs, context: &Context) -> anyhow::Result<Outcome> {
             removed.push(key);
         }
     }
-    output::write(&removed.iter().map(|key| format!("{key}\n")).collect::<String>())?;
+    output::write(&view::key_lines(removed.iter().copied()))?;
     output::say(format_args!("removed {}", view::entries(removed.len())));
     // Of a model, those that are there are meant.
     if removed.len() < keys.len() && !args.selection.has_model() {

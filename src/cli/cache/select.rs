@@ -15,7 +15,6 @@ use anyhow::{anyhow, bail};
 use cairn_graph_cache::CacheKey;
 use clap::{Arg, Args};
 
-use super::explain;
 use super::view::short;
 use crate::cli::failure::Hint as _;
 use crate::cli::model_args::ModelArgs;
@@ -67,8 +66,11 @@ impl KeyPrefix {
                 let named: Vec<String> = all.iter().take(MAX_NAMED).map(|key| short(key)).collect();
                 let more = if all.len() > MAX_NAMED { ", ..." } else { "" };
                 let (count, named) = (all.len(), named.join(", "));
-                Err(anyhow!("{count} entries have keys that begin with `{}`: {named}{more}", self.0))
-                    .hint("give more digits")
+                Err(anyhow!(
+                    "{count} entries have keys that begin with `{}`: {named}{more}",
+                    self.0
+                ))
+                .hint("give more digits")
             }
         }
     }
@@ -125,7 +127,7 @@ impl Selection {
             keys.insert(prefix.find(known)?);
         }
         if self.model.is_named() {
-            let config = explain::only_looking(self.model.engine_config(context)?);
+            let config = self.model.engine_config(context)?;
             let report = boot::explain(&config, &*context.progress)?;
             keys.extend(report.graphs.iter().map(|(_, graph)| graph.key));
             keys.extend(known.iter().filter(|key| **key == report.request_key));

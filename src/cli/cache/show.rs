@@ -72,7 +72,7 @@ pub(super) fn find(prefix: &KeyPrefix, stores: &[Looked]) -> anyhow::Result<Cach
 
 fn to_text(store: &Looked, manifest: &Manifest) -> String {
     let meta = &manifest.meta;
-    let num_files = manifest.files.len();
+    let files = view::count(manifest.files.len(), "file");
     let size = display_bytes(manifest.num_artifact_bytes());
     let mut rows = vec![
         ["key".to_owned(), manifest.key.to_string()],
@@ -82,7 +82,7 @@ fn to_text(store: &Looked, manifest: &Manifest) -> String {
         ["producer".to_owned(), view::plain(&meta.producer)],
         ["created".to_owned(), view::plain(&manifest.created)],
         ["compile s".to_owned(), format!("{:.2}", meta.compile_ms as f64 / 1000.0)],
-        ["size".to_owned(), format!("{size}, {num_files} files")],
+        ["size".to_owned(), format!("{size} in {files}")],
     ];
     let fields = meta.fields.iter();
     let fields = fields.map(|field| [view::plain(&field.name), view::value(&field.value)]);
@@ -119,5 +119,5 @@ fn lines(text: &str) -> String {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
+    text.lines().flat_map(|line| ["  ", line, "\n"]).collect()
 }

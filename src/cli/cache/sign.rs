@@ -42,11 +42,8 @@ pub(super) fn run(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome>
     let signing_key = read_key(&args.key)?;
     let store = stores::open_folder_to_write(&args.selection.cache(context))?;
     let known = store.list()?;
-    let keys = if args.selection.is_empty() {
-        known
-    } else {
-        args.selection.keys(context, &known)?
-    };
+    let keys =
+        if args.selection.is_empty() { known } else { args.selection.keys(context, &known)? };
     if keys.is_empty() {
         bail!("there is nothing to sign: {} has no entries", store.place());
     }

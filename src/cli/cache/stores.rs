@@ -96,7 +96,7 @@ impl Looked {
             Self::Disk(store) => {
                 Ok(store.entries()?.into_iter().map(|info| seen(store, info)).collect())
             }
-            Self::Other(store) => Ok(store.list()?.into_iter().map(|key| unseen(key)).collect()),
+            Self::Other(store) => Ok(store.list()?.into_iter().map(unseen).collect()),
         }
     }
 }

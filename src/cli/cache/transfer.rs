@@ -20,9 +20,9 @@ use cairn_graph_cache::{CacheKey, Entry, Lookup, Put, REQUEST_KIND, Store};
 use serde_json::{Value, json};
 
 use super::view;
+use crate::cli::output;
 use crate::cli::progress::{Amount, Progress};
 use crate::cli::values::display_bytes;
-use crate::cli::output;
 
 /// Entries on their way at the same time.
 const MAX_AT_ONCE: usize = 4;
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_request_that_changed_is_replaced() {
         let (now, before) = (entry("request", "a", "now"), entry("request", "a", "before"));
-        let (from, to) = (store(&[now.clone()]), store(&[before]));
+        let (from, to) = (store(std::slice::from_ref(&now)), store(&[before]));
         assert_eq!(carry(&from, &to, &[*now.key()], false, &Silent).unwrap().num_new, 1);
         assert_eq!(to.get(now.key()), Lookup::Hit(Box::new(now.clone())));
         assert_eq!(carry(&from, &to, &[*now.key()], false, &Silent).unwrap().num_new, 0);

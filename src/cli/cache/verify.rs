@@ -55,7 +55,8 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> anyhow::Result<Outcom
     // How much there is to do is known only once the first entry was looked at.
     let task: OnceCell<Box<dyn Task>> = OnceCell::new();
     let progress = |done: &cairn_graph_cache::VerifyProgress| {
-        let begin = || context.progress.begin("verifying entries", Amount::Items(done.num_entries as u64));
+        let begin =
+            || context.progress.begin("verifying entries", Amount::Items(done.num_entries as u64));
         task.get_or_init(begin).advance_to(done.num_done as u64);
     };
     let options = VerifyOptions { repair: args.repair, progress: Some(&progress) };
@@ -70,10 +71,8 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> anyhow::Result<Outcom
     if report.is_repaired() {
         return Ok(Outcome::Done);
     }
-    let count = num_left(&report);
-    let fail = || -> anyhow::Result<Outcome> {
-        bail!("{count} {} left", if count == 1 { "problem is" } else { "problems are" })
-    };
+    let count = view::count(num_left(&report), "problem");
+    let fail = || -> anyhow::Result<Outcome> { bail!("not everything is in order: {count} left") };
     if args.repair {
         fail().hint("each problem above says what to do about it")
     } else {
@@ -101,13 +100,15 @@ fn summary(report: &VerifyReport) -> String {
     let mut text =
         format!("{}, {}: {num_good} good", view::entries(*num_entries), display_bytes(*bytes));
     let num_repaired = report.problems.iter().filter(|problem| problem.repaired.is_some()).count();
+    let num_problems = report.problems.iter().filter(|problem| !problem.is_note).count();
     for (count, what) in [
-        (report.problems.iter().filter(|problem| !problem.is_note).count(), "problems"),
-        (num_repaired, "of them put right"),
-        (quarantined.count, "things in the quarantine"),
+        (num_problems, view::count(num_problems, "problem")),
+        (num_repaired, format!("{num_repaired} put right")),
+        (quarantined.count, view::count(quarantined.count, "thing") + " in the quarantine"),
     ] {
         if count > 0 {
-            text.push_str(&format!(", {count} {what}"));
+            text.push_str(", ");
+            text.push_str(&what);
         }
     }
     text

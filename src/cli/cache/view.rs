@@ -21,6 +21,11 @@ pub(super) fn short(key: &CacheKey) -> String {
     key.to_string().chars().take(SHORT_KEY_CHARS).collect()
 }
 
+/// A line for each key: what scripts read.
+pub(super) fn key_lines<'a>(keys: impl IntoIterator<Item = &'a CacheKey>) -> String {
+    keys.into_iter().map(|key| key.to_string() + "\n").collect()
+}
+
 /// The text without anything that a terminal obeys.
 pub(super) fn plain(text: &str) -> String {
     let is_plain = |c: &char| !c.is_control();
@@ -41,7 +46,8 @@ pub(super) fn cell(text: &str) -> String {
 pub(super) fn value(value: &ClearValue) -> String {
     match value {
         ClearValue::Text { text } => plain(text),
-        ClearValue::Bytes { sha256, bytes } | ClearValue::LongText { text_sha256: sha256, bytes } => {
+        ClearValue::Bytes { sha256, bytes }
+        | ClearValue::LongText { text_sha256: sha256, bytes } => {
             format!("sha256 {sha256}, {bytes} bytes")
         }
     }
@@ -69,6 +75,11 @@ pub(super) fn unix_seconds(time: Option<SystemTime>) -> Option<u64> {
 /// A count and its noun: `1 entry`, `2 entries`.
 pub(super) fn entries(count: usize) -> String {
     if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") }
+}
+
+/// A count and a noun that only gets an `s`: `1 file`, `2 files`.
+pub(super) fn count(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// A table whose last column begins at its left edge and ends where its text does.

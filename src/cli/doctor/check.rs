@@ -80,6 +80,15 @@ impl Check {
         Self::new(name, State::Skipped, why)
     }
 
+    /// The same, better looked at.
+    #[must_use]
+    pub(super) fn warn(mut self) -> Self {
+        if self.state == State::Ok {
+            self.state = State::Warning;
+        }
+        self
+    }
+
     /// Adds a line to what was found.
     #[must_use]
     pub(super) fn detail(mut self, line: impl fmt::Display) -> Self {

@@ -4,13 +4,15 @@
 //! | File | Holds |
 //! | --- | --- |
 //! | `check` | what a check says, and how all of them are told |
-//! | `host` | processor and cache folder |
+//! | `host` | processor |
+//! | `cache` | graph cache |
 //! | `cann`, `devices` | toolkit, compiler, library, driver, devices, logs |
 //! | `hardware` | questions that only a device can answer |
 //! | `system` | what is asked of the operating system |
 //!
 //! What this module deliberately does not do: it repairs nothing, and leaves nothing behind.
 
+mod cache;
 #[cfg(feature = "ascend")]
 mod cann;
 mod check;
@@ -23,7 +25,6 @@ mod system;
 
 #[cfg(feature = "ascend")]
 use std::path::Path;
-use std::path::PathBuf;
 
 #[cfg(feature = "ascend")]
 use anyhow::Context as _;
@@ -33,6 +34,7 @@ use serde_json::json;
 
 #[cfg(feature = "ascend")]
 use super::ascend;
+use super::cache_args::CacheArgs;
 use super::failure::Outcome;
 #[cfg(feature = "ascend")]
 use super::failure::Usage;
@@ -53,6 +55,7 @@ const EXAMPLES: &str = "\
 Examples:
   cairn doctor                                    what this machine can do
   cairn doctor --backend ascend                   fail unless models can run on an NPU
+  cairn doctor --cache-layer s3://bucket/prefix   also look at a place that graphs come from
   cairn doctor --hardware-check --soc Ascend910B3
   cairn doctor --json | jq '.checks[] | select(.state == \"failed\")'";
 
@@ -66,10 +69,6 @@ pub(crate) struct DoctorArgs {
     /// Which device is to run models.
     #[arg(long, value_name = "NAME", env = "CAIRN_BACKEND", value_enum, default_value_t)]
     backend: BackendKind,
-
-    /// Folder of compiled graphs [default: `graphs` in the cache folder, see `cairn --help`].
-    #[arg(long, value_name = "DIR", env = "CAIRN_GRAPH_CACHE_DIR")]
-    cache_dir: Option<PathBuf>,
 
     /// Also ask the toolkit and the device, one by one, whether what is assumed about them holds;
     /// compiles and runs small graphs, which takes minutes.
@@ -94,13 +93,15 @@ pub(crate) struct DoctorArgs {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let folder = args.cache_dir.clone().or_else(|| context.environment.graphs_dir());
     let mut checks = vec![host::cpu()];
-    checks.extend(host::cache(folder.as_deref()));
+    checks.extend(cache::look(&args.cache.config(&context.environment)));
     let (cann, hardware) = look_at_ascend(args, context)?;
     checks.extend(cann);
 

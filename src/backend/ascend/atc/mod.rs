@@ -150,12 +150,7 @@ impl Atc {
     ///
     /// # Errors
     /// [`AtcError`]; its `remedies` say what can be done where that is known.
-    pub fn compile(
-        &self,
-        air: &[u8],
-        soc: Soc,
-        scratch: &Path,
-    ) -> Result<OfflineModel, AtcError> {
+    pub fn compile(&self, air: &[u8], soc: Soc, scratch: &Path) -> Result<OfflineModel, AtcError> {
         let place = Place::create(scratch)?;
         place.write_air(air).map_err(AtcError::folder(&place.path("g.air")))?;
         let mut command = self.command(&place);

@@ -70,8 +70,9 @@ impl Fake {
 
 #[test]
 fn the_model_that_the_compiler_writes_is_returned() {
-    let fake =
-        Fake::new("[ \"$(cat \"$MODEL\")\" = graph ] && cp \"$OM\" \"$OUT.om\" && echo all is well");
+    let fake = Fake::new(
+        "[ \"$(cat \"$MODEL\")\" = graph ] && cp \"$OM\" \"$OUT.om\" && echo all is well",
+    );
     let OfflineModel { om, tail } = fake.compile().unwrap();
     assert_eq!(om, fs::read(fake.path("good.om")).unwrap());
     assert!(tail.contains("all is well"), "{tail}");
