@@ -272,7 +272,7 @@ impl Environment {
                 .filter_map(|name| Some((OsString::from(name), lookup(name)?)))
                 .collect(),
             home: home.clone().filter(|path| !path.as_os_str().is_empty()),
-            remote_settings: RemoteSettings::from_lookup(&lookup),
+            remote_settings: RemoteSettings::from_lookup(lookup),
             cache_root: cache_root(lookup, home),
         }
     }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use cairn_graph_cache::{
-    CacheKey, CacheOptions, DiskStore, GcOptions, GcReport, KeyFields, Origin, Outcome, Store as _,
+    CacheKey, CacheOptions, DiskStore, GcOptions, GcReport, KeyFields, Origin, Outcome,
     VerifyOptions,
 };
 use common::{
@@ -159,11 +159,13 @@ fn who_lives_is_not_taken_for_dead_whatever_the_files_times() {
     assert!(found.0, "the draft of a living process is gone");
     assert_eq!(found.1, [lease]);
     assert_eq!(found.2.len(), 1);
-    // The first one waited for its time and gave up; its entry is what the second one found.
-    assert_eq!(asked[0].origin, Origin::Compiled);
-    assert!(asked[0].elapsed >= Duration::from_millis(300));
-    assert!(asked[0].warnings[0].contains("gave up waiting"), "{:?}", asked[0].warnings);
-    assert_eq!(asked[1].origin, Origin::Cache);
+    // Both waited for as long as they were told to, and no longer. (What the first one compiled was
+    // evicted before the second one asked.)
+    for outcome in asked {
+        assert_eq!(outcome.origin, Origin::Compiled);
+        assert!(outcome.elapsed >= Duration::from_millis(300));
+        assert!(outcome.warnings[0].contains("gave up waiting"), "{:?}", outcome.warnings);
+    }
     // Dead, it is nothing any more.
     gc(&root, None);
     assert!(!draft.exists());

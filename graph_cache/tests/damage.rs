@@ -39,6 +39,11 @@ use common::{
     names_in, new_root, new_root_in_memory, open, open_with, options, single, try_ask,
 };
 
+/// What is left of a file.
+type Lost = fn(&[u8]) -> Option<Vec<u8>>;
+/// What somebody makes of a manifest.
+type Change = fn(&mut serde_json::Value);
+
 fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
@@ -242,7 +247,7 @@ fn whatever_a_power_cut_leaves_of_the_files_is_a_miss() {
     let key = fields().key();
     let paths = FILES.map(|name| entry_folder(&root).join(name));
     let good = content(&root);
-    let lost: [fn(&[u8]) -> Option<Vec<u8>>; 5] = [
+    let lost: [Lost; 5] = [
         |good| Some(good.to_vec()),
         |_| Some(Vec::new()),
         |good| Some(good[..good.len() / 2].to_vec()),
@@ -332,7 +337,7 @@ fn the_entry_of_another_key_is_not_used() {
 fn an_entry_whose_fields_are_not_those_of_its_key_is_not_used() {
     let (_folder, root) = new_root();
     ask(&open(&root));
-    let changes: [(&str, fn(&mut serde_json::Value)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("the model", |manifest| manifest["fields"][1]["sha256"] = "ab".repeat(32).into()),
         ("the backend", |manifest| manifest["fields"][0]["text"] = "other".into()),
         ("a field's name", |manifest| manifest["fields"][0]["name"] = "soc".into()),

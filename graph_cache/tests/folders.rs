@@ -94,7 +94,7 @@ fn assert_only_read(root: &Path) {
     let warnings = recorder.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!(cache.stats().snapshot().write_failures, 4);
-    assert!(matches!(DiskStore::open(root).unwrap().remove(&fields().key()), Err(_)));
+    assert!(DiskStore::open(root).unwrap().remove(&fields().key()).is_err());
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_folder_that_cannot_be_written_to_is_read() {
     // So that it can be removed by somebody who is not root.
     for_all_in(&nobodys.root, &|path| {
         if path.is_file() {
-            set_mode(path, 0o600)
+            set_mode(path, 0o600);
         }
     });
     let mut folders = vec![nobodys.root.clone()];
@@ -298,13 +298,13 @@ fn somebody_elses_folder_is_a_layer_but_not_a_cache() {
 /// The entry is not used, and stays where it is.
 #[track_caller]
 fn assert_untrusted(root: &Path, path: &Path) {
-    let cache = open(root);
+    let (cache, path) = (open(root), path.display());
     let outcome = ask(&cache);
-    assert_eq!(outcome.origin, Origin::Compiled, "{path:?}");
-    assert!(matches!(outcome.miss, Some(MissReason::Untrusted(_))), "{path:?}: {outcome:?}");
-    assert!(outcome.warnings[0].contains("--cache-trust any"), "{path:?}: {outcome:?}");
-    assert_eq!(names_in(root, "quarantine"), [""; 0], "{path:?}");
-    assert_eq!(fs::read(entry_folder(root).join(ARTIFACT_FILES[0])).unwrap(), CODE, "{path:?}");
+    assert_eq!(outcome.origin, Origin::Compiled, "{path}");
+    assert!(matches!(outcome.miss, Some(MissReason::Untrusted(_))), "{path}: {outcome:?}");
+    assert!(outcome.warnings[0].contains("--cache-trust any"), "{path}: {outcome:?}");
+    assert_eq!(names_in(root, "quarantine"), [""; 0], "{path}");
+    assert_eq!(fs::read(entry_folder(root).join(ARTIFACT_FILES[0])).unwrap(), CODE, "{path}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_graph_cache::{
     Artifact, ArtifactFile, DiskStore, Event, GcOptions, KeyFields, Observer, Store as _,
@@ -123,15 +123,8 @@ fn asking() {
         }
     });
     append(&beside(&root, "done"), "done");
-    // What this process uses stays in use until all are done.
-    let all = number_from(PROCESSES).unwrap() as usize;
-    wait_for(|| lines_in(&beside(&root, "done")).len() >= all);
-}
-
-fn wait_for(is_so: impl Fn() -> bool) {
-    while !is_so() {
-        thread::sleep(Duration::from_millis(20));
-    }
+    // What this process uses stays in use until nobody evicts anything any more.
+    wait_until("nobody collects", || beside(&root, "evicted").exists());
 }
 
 /// Makes room without end: there is always something that nobody uses.
@@ -189,7 +182,7 @@ fn run(is_damaged: bool) {
     let start = |children: &mut Children, test: &str, number: u64| {
         let mut command = this_program(test);
         command.env(ROOT, &root).env(NUMBER, number.to_string());
-        children.start(command.env(PROCESSES, num_processes.to_string()));
+        children.start(&mut command);
     };
     let (mut asking, mut others) = (Children::default(), Children::default());
     start(&mut others, "collecting", 0);
@@ -201,9 +194,16 @@ fn run(is_damaged: bool) {
     }
     wait_until("all are there", || lines_in(&beside(&root, "ready")).len() as u64 == num_processes);
     fs::write(beside(&root, "go"), "").unwrap();
-    asking.join(LONG);
+    let started = Instant::now();
+    while (lines_in(&beside(&root, "done")).len() as u64) < num_processes {
+        assert!(started.elapsed() < LONG, "somebody hangs");
+        asking.check();
+        others.check();
+        thread::sleep(Duration::from_millis(5));
+    }
     fs::write(beside(&root, "over"), "").unwrap();
     others.join(LONG);
+    asking.join(LONG);
 
     let compiles = lines_in(&beside(&root, "compiles")).len();
     let quarantines = lines_in(&beside(&root, "quarantines")).len();

@@ -113,6 +113,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::RemoteSettings;
 
     #[derive(Parser)]
     struct Command {
@@ -151,7 +152,7 @@ mod tests {
             keys: Some("k".into()),
             max_bytes: Some(2_000_000_000),
             lock_timeout: Duration::from_secs(5),
-            remote_settings: Default::default(),
+            remote_settings: RemoteSettings::default(),
         };
         assert_eq!(config(&flags), expected);
     }

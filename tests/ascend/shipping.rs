@@ -52,7 +52,7 @@ fn reasons(deployment: &Deployment, more: &[&str]) -> Vec<String> {
     let reasons: Vec<String> = missing
         .map(|graph| {
             let [bucket, reason] = ["bucket", "reason"].map(|key| graph[key].as_str().unwrap());
-            let line = format!("{bucket}: not in the cache: {reason}");
+            let line = format!("{bucket}: {reason}");
             assert!(ended.stderr.lines().any(|said| said == line), "{line}: {ended:?}");
             reason.to_owned()
         })
@@ -142,7 +142,7 @@ fn what_differs_from_the_cache_is_named() {
     assert_eq!(other_release.len(), NUM_GRAPHS);
     for reason in &other_release {
         let named = "backend.cann is 8.5, the nearest entry has 9.0; ";
-        assert!(reason.starts_with(named) && reason.contains("backend.compiler is "), "{reason}");
+        assert!(reason.contains(named) && reason.contains("backend.compiler is "), "{reason}");
     }
     // A change within a release counts as well.
     let patched = Toolkit::install(&["--cann", "9.0.1", "--without", "lib"]);

@@ -59,7 +59,7 @@ pub(crate) fn open(root: &Path) -> GraphCache {
 
 /// Asks for the one graph; every answer must have the right bytes.
 pub(crate) fn ask(cache: &GraphCache) -> Outcome {
-    ask_or(cache, || artifact())
+    ask_or(cache, artifact)
 }
 
 /// The same with another compiler, of the same artifact.
@@ -197,17 +197,22 @@ impl Children {
         self.0.push(command.spawn().unwrap());
     }
 
+    /// Fails when one has failed, and forgets those that have ended well.
+    pub(crate) fn check(&mut self) {
+        self.0.retain_mut(|child| match child.try_wait().unwrap() {
+            Some(status) => {
+                assert!(status.success(), "a child failed: {status}");
+                false
+            }
+            None => true,
+        });
+    }
+
     /// Waits until all have ended well.
     pub(crate) fn join(&mut self, at_most: Duration) {
         let started = Instant::now();
         while !self.0.is_empty() {
-            self.0.retain_mut(|child| match child.try_wait().unwrap() {
-                Some(status) => {
-                    assert!(status.success(), "a child failed: {status}");
-                    false
-                }
-                None => true,
-            });
+            self.check();
             assert!(started.elapsed() < at_most, "{} children hang", self.0.len());
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -228,7 +233,7 @@ impl Drop for Children {
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < Duration::from_mins(1), "waited in vain: {what}");
+        assert!(started.elapsed() < Duration::from_mins(5), "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

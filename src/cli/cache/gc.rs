@@ -54,14 +54,14 @@ pub(super) fn run(args: &GcArgs, context: &Context) -> anyhow::Result<Outcome> {
         stores::open_folder_to_write(&config)?
     };
     let report = store.gc(&GcOptions { max_bytes, dry_run: args.dry_run })?;
-    if report.skipped {
-        output::say("another process is at it: nothing was done");
-        return Ok(Outcome::Done);
-    }
     if args.json {
         output::write_json(&to_json(&report))?;
     } else if !report.evicted.is_empty() {
         output::write(&to_table(&report, SystemTime::now()))?;
+    }
+    if report.skipped {
+        output::say("another process is at it: nothing was done");
+        return Ok(Outcome::Done);
     }
     for line in report.notes.iter().chain(&report.failed) {
         output::say(view::plain(line));
@@ -128,6 +128,7 @@ fn to_json(report: &GcReport) -> Value {
     let reclaimed = &report.reclaimed;
     json!({
         "dry_run": report.dry_run,
+        "skipped": report.skipped,
         "entries": report.num_entries,
         "bytes_before": report.bytes_before,
         "bytes_after": report.bytes_after,

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use anyhow::bail;
-use cairn_graph_cache::{Problem, VerifyOptions, VerifyReport};
+use cairn_graph_cache::{DiskAccess, Problem, VerifyOptions, VerifyProgress, VerifyReport};
 use clap::Args;
 use serde_json::json;
 
@@ -14,7 +14,6 @@ use crate::cli::failure::{Hint as _, Outcome};
 use crate::cli::progress::{Amount, Task};
 use crate::cli::values::display_bytes;
 use crate::cli::{Context, graph_cache, output};
-use cairn_graph_cache::DiskAccess;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,7 +53,7 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> anyhow::Result<Outcom
     };
     // How much there is to do is known only once the first entry was looked at.
     let task: OnceCell<Box<dyn Task>> = OnceCell::new();
-    let progress = |done: &cairn_graph_cache::VerifyProgress| {
+    let progress = |done: &VerifyProgress| {
         let begin =
             || context.progress.begin("verifying entries", Amount::Items(done.num_entries as u64));
         task.get_or_init(begin).advance_to(done.num_done as u64);
