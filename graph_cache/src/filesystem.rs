@@ -66,7 +66,7 @@ pub(crate) struct Stat {
     pub(crate) owner: u32,
     /// Permission bits.
     pub(crate) mode: u32,
-    /// Device and number: another thing under the same name has other ones.
+    /// Device and number; see [`Stat::is_of_same`].
     pub(crate) id: (u64, u64),
     /// `None` where the file system does not say.
     pub(crate) modified: Option<SystemTime>,
@@ -75,6 +75,12 @@ pub(crate) struct Stat {
 impl Stat {
     const ABSENT: Self =
         Self { kind: Kind::Absent, bytes: 0, owner: 0, mode: 0, id: (0, 0), modified: None };
+
+    /// Whether this is of the same thing as `other`, and nothing was done to it in between. The
+    /// number alone would not tell: that of a removed folder is often given to the next one.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        (self.id, self.modified) == (other.id, other.modified)
+    }
 
     fn of(metadata: &std::fs::Metadata) -> Self {
         Self {

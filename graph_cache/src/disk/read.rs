@@ -99,7 +99,7 @@ impl DiskStore {
             };
             match self.fs.stat(&folder) {
                 Ok(now) if now.kind == Kind::Absent => return Err(MissReason::Absent),
-                Ok(now) if now.id != before.id => {}
+                Ok(now) if !now.is_of_same(&before) => {}
                 _ => return Err(reason),
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! | Pass | What it does |
 //! | --- | --- |
+//! | `order` | puts independent nodes into one order, whatever order they were built in |
 //! | `fold` | computes what is known at compile time; drops what changes nothing |
 //! | `fuse_elementwise` | add + norm, silu + mul become one op |
 //! | `fuse_linear` | projections of the same input (q, k, v; gate, up) become one with a fused weight |
@@ -11,12 +12,14 @@ mod dead_code;
 mod fold;
 mod fuse_elementwise;
 mod fuse_linear;
+mod order;
 mod rewrite;
 
 use dead_code::dead_code;
 use fold::fold;
 use fuse_elementwise::fuse_elementwise;
 use fuse_linear::fuse_linear;
+use order::order;
 
 use super::{Graph, Verified, VerifyError, verify};
 
@@ -25,10 +28,12 @@ use super::{Graph, Verified, VerifyError, verify};
 /// # Errors
 /// When the rewritten graph breaks a rule: a bug in a pass, reported instead of miscompiled.
 pub fn optimise(graph: &Verified<Graph>) -> Result<Verified<Graph>, VerifyError> {
-    let graph = fold(graph);
+    let graph = order(graph);
+    let graph = fold(&graph);
     // What is dead must not count as a use when ops are joined.
     let graph = dead_code(&graph);
     let graph = fuse_elementwise(&graph);
     let graph = fuse_linear(&graph);
-    verify(dead_code(&graph))
+    // Joining ops has moved some.
+    verify(order(&dead_code(&graph)))
 }
