@@ -15,6 +15,8 @@ use crate::key::{CacheKey, ClearField, ClearValue, KeyFields};
 use crate::layered::Layered;
 use crate::store::{Lookup, MissReason};
 
+/// Differences that a sentence names; a table has room for all.
+const MAX_SHOWN: usize = 6;
 /// Digits of a digest that tell values apart for people.
 const SHORT_DIGEST_CHARS: usize = 12;
 
@@ -96,7 +98,12 @@ impl fmt::Display for Found {
             }
             Self::Miss { reason, nearest: Some(nearest) } => {
                 write!(f, "{reason}")?;
-                nearest.differences.iter().try_for_each(|difference| write!(f, "; {difference}"))
+                let shown = nearest.differences.iter().take(MAX_SHOWN);
+                shown.clone().try_for_each(|difference| write!(f, "; {difference}"))?;
+                match nearest.differences.len() - shown.len() {
+                    0 => Ok(()),
+                    more => write!(f, "; and {more} more"),
+                }
             }
         }
     }

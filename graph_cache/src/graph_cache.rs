@@ -221,6 +221,11 @@ impl GraphCache {
         explain(&self.store, fields, note, GRAPH_KIND, at_most)
     }
 
+    /// The same of a request: whether it was made before, and what differs from the nearest one.
+    pub fn explain_request(&self, fields: &KeyFields, note: &str, at_most: usize) -> Explanation {
+        explain(&self.store, fields, note, REQUEST_KIND, at_most)
+    }
+
     /// What differs from the nearest entry, in words; empty when there is nothing to compare with.
     pub fn differences(&self, fields: &KeyFields) -> String {
         let nearest = nearest(&self.store, fields, GRAPH_KIND, MAX_COMPARED);

@@ -24,7 +24,7 @@ use cairn_graph_cache::{
 
 use super::failure;
 use super::progress::{Amount, Progress, Silent};
-use crate::backend::compile::{Built, CompileError, Compiler, Prepared};
+use crate::backend::compile::{Built, CompileError, Compiler, MAX_COMPARED, Prepared};
 use crate::backend::{BackendError, Executable, Memory, Weight};
 use crate::config::{EngineConfig, GraphCacheConfig};
 use crate::engine::{self, Bucket, Death, EngineHandle, Fate, LoadedModel};
@@ -311,6 +311,8 @@ pub(crate) fn warmup(
 pub struct ExplainReport {
     /// The key of what was asked for.
     pub request_key: CacheKey,
+    /// Whether it was asked for before, and if not, what differs from the nearest request.
+    pub asked: Explanation,
     /// The graphs that it needed when it was last started; `None` when it never was.
     pub request: Option<Vec<RequestGraph>>,
     /// Every graph that it needs now, smallest first: its bucket, and what was found.
@@ -338,7 +340,9 @@ pub(crate) fn explain(
     });
     let graphs = explained.collect();
     let agrees = request.as_ref().is_none_or(|graphs| *graphs == plan::request_graphs(&prepared));
-    Ok(ExplainReport { request_key: plan.request.key(), request, graphs, agrees })
+    let request_key = plan.request.key();
+    let asked = plan.compiler.cache().explain_request(&plan.request, "request", MAX_COMPARED);
+    Ok(ExplainReport { request_key, asked, request, graphs, agrees })
 }
 
 /// The same configuration, with a cache in which nothing is changed.

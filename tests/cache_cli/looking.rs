@@ -153,6 +153,9 @@ fn explain_tells_hits_from_misses_and_names_what_differs() {
     let weights = differences.iter().find(|one| one["field"] == "graph.weights").unwrap();
     assert_eq!(weights["wanted"], json!({"text": "bf16 f32"}), "{weights}");
     assert_eq!(weights["nearest"], json!({"text": "f32"}), "{weights}");
+    // The request, too, says in what it differs from the one that was made.
+    let request = &report["request"]["explanation"]["nearest"]["differences"];
+    assert!(request.as_array().is_some_and(|differences| !differences.is_empty()), "{report}");
 }
 
 #[test]

@@ -54,6 +54,9 @@ pub(super) struct ExplainArgs {
     model: ModelArgs,
 }
 
+/// What stands for the request in the table.
+const REQUEST: &str = "request";
+
 /// Runs the command.
 pub(super) fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
     let config = args.model.engine_config(context)?;
@@ -91,8 +94,10 @@ fn request(report: &ExplainReport) -> String {
 
 fn to_text(report: &ExplainReport) -> String {
     let notes = report.graphs.iter().map(|(name, _)| view::cell(name));
-    let width = notes.map(|note| note.chars().count()).max().unwrap_or(0);
-    report.graphs.iter().map(|(name, graph)| graph_text(name, graph, width)).collect()
+    let asked = (REQUEST.to_owned(), report.asked.clone());
+    let width = notes.map(|note| note.chars().count()).chain([REQUEST.len()]).max().unwrap_or(0);
+    let all = std::iter::once(&asked).chain(&report.graphs);
+    all.map(|(name, graph)| graph_text(name, graph, width)).collect()
 }
 
 fn graph_text(name: &str, graph: &Explanation, width: usize) -> String {
@@ -162,6 +167,7 @@ fn to_json(report: &ExplainReport) -> Value {
         "hits": num_hits(report),
         "request": {
             "key": report.request_key,
+            "explanation": graph_json(REQUEST, &report.asked),
             "is_known": report.request.is_some(),
             "agrees": report.agrees,
         },
