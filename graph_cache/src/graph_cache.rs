@@ -131,8 +131,8 @@ pub struct Outcome {
     pub origin: Origin,
     /// Time of the whole call: waiting, compiling and loading.
     pub elapsed: Duration,
-    /// Size of the artifact.
-    pub artifact_bytes: u64,
+    /// What was loaded.
+    pub artifact: Arc<Artifact>,
     /// Why it was compiled; `None` when it was not.
     pub miss: Option<MissReason>,
     /// What went wrong on the way, for people; each was logged as a warning already.
@@ -337,7 +337,7 @@ impl GraphCache {
             key: call.key,
             origin: found.origin,
             elapsed: started.elapsed(),
-            artifact_bytes: found.artifact.num_bytes(),
+            artifact: found.artifact,
             miss: match found.origin {
                 Origin::Cache => None,
                 Origin::Compiled => call.miss,

@@ -6,7 +6,7 @@
 //! | [`MemoryStore`](crate::MemoryStore) | in this process: for tests, and when there is no usable folder |
 //! | [`ReadOnly`](crate::ReadOnly) | in another store, of which nothing is changed |
 //! | [`Layered`](crate::Layered) | in one writable store over any number of read-only ones |
-//! | `RemoteStore` (feature `remote`) | in an object store, such as S3, OBS or MinIO |
+//! | `RemoteStore` (feature `remote`) | in an object store, such as S3 or OBS |
 //!
 //! What every store promises is written as tests in `conformance` (feature `conformance`).
 //!

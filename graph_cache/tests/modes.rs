@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use cairn_graph_cache::{
     Artifact, CacheMode, CacheOptions, Compiled, DiskStore, Event, Found, GetError, GraphCache,
-    KeyFields, KeyRing, Layer, LoadFailure, Lookup, MissReason, Observer, Origin, RequestGraph, SigningKey,
-    Store as _, Trust,
+    KeyFields, KeyRing, Layer, LoadFailure, Lookup, MissReason, Observer, Origin, RequestGraph,
+    SigningKey, Store as _, Trust,
 };
 
 fn fields(graph: &str) -> KeyFields {
@@ -187,7 +187,7 @@ fn an_artifact_that_is_refused_is_not_taken_from_a_layer_again() {
         Some(b"a") => Ok(()),
         _ => Err(LoadFailure::BadArtifact("not mine".to_owned())),
     };
-    let (_, outcome) =
+    let ((), outcome) =
         cache.get_or_compile(&fields("a"), "a", load, || Ok(compiled("a"))).unwrap();
     assert!(matches!(outcome.miss, Some(MissReason::Bad(_))), "{outcome:?}");
     drop(cache);

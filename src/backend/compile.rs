@@ -92,7 +92,7 @@ impl Prepared {
 /// An artifact and how it was obtained.
 #[derive(Clone, Debug)]
 pub struct Built {
-    artifact: graph_cache::Artifact,
+    artifact: Arc<graph_cache::Artifact>,
     /// Whether it was compiled or found.
     pub origin: Origin,
     /// Time of looking up and compiling.
@@ -174,11 +174,10 @@ impl Compiler {
     /// Those of the backend; trouble of the cache is a warning and a compile.
     pub fn artifact(&self, prepared: &Prepared) -> Result<Built, CompileError> {
         let check = |artifact: &graph_cache::Artifact| {
-            self.backend.check(&borrowed(artifact)).map_err(failure)?;
-            Ok(artifact.clone())
+            self.backend.check(&borrowed(artifact)).map_err(failure)
         };
-        let (artifact, outcome) = self.get_or_compile(prepared, check)?;
-        Ok(Built { artifact, origin: outcome.origin, elapsed: outcome.elapsed })
+        let ((), outcome) = self.get_or_compile(prepared, check)?;
+        Ok(Built { artifact: outcome.artifact, origin: outcome.origin, elapsed: outcome.elapsed })
     }
 
     /// Loads an artifact that [`artifact`](Self::artifact) gave. When the device refuses it, its
