@@ -86,7 +86,7 @@ fn fields(key: u32) -> KeyFields {
 fn sealed(fields: &KeyFields, files: &[(&str, Vec<u8>)]) -> Entry {
     let file = |(name, bytes): &(&str, Vec<u8>)| ArtifactFile {
         name: (*name).to_owned(),
-        bytes: bytes.clone().into(),
+        bytes: bytes.clone(),
     };
     let artifact = Artifact::new(files.iter().map(file).collect())
         .expect("invariant: few small files with allowed names");

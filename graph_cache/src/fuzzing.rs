@@ -173,7 +173,7 @@ fn entries(mut data: &[u8]) -> (Vec<Entry>, &[u8]) {
         let mut files = Vec::new();
         for _ in 0..=take(&mut data, 1).first().map_or(0, |count| count % 3) {
             let name = text(&mut data);
-            files.push(ArtifactFile { name, bytes: sized(&mut data).into() });
+            files.push(ArtifactFile { name, bytes: sized(&mut data).to_vec() });
         }
         // Names that are not allowed are not what is tested here.
         let Ok(artifact) = Artifact::new(files) else { continue };

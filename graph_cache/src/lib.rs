@@ -110,8 +110,7 @@ pub use archive::{ArchiveEntry, ArchiveError, ArchiveReport, export, import, rea
 pub use digest::{Digest, ParseDigestError};
 pub use disk::{DiskAccess, DiskOptions, DiskStore, EntryInfo, QuarantinedThing};
 pub use entry::{
-    Artifact, ArtifactError, ArtifactFile, Entry, EntryError, EntryMeta, FileBytes, FileInfo,
-    Manifest,
+    Artifact, ArtifactError, ArtifactFile, Entry, EntryError, EntryMeta, FileInfo, Manifest,
 };
 pub use events::{Event, Events, Observer};
 pub use explain::{Difference, Explanation, Found, Nearest};

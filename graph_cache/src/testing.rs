@@ -45,7 +45,7 @@ pub(crate) fn meta(note: &str) -> EntryMeta {
 pub(crate) fn entry_of(graph: &str, files: &[(&str, &[u8])]) -> Entry {
     let file = |(name, bytes): &(&str, &[u8])| ArtifactFile {
         name: (*name).to_owned(),
-        bytes: (*bytes).into(),
+        bytes: bytes.to_vec(),
     };
     let artifact = Artifact::new(files.iter().map(file).collect()).unwrap();
     Entry::seal(&fields(graph), artifact, meta("a note"))

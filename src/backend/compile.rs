@@ -241,8 +241,7 @@ impl Compiler {
         let reason = self.cache.differences(&prepared.fields);
         tracing::info!(graph = prepared.name, backend = self.backend.name(), reason, "compiling");
         let Artifact { files, io, log_tail } = self.backend.compile(&prepared.graph)?;
-        let file =
-            |ArtifactFile { name, bytes }| graph_cache::ArtifactFile { name, bytes: bytes.into() };
+        let file = |ArtifactFile { name, bytes }| graph_cache::ArtifactFile { name, bytes };
         let artifact = graph_cache::Artifact::new(files.into_iter().map(file).collect());
         let artifact = artifact.map_err(|error| BackendError::Compile {
             what: format!("the {} backend made no artifact: {error}", self.backend.name()),

@@ -59,7 +59,7 @@ fn entry(name: &str, files: &[(&str, &[u8])]) -> Result<Entry> {
         .bytes("graph", name.as_bytes());
     let files = files
         .iter()
-        .map(|(name, bytes)| ArtifactFile { name: (*name).to_owned(), bytes: bytes.to_vec().into() });
+        .map(|(name, bytes)| ArtifactFile { name: (*name).to_owned(), bytes: bytes.to_vec() });
     let meta = EntryMeta {
         kind: "graph".to_owned(),
         note: "decode, 8 sequences".to_owned(),

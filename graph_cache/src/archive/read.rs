@@ -76,7 +76,7 @@ impl<R: Read> Reader<R> {
         let mut files = Vec::with_capacity(manifest.files.len());
         for info in manifest.files {
             let bytes = self.member(&path(&info.name), info.bytes..=info.bytes)?;
-            files.push(ArtifactFile { name: info.name, bytes: bytes.into() });
+            files.push(ArtifactFile { name: info.name, bytes });
         }
         Entry::from_parts(&key, &record, manifest_json, signatures, files).map_err(bad)
     }

@@ -8,8 +8,6 @@
 //!
 //! What this module deliberately does not do: it knows nothing of what is in the files.
 
-use super::bytes::FileBytes;
-
 /// The entry's own files, which no artifact may name.
 pub(crate) const RESERVED: [&str; 3] = [super::RECORD, super::MANIFEST, super::SIGNATURES];
 
@@ -26,7 +24,7 @@ pub struct ArtifactFile {
     /// Its name, by the rules of this module.
     pub name: String,
     /// Its content.
-    pub bytes: FileBytes,
+    pub bytes: Vec<u8>,
 }
 
 /// What a compiler produced: one or more named files, in order.
@@ -84,8 +82,8 @@ impl Artifact {
     ///
     /// # Errors
     /// When the name or the size is not allowed.
-    pub fn single(name: &str, bytes: impl Into<FileBytes>) -> Result<Self, ArtifactError> {
-        Self::new(vec![ArtifactFile { name: name.to_owned(), bytes: bytes.into() }])
+    pub fn single(name: &str, bytes: Vec<u8>) -> Result<Self, ArtifactError> {
+        Self::new(vec![ArtifactFile { name: name.to_owned(), bytes }])
     }
 
     /// The files, in order.
@@ -174,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_artifact_has_files_and_each_name_once() {
-        let file = |name: &str| ArtifactFile { name: name.to_owned(), bytes: vec![1, 2].into() };
+        let file = |name: &str| ArtifactFile { name: name.to_owned(), bytes: vec![1, 2] };
         assert_eq!(Artifact::new(Vec::new()), Err(ArtifactError::Count { got: 0 }));
         let twice = Artifact::new(vec![file("a"), file("b"), file("a")]);
         assert_eq!(twice, Err(ArtifactError::Twice { name: "a".to_owned() }));

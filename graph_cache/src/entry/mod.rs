@@ -16,13 +16,11 @@
 //! entry comes from, it becomes one here or not at all.
 
 pub(crate) mod artifact;
-pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod manifest;
 pub(crate) mod record;
 
 pub use artifact::{Artifact, ArtifactError, ArtifactFile};
-pub use bytes::FileBytes;
 pub use manifest::{EntryError, EntryMeta, FileInfo, Manifest};
 
 use crate::digest::Digest;

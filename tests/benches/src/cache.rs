@@ -8,7 +8,8 @@
 //! | Measured | How |
 //! | --- | --- |
 //! | open | open an existing store of N entries and of 100, and look one entry up |
-//! | lookup | one entry of 4 KiB, verified, picked at random; p50 and p99 |
+//! | lookup | one entry of 4 KiB, verified, one of 100 that are spread over the store; p50 and p99 |
+//! | cold | the same, but any entry at random: most are seen for the first time |
 //! | load | one artifact of `--bytes`, verified, beside SHA-256 over the same bytes in memory |
 //!
 //! Each store verifies a SHA-256 of what it reads: SQLite's rows carry one that is checked here. Only
@@ -181,10 +182,13 @@ fn main() -> anyhow::Result<()> {
             eprintln!("filled {} with {size} in {:.1?}", rival.name(), started.elapsed());
         }
     }
-    println!("store      entries  open us (median)   lookup us p50 (rounds' min..max)   p99");
+    println!(
+        "store      entries        open us  lookup us p50 (min..max)     lookup us p99   cold us p50"
+    );
     let mut open = vec![Vec::new(); 6];
     let mut p50 = vec![Vec::new(); 6];
     let mut p99 = vec![Vec::new(); 6];
+    let mut cold = vec![Vec::new(); 6];
     for round in 0..ROUNDS {
         let mut random = Random(round as u64 + 1);
         for (at, (size, make)) in cases(&rivals, num_entries).enumerate() {
@@ -194,28 +198,26 @@ fn main() -> anyhow::Result<()> {
             rival.open(&path)?;
             ensure!(rival.get(0)? > 0, "nothing was read");
             open[at].push(micros(started.elapsed()));
-            let mut times = Vec::with_capacity(LOOKUPS);
-            for _ in 0..LOOKUPS {
-                let idx = random.below(size);
-                let started = Instant::now();
-                ensure!(rival.get(idx)? == ENTRY_BYTES, "not all of it was read");
-                times.push(micros(started.elapsed()));
-            }
-            times.sort_by(f64::total_cmp);
+            // As many different ones in a small store as in a large one, so that both are as warm.
+            let stride = size / SMALL;
+            let times = lookups(&mut *rival, || random.below(SMALL) * stride)?;
             p50[at].push(times[times.len() / 2]);
             p99[at].push(times[times.len() * 99 / 100]);
+            let times = lookups(&mut *rival, || random.below(size))?;
+            cold[at].push(times[times.len() / 2]);
         }
     }
     for (at, (size, make)) in cases(&rivals, num_entries).enumerate() {
-        let [open, p50, p99] = [&mut open[at], &mut p50[at], &mut p99[at]];
+        let [open, p50, p99, cold] = [&mut open[at], &mut p50[at], &mut p99[at], &mut cold[at]];
         println!(
-            "{:<8} {size:>9}  {:>16.0}   {:>8.1} ({:.1}..{:.1})              {:>8.1}",
+            "{:<8} {size:>9} {:>14.0} {:>14.1} ({:.1}..{:.1}) {:>13.1} {:>13.1}",
             make().name(),
             median(open),
             median(p50),
             p50[0],
             p50[p50.len() - 1],
             median(p99),
+            median(cold),
         );
     }
 
@@ -258,6 +260,19 @@ fn main() -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Times of lookups in microseconds, sorted.
+fn lookups(rival: &mut dyn Rival, mut pick: impl FnMut() -> usize) -> anyhow::Result<Vec<f64>> {
+    let mut times = Vec::with_capacity(LOOKUPS);
+    for _ in 0..LOOKUPS {
+        let idx = pick();
+        let started = Instant::now();
+        ensure!(rival.get(idx)? == ENTRY_BYTES, "not all of it was read");
+        times.push(micros(started.elapsed()));
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times)
 }
 
 fn cases<'a>(

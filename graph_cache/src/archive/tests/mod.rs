@@ -61,7 +61,7 @@ fn entry_of(name: &str, note: &str, files: &[(&str, &[u8])]) -> Entry {
     let fields = KeyFields::new().text("backend", "test").text("name", name);
     let files = files
         .iter()
-        .map(|(name, bytes)| ArtifactFile { name: (*name).to_owned(), bytes: (*bytes).into() });
+        .map(|(name, bytes)| ArtifactFile { name: (*name).to_owned(), bytes: bytes.to_vec() });
     let meta = EntryMeta {
         kind: "graph".to_owned(),
         note: note.to_owned(),
