@@ -73,7 +73,7 @@ fn fields(number: u8) -> KeyFields {
 }
 
 fn compiled(number: u8) -> Result<Artifact, Box<dyn Error>> {
-    let file = |name: &str, bytes: Vec<u8>| ArtifactFile { name: name.into(), bytes: bytes.into() };
+    let file = |name: &str, bytes: Vec<u8>| ArtifactFile { name: name.into(), bytes };
     let code = (0..9000_u32).map(|at| (at % 251) as u8 ^ number).collect();
     Ok(Artifact::new(vec![file("code.bin", code), file("table.json", b"{}".to_vec())])?)
 }
