@@ -7,7 +7,7 @@
 //!               `------ a start that the cache counts ------'
 //! ```
 //!
-//! `warmup` stops after the artifacts, and [`explain`] before them; so what they compiled and looked
+//! `warmup` stops after the artifacts, and `explain` before them; so what they compiled and looked
 //! for is exactly what the others look for.
 //!
 //! Where the cache is required to have every graph, a missing one ends it at the artifacts: before
