@@ -54,7 +54,6 @@ const TABLE: &[Row] = &[
     ),
     row("graph_cache::conformance", "", "std::thread"),
     row("graph_cache::disk::content", "", "std::thread"),
-    row("graph_cache::entry::bytes", "", "memmap2"),
     row("graph_cache::entry::codec", "", "bincode"),
     row("graph_cache::entry::manifest", "", "humantime"),
     row(
