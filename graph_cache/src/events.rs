@@ -174,7 +174,7 @@ impl fmt::Display for Event {
             Self::StoreFailed { error, .. } => write!(f, "{error}; the next start compiles again"),
             Self::Promoted { from, bytes, .. } => write!(f, "copied {bytes} bytes from {from}"),
             Self::LayerFailed { place, error } => {
-                write!(f, "cache layer {place} is of no use: {error}")
+                write!(f, "graph cache {place} is not used: {error}")
             }
             Self::Quarantined { reason, .. } => write!(f, "moved into the quarantine: {reason}"),
             Self::Evicted { bytes, .. } => write!(f, "removed to make room, {bytes} bytes"),

@@ -169,7 +169,14 @@ impl GraphCache {
         };
         let layers = options.layers.into_iter().filter(|_| !is_off).filter_map(|layer| {
             Some(match layer {
-                Layer::Folder(path) => Box::new(folder(&path, DiskAccess::Layer).ok()?),
+                Layer::Folder(path) => {
+                    // Somebody named it: an empty store would hide a slip of the pen.
+                    if !path.exists() {
+                        let (place, error) = (path.display().to_string(), "it is not there".into());
+                        events.emit(&Event::LayerFailed { place, error });
+                    }
+                    Box::new(folder(&path, DiskAccess::Layer).ok()?)
+                }
                 Layer::Store(store) => store,
             })
         });

@@ -152,7 +152,7 @@ fn a_bad_upper_entry_makes_way_for_that_of_a_layer() {
 }
 
 #[test]
-fn a_missing_or_bad_layer_is_left_out_with_one_event() {
+fn a_missing_or_bad_layer_is_left_out_with_one_event_each() {
     struct Seen(Mutex<Vec<Event>>);
     impl Observer for Seen {
         fn observe(&self, event: &Event) {
@@ -162,15 +162,17 @@ fn a_missing_or_bad_layer_is_left_out_with_one_event() {
     let (_folder, root) = temp();
     let no_folder = root.with_extension("file");
     fs::write(&no_folder, b"").unwrap();
+    let missing = root.with_extension("missing");
     let seen = Arc::new(Seen(Mutex::default()));
     let cache = open(&root, |options| {
-        options.layers = vec![Layer::Folder(no_folder.clone())];
+        options.layers = vec![Layer::Folder(no_folder.clone()), Layer::Folder(missing.clone())];
         options.observers.push(Arc::<Seen>::clone(&seen));
     });
     assert_eq!(ask(&cache, "a"), Ok(Origin::Compiled));
     let events = seen.0.lock().unwrap();
     let of_layers = events.iter().filter(|event| matches!(event, Event::LayerFailed { .. }));
-    assert_eq!(of_layers.count(), 1, "{events:?}");
+    assert_eq!(of_layers.count(), 2, "{events:?}");
+    assert!(!missing.exists(), "a layer is never created");
 }
 
 #[test]
