@@ -72,7 +72,9 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> anyhow::Result<Outcom
     if args.json {
         output::write_json(&json!({ "files": files }))?;
     }
-    result.hint("what was new before that is good, and was kept; look at the file, or copy it again")?;
+    result.hint(
+        "what was new before that is good, and was kept; look at the file, or copy it again",
+    )?;
     let refused = files.iter().filter_map(|file| Some(file["refused"].as_array()?.len()));
     let num_refused: usize = refused.sum();
     if num_refused > 0 {
