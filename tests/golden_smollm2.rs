@@ -43,7 +43,7 @@ fn params(max_tokens: u64) -> SamplingParams {
 }
 
 fn submit(booted: &Booted, prompt_token_ids: Vec<u32>, params: SamplingParams) -> ResponseStream {
-    booted.engine.submit(Request { prompt_token_ids, params }).unwrap()
+    booted.engine.submit(Request::new(prompt_token_ids, params)).unwrap()
 }
 
 /// All tokens and the text of a response.
@@ -51,11 +51,12 @@ fn finish(mut stream: ResponseStream) -> (Vec<u32>, String) {
     let (mut tokens, mut all) = (Vec::new(), String::new());
     loop {
         match stream.blocking_recv().expect("a last message") {
-            Output::Delta { text, token_ids } => {
-                tokens.extend(token_ids);
-                all.push_str(&text);
+            Output::PromptLogprobs(_) => {}
+            Output::Delta(delta) => {
+                tokens.extend(delta.token_ids);
+                all.push_str(&delta.text);
             }
-            Output::Finished { .. } => return (tokens, all),
+            Output::Finished(_) => return (tokens, all),
             Output::Failed(error) => panic!("{error}"),
         }
     }

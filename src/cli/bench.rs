@@ -209,15 +209,15 @@ fn submit(
         ..SamplingParams::default()
     };
     let prompt_token_ids = (0..input_len).map(|_| rng.random_range(0..vocab_size)).collect();
-    Ok(booted.engine.submit(Request { prompt_token_ids, params })?)
+    Ok(booted.engine.submit(Request::new(prompt_token_ids, params))?)
 }
 
 /// Reads a request's output to its end.
 fn drain(mut stream: ResponseStream) -> anyhow::Result<Usage> {
     loop {
         match stream.blocking_recv() {
-            Some(Output::Delta { .. }) => {}
-            Some(Output::Finished { usage, .. }) => return Ok(usage),
+            Some(Output::Delta(_) | Output::PromptLogprobs(_)) => {}
+            Some(Output::Finished(usage)) => return Ok(usage),
             Some(Output::Failed(error)) => return Err(error).context("measuring"),
             None => return Err(RequestError::Stopped).context("measuring"),
         }

@@ -27,7 +27,7 @@ use super::progress::{Amount, Progress, Silent};
 use crate::backend::compile::{Built, CompileError, Compiler, MAX_COMPARED, Prepared};
 use crate::backend::{BackendError, Executable, Memory, Weight};
 use crate::config::{EngineConfig, GraphCacheConfig};
-use crate::engine::{self, Bucket, Death, EngineHandle, Fate, LoadedModel};
+use crate::engine::{self, Bucket, Death, EngineHandle, Fate, EngineParts, LoadedModel};
 use crate::model::Model;
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -213,7 +213,7 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
         vocab_size: model.config().vocab_size,
         eos_token_ids: model.config().eos_token_ids.clone(),
     };
-    let engine = engine::start(loaded, tokenizer.clone(), plan.options)?;
+    let engine = engine::start(EngineParts::new(loaded, tokenizer.clone(), plan.options))?;
     engine.count_graphs(report.graphs_compiled as u64, report.graphs_from_cache as u64);
     ledger.phase("engine");
     report.phases = ledger.phases;

@@ -119,8 +119,7 @@ impl SamplingArgs {
             min_p: self.min_p,
             seed: self.seed,
             stop: self.stop.clone(),
-            stop_token_ids: Vec::new(),
-            ignore_eos: false,
+            ..SamplingParams::default()
         };
         params.validate().map_err(|error| Usage(error.to_string()))?;
         Ok(params)
@@ -146,7 +145,7 @@ fn generate(
 ) -> anyhow::Result<Outcome> {
     let prompt_token_ids = args.tokens(prompt, booted)?;
     let num_prompt_tokens = prompt_token_ids.len();
-    let stream = submit(booted, Request { prompt_token_ids, params })?;
+    let stream = submit(booted, Request::new(prompt_token_ids, params))?;
 
     let mut made = Made::new(num_prompt_tokens);
     let followed = follow(stream, &mut made, !args.json);
@@ -220,6 +219,7 @@ struct Made {
     started: Instant,
     first_token: Option<Duration>,
     num_prompt_tokens: usize,
+    reason: Option<FinishReason>,
     finished: Option<(FinishReason, TokenUsage)>,
 }
 
@@ -243,14 +243,16 @@ fn follow(
                 _ = &mut interrupt => return Ok(Outcome::Interrupted),
             };
             match output {
-                Some(Output::Delta { text, token_ids }) => {
-                    if is_printed && !text.is_empty() {
-                        output::write(&text)?;
+                Some(Output::PromptLogprobs(_)) => {}
+                Some(Output::Delta(delta)) => {
+                    if is_printed && !delta.text.is_empty() {
+                        output::write(&delta.text)?;
                     }
-                    made.append(&text, &token_ids);
+                    made.append(&delta.text, &delta.token_ids);
+                    made.reason = delta.end.map(|end| end.reason).or(made.reason);
                 }
-                Some(Output::Finished { reason, usage }) => {
-                    made.finished = Some((reason, usage));
+                Some(Output::Finished(usage)) => {
+                    made.finished = made.reason.map(|reason| (reason, usage));
                     return Ok(Outcome::Done);
                 }
                 Some(Output::Failed(error)) => return Err(error.into()),
@@ -268,6 +270,7 @@ impl Made {
             started: Instant::now(),
             first_token: None,
             num_prompt_tokens,
+            reason: None,
             finished: None,
         }
     }
@@ -284,6 +287,7 @@ impl Made {
             || TokenUsage {
                 prompt_tokens: self.num_prompt_tokens,
                 completion_tokens: self.token_ids.len(),
+                cached_tokens: 0,
                 queue_time: Duration::ZERO,
                 time_to_first_token: self.first_token.unwrap_or_default(),
                 total_time: self.started.elapsed(),
@@ -357,6 +361,7 @@ mod tests {
 
     fn usage(completion_tokens: usize, first_ms: u64, total_ms: u64) -> TokenUsage {
         TokenUsage {
+            cached_tokens: 0,
             prompt_tokens: 3,
             completion_tokens,
             queue_time: Duration::ZERO,

@@ -146,7 +146,8 @@ impl StepSize {
         let num_tokens = options.max_num_batched_tokens as u64;
         let num_seqs = num_tokens.min(options.max_num_seqs as u64);
         let max_blocks = options.max_model_len.div_ceil(options.block_size.max(1)) as u64;
-        Self { num_tokens, num_seqs, max_blocks, num_logits: num_seqs }
+        let num_logits = num_tokens.min(options.max_num_logits() as u64);
+        Self { num_tokens, num_seqs, max_blocks, num_logits }
     }
 
     /// That many sequences of that engine, with one token each.
@@ -163,7 +164,8 @@ impl StepSize {
     pub(crate) fn largest_prefill(options: &EngineOptions) -> Self {
         let largest = Self::largest(options);
         let num_tokens = largest.num_tokens.min(options.max_model_len as u64);
-        Self { num_tokens, num_seqs: 1, num_logits: 1, ..largest }
+        let num_logits = num_tokens.min(options.max_logits_per_seq() as u64);
+        Self { num_tokens, num_seqs: 1, num_logits, ..largest }
     }
 }
 
@@ -196,7 +198,8 @@ fn ragged(capabilities: &Capabilities, options: &EngineOptions) -> Vec<Bucket> {
         .chain(large)
         .map(|num_tokens| {
             let num_seqs = num_tokens.min(largest.num_seqs);
-            let size = StepSize { num_tokens, num_seqs, num_logits: num_seqs, ..largest };
+            let num_logits = num_tokens.min(largest.num_logits);
+            let size = StepSize { num_tokens, num_seqs, num_logits, ..largest };
             size.bucket(StepKind::Any)
         })
         .collect()
@@ -244,6 +247,7 @@ mod tests {
             block_size: 16,
             num_blocks: 8,
             max_num_queued_reqs: 4,
+            ..EngineOptions::default()
         }
     }
 

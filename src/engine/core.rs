@@ -1,10 +1,11 @@
 //! The loop of the engine thread.
 //!
 //! ```text
-//!      .--> nothing to do? sleep until a command
+//!      .--> nothing to do? sleep until a command, or until a request's time is over
 //!      |    take all commands
-//!      |    send what is pending, forget whom nobody reads
-//!      '--- one step: schedule -> run -> sample -> text
+//!      |    plan: whoever was not planned ahead is added
+//!      '--- one step:   device  | run                              |
+//!                       here    | texts, commands, plan the next   | sample -> tokens, ends, drafts
 //!                                  `--> the device is gone: say so, fail everyone, end
 //! ```
 //!
@@ -13,73 +14,101 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
-use std::time::Instant;
-
-use rustc_hash::FxHashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::EngineOptions;
 use super::death::Death;
-use super::kv_cache_manager::KvCacheManager;
-use super::request::{FinishReason, RequestError, RequestId};
-use super::runner::{RequestView, Runner};
-use super::sampler::{Row, Sampler};
-use super::scheduler::Scheduler;
+use super::drafter::Drafter;
+use super::handle::random_seed;
+use super::host::{Host, Submission};
+use super::kv_cache::{KvCache, KvCacheOptions};
+use super::prefixes::{LoadedPrefix, PrefixIo, Prefixes};
+use super::request::{RequestError, RequestId};
+use super::runner::{Runner, SequenceView};
+use super::scheduler::{Limits, Scheduler};
 use super::scheduler_output::SchedulerOutput;
-use super::sequence::Sequence;
 use super::shared::{Alive, Phase, Shared};
+
+/// How long a busy disk is left alone while the engine has nothing else to do.
+const SAVE_PAUSE: Duration = Duration::from_millis(1);
 
 /// What the engine thread is told.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A new request.
-    Submit(RequestId, Box<Sequence>),
+    Submit(Box<Submission>),
+    /// A new request whose prefix was looked for on disk.
+    Loaded(Box<Submission>, LoadedPrefix),
+    /// Nobody reads that request's output any more.
+    Abandon(RequestId),
+    /// Forget all cached prefixes.
+    ResetPrefixCache,
     /// The phase changed: look at it.
     Wake,
 }
-
-/// How a sequence ends.
-type Ending = Result<FinishReason, RequestError>;
 
 /// Everything that the engine thread owns.
 #[derive(Debug)]
 pub(crate) struct Core {
     /// First, so that it falls first: a reader who is told of the end finds an engine that says so.
     _alive: Alive,
-    /// The same requests as the scheduler's. Before the runner, so that nobody waits for a device
-    /// that is slow to let go.
-    sequences: FxHashMap<RequestId, Box<Sequence>>,
-    commands: Receiver<Command>,
+    /// Before the runner, so that nobody waits for a device that is slow to let go.
+    host: Host,
+    inbox: Inbox,
     shared: Arc<Shared>,
-    scheduler: Scheduler,
+    prefixes: Option<Prefixes>,
+    drafter: Option<Drafter>,
+    /// The step that runs.
+    step: SchedulerOutput,
     runner: Runner,
-    sampler: Sampler,
-    plan: SchedulerOutput,
-    /// Requests that end with the current step, in its order.
-    ended: Vec<(RequestId, Ending)>,
+}
+
+/// Commands, and those that have to wait for the end of a step.
+#[derive(Debug)]
+struct Inbox {
+    commands: Receiver<Command>,
+    /// They touch the device's memory.
+    late: Vec<(Box<Submission>, LoadedPrefix)>,
+    is_closed: bool,
 }
 
 impl Core {
     /// An engine without requests.
     pub(crate) fn new(
         runner: Runner,
+        drafter: Option<Drafter>,
+        prefixes: Option<PrefixIo>,
         options: &EngineOptions,
         commands: Receiver<Command>,
         shared: Arc<Shared>,
     ) -> Self {
-        // Checked with the options: blocks are counted in 31 bits.
-        let kv_cache = KvCacheManager::new(options.num_blocks as u32, options.block_size);
-        let (max_num_seqs, budget) = (options.max_num_seqs, options.max_num_batched_tokens);
+        let kv_cache = KvCache::new(KvCacheOptions {
+            // Checked with the options: blocks are counted in 31 bits.
+            num_blocks: options.num_blocks as u32,
+            block_size: options.block_size,
+            is_prefix_cache_on: options.is_prefix_cache_on,
+            hash_seed: random_seed(),
+        });
+        let limits = Limits {
+            max_num_seqs: options.max_num_seqs,
+            max_num_batched_tokens: options.max_num_batched_tokens,
+            max_num_logits: options.max_num_logits(),
+            max_logits_per_seq: runner.max_logits_per_seq(),
+            max_chunk: options.max_chunk(),
+            watermark: options.watermark(),
+        };
+        let scheduler = Scheduler::new(limits, runner.token_buckets(), kv_cache);
         Self {
             _alive: Alive(Arc::clone(&shared)),
-            sequences: FxHashMap::default(),
-            commands,
+            host: Host::new(scheduler, Arc::clone(&shared), drafter.is_some()),
+            inbox: Inbox { commands, late: Vec::new(), is_closed: false },
             shared,
-            scheduler: Scheduler::new(max_num_seqs, budget, kv_cache),
+            prefixes: prefixes.map(Prefixes::new),
+            drafter,
+            step: SchedulerOutput::default(),
             runner,
-            sampler: Sampler::default(),
-            plan: SchedulerOutput::default(),
-            ended: Vec::new(),
         }
     }
 
@@ -87,24 +116,108 @@ impl Core {
     /// Whoever is unfinished then, or when this panics, is told by the drop of its outbox.
     pub(crate) fn run(mut self) {
         loop {
-            if self.sequences.is_empty() {
-                debug_assert_eq!(self.scheduler.check_integrity(), Ok(()));
-                match self.commands.recv() {
-                    Ok(command) => self.accept(command),
-                    Err(_) => return,
-                }
-            }
-            while let Ok(command) = self.commands.try_recv() {
-                self.accept(command);
-            }
+            self.inbox.take_all(&mut self.host, self.prefixes.as_mut());
+            self.take_loaded();
             if self.shared.phase() == Phase::Stopping {
                 return;
             }
-            self.sweep();
-            if !self.sequences.is_empty()
-                && let Err(death) = self.step()
-            {
-                return self.die(death);
+            let next_timeout = self.host.expire(Instant::now());
+            self.host.end_groups();
+            self.plan();
+            if !self.host.plan.is_empty() {
+                if let Err(death) = self.run_step() {
+                    return self.die(death);
+                }
+                continue;
+            }
+            self.host.tell();
+            self.host.publish();
+            if self.save_some() {
+                continue;
+            }
+            if self.host.is_idle() {
+                debug_assert_eq!(self.host.scheduler.check_integrity(), Ok(()));
+            }
+            if self.inbox.is_closed && self.host.is_idle() {
+                return;
+            }
+            self.inbox.wait(next_timeout, &mut self.host, self.prefixes.as_mut());
+        }
+    }
+
+    /// Writes some prefixes to disk while nothing else is to do; `false` when there are none.
+    fn save_some(&mut self) -> bool {
+        let block_size = self.host.kv_cache().block_size();
+        let Some(prefixes) = &mut self.prefixes else { return false };
+        if !prefixes.has_saves() {
+            return false;
+        }
+        if !prefixes.save_some(self.runner.memory(), block_size) {
+            // The disk is busy.
+            thread::sleep(SAVE_PAUSE);
+        }
+        true
+    }
+
+    /// Completes the plan of the next step.
+    fn plan(&mut self) {
+        self.host.schedule();
+        if self.host.plan.is_empty()
+            && let Some(prefixes) = &mut self.prefixes
+            && prefixes.drop_saves()
+        {
+            // Blocks that were to be written to disk are wanted more urgently.
+            self.host.schedule();
+        }
+        let host = &mut self.host;
+        host.scheduler.pack(&mut host.plan);
+        let num_preempted = host.plan.num_preempted as u64;
+        self.shared.counters.num_preemptions.fetch_add(num_preempted, Ordering::Relaxed);
+    }
+
+    /// Runs the planned step, and hands out what came of it.
+    ///
+    /// # Errors
+    /// When there can be no next one.
+    fn run_step(&mut self) -> Result<(), Death> {
+        let Self { host, runner, step, inbox, prefixes, .. } = self;
+        std::mem::swap(step, &mut host.plan);
+        host.plan.clear();
+        host.scheduler.launch(step);
+        host.publish();
+        let launched_at = Instant::now();
+        if let Some(drafter) = &mut self.drafter {
+            drafter.copy_blocks(&step.copies);
+        }
+        runner.bind(step, |key| {
+            let sequence = &host.sequences.0[key];
+            let wanted = host.groups[sequence.group].wanted;
+            SequenceView { token_ids: sequence.with_drafts(), wanted }
+        });
+        let results = runner.run(&mut || {
+            host.tell();
+            inbox.take_all(host, prefixes.as_mut());
+            host.schedule();
+        })?;
+        host.take_results(step, &results, launched_at);
+        if let Some(prefixes) = prefixes {
+            prefixes.save(host, step, runner.memory());
+        }
+        host.end_groups();
+        if let Some(drafter) = &mut self.drafter {
+            drafter.propose(host, step)?;
+        }
+        Ok(())
+    }
+
+    /// Puts what was read from disk into the cache, and takes in who waits for it.
+    fn take_loaded(&mut self) {
+        for (submission, loaded) in self.inbox.late.drain(..) {
+            if let Some(prefixes) = &mut self.prefixes {
+                prefixes.insert(&submission, loaded, self.host.kv_cache(), self.runner.memory());
+            }
+            if !submission.group.outbox.is_abandoned() {
+                self.host.submit(*submission);
             }
         }
     }
@@ -113,151 +226,61 @@ impl Core {
     fn die(mut self, death: Death) {
         self.shared.die(death.clone());
         // Whoever came meanwhile gets the same answer as the others.
-        while let Ok(command) = self.commands.try_recv() {
-            self.accept(command);
+        self.inbox.take_all(&mut self.host, None);
+        for (submission, _) in self.inbox.late.drain(..) {
+            self.host.submit(*submission);
         }
-        for id in self.sequences.keys() {
-            self.scheduler.remove(*id);
-        }
-        self.publish();
-        for (_, sequence) in self.sequences.drain() {
-            sequence.fail(RequestError::Died(death.clone()));
+        self.host.fail_all(&RequestError::Died(death));
+    }
+}
+
+impl Inbox {
+    /// Takes what is there.
+    fn take_all(&mut self, host: &mut Host, mut prefixes: Option<&mut Prefixes>) {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.take(command, host, prefixes.as_deref_mut()),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.is_closed = true;
+                    return;
+                }
+            }
         }
     }
 
-    fn accept(&mut self, command: Command) {
+    /// Waits for one command, at most until then, and takes it.
+    fn wait(&mut self, until: Option<Instant>, host: &mut Host, prefixes: Option<&mut Prefixes>) {
+        let received = match until {
+            None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => {
+                self.commands.recv_timeout(at.saturating_duration_since(Instant::now()))
+            }
+        };
+        match received {
+            Ok(command) => self.take(command, host, prefixes),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.is_closed = true,
+        }
+    }
+
+    fn take(&mut self, command: Command, host: &mut Host, prefixes: Option<&mut Prefixes>) {
         match command {
-            Command::Submit(id, sequence) => {
-                self.scheduler.add(id, sequence.token_ids().len());
-                self.sequences.insert(id, sequence);
+            Command::Submit(submission) => {
+                let submission = match prefixes {
+                    Some(prefixes) => prefixes.look_up(submission, host.kv_cache()),
+                    None => Some(submission),
+                };
+                if let Some(submission) = submission {
+                    host.submit(*submission);
+                }
+            }
+            Command::Loaded(submission, loaded) => self.late.push((submission, loaded)),
+            Command::Abandon(id) => host.abandon(id),
+            Command::ResetPrefixCache => {
+                host.kv_cache().reset();
             }
             Command::Wake => {}
         }
     }
-
-    /// Sends what is pending and forgets whom nobody reads any more.
-    fn sweep(&mut self) {
-        let scheduler = &mut self.scheduler;
-        self.sequences.retain(|&id, sequence| {
-            sequence.flush();
-            let is_kept = !sequence.is_abandoned();
-            if !is_kept {
-                tracing::debug!(request_id = id.0, "cancelled: nobody reads the output");
-                scheduler.remove(id);
-            }
-            is_kept
-        });
-        self.publish();
-    }
-
-    /// Plans and runs one step, and hands out what came of it.
-    ///
-    /// # Errors
-    /// When there can be no next one.
-    fn step(&mut self) -> Result<(), Death> {
-        self.scheduler.schedule(&mut self.plan);
-        assert!(!self.plan.scheduled.is_empty(), "invariant: the earliest request always gets on");
-        let num_preempted = self.plan.num_preempted as u64;
-        self.shared.counters.num_preemptions.fetch_add(num_preempted, Ordering::Relaxed);
-        self.publish();
-        let started_at = Instant::now();
-        for scheduled in &self.plan.scheduled {
-            sequence_of(&mut self.sequences, scheduled.id).start(started_at);
-        }
-        self.run_plan()?;
-        self.end_sequences();
-        Ok(())
-    }
-
-    /// Runs the planned step and gives each sequence that has all its tokens computed the next.
-    fn run_plan(&mut self) -> Result<(), Death> {
-        let sequences = &self.sequences;
-        let results = self.runner.run(&self.plan, |id| {
-            let sequence = &sequences[&id];
-            RequestView { token_ids: sequence.token_ids(), wanted: sequence.wanted() }
-        })?;
-        let now = Instant::now();
-        self.scheduler.complete(&self.plan);
-        let (mut num_prompt, mut num_generated) = (0, 0);
-        for (place, scheduled) in self.plan.scheduled.iter().enumerate() {
-            let id = scheduled.id;
-            let row = match results.row(place) {
-                Ok(row) => row,
-                Err(error) => {
-                    self.ended.push((id, Err(RequestError::Execution(error.to_string()))));
-                    continue;
-                }
-            };
-            let sequence = sequence_of(&mut self.sequences, id);
-            num_prompt += sequence.count_prompt(scheduled.tokens().end) as u64;
-            let Some(row) = row else { continue };
-            num_generated += 1;
-            match next_token(sequence, &mut self.sampler, row, now) {
-                Ok(None) => self.scheduler.append_token(place, id),
-                Ok(Some(reason)) => self.ended.push((id, Ok(reason))),
-                Err(error) => self.ended.push((id, Err(error))),
-            }
-        }
-        let counters = &self.shared.counters;
-        counters.num_steps.fetch_add(1, Ordering::Relaxed);
-        counters.num_launches.fetch_add(results.num_launches, Ordering::Relaxed);
-        counters.prompt_tokens.fetch_add(num_prompt, Ordering::Relaxed);
-        counters.generation_tokens.fetch_add(num_generated, Ordering::Relaxed);
-        counters.padded_tokens.fetch_add(results.num_padded_tokens, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Frees what ended sequences held, then tells their readers: who reads the last message finds
-    /// an engine that has forgotten the request.
-    fn end_sequences(&mut self) {
-        if self.ended.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        self.scheduler.remove_scheduled(self.ended.iter().map(|(id, _)| *id));
-        self.publish();
-        for (id, ending) in self.ended.drain(..) {
-            let sequence = self.sequences.remove(&id);
-            let sequence = sequence.expect("invariant: a sequence ends once");
-            match ending {
-                Ok(reason) => sequence.finish(reason, now),
-                Err(error) => {
-                    tracing::debug!(request_id = id.0, %error, "failed");
-                    sequence.fail(error);
-                }
-            }
-        }
-    }
-
-    /// Writes down what is held now.
-    fn publish(&self) {
-        let counters = &self.shared.counters;
-        let gauges = [
-            (&counters.num_requests_running, self.scheduler.num_running()),
-            (&counters.num_requests_waiting, self.scheduler.num_waiting()),
-            (&counters.num_kv_blocks_used, self.scheduler.num_blocks_used()),
-        ];
-        for (gauge, value) in gauges {
-            gauge.store(value as u64, Ordering::Relaxed);
-        }
-    }
-}
-
-fn sequence_of(
-    sequences: &mut FxHashMap<RequestId, Box<Sequence>>,
-    id: RequestId,
-) -> &mut Sequence {
-    sequences.get_mut(&id).expect("invariant: the scheduler and the core know the same requests")
-}
-
-/// Chooses a sequence's next token and appends it; `Some` when it ends there.
-fn next_token(
-    sequence: &mut Sequence,
-    sampler: &mut Sampler,
-    row: Row<'_>,
-    now: Instant,
-) -> Result<Option<FinishReason>, RequestError> {
-    let failed = |error: &dyn std::error::Error| RequestError::Execution(error.to_string());
-    let token_id = sequence.sample(sampler, row).map_err(|error| failed(&error))?;
-    sequence.push(token_id, now).map_err(|error| failed(&error))
 }

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Executable, Memory};
 use crate::text::Tokenizer;
@@ -30,15 +30,24 @@ use crate::text::Tokenizer;
 use super::buckets::Bucket;
 use super::core::{Command, Core};
 use super::death::Death;
+use super::drafter::{DraftModel, Drafter};
+use super::group::{Group, GroupParts};
+use super::host::Submission;
 use super::launch_result::Columns;
 use super::options::{EngineError, EngineOptions, in_range};
-use super::output::Outbox;
-use super::request::{Request, RequestId, ResponseStream, SubmitError};
+use super::output::{Outbox, ResponseStream};
+use super::prefix_store::PrefixStore;
+use super::prefixes::{PrefixIo, PrefixKeys};
+use super::rank::RankFacts;
+use super::request::{Request, RequestId, SubmitError};
 use super::runner::Runner;
-use super::sampling_params::InvalidParam;
-use super::sequence::{Sequence, SequenceParts};
+use super::sampling::InvalidParam;
+use super::sequence::TextStream;
 use super::shared::{Phase, Shared, Slot};
 use super::stats::EngineStats;
+
+/// Generated tokens that a request has room for from the start.
+const MAX_RESERVED_TOKENS: usize = 8192;
 
 /// A model on its device, ready to run.
 pub struct LoadedModel {
@@ -64,30 +73,65 @@ impl fmt::Debug for LoadedModel {
     }
 }
 
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct EngineParts {
+    /// The model.
+    pub model: LoadedModel,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Limits.
+    pub options: EngineOptions,
+    /// A smaller model with the same vocabulary, whose KV cache has as many blocks of the same
+    /// size; for [`SpeculativeMethod::Draft`](super::SpeculativeMethod::Draft).
+    pub draft: Option<LoadedModel>,
+    /// Where prefixes outlive the engine, and how many later requests must have used a block before
+    /// it is written there.
+    pub prefix_store: Option<(Arc<dyn PrefixStore>, u32)>,
+}
+
+impl EngineParts {
+    /// An engine without anything special.
+    pub fn new(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions) -> Self {
+        Self { model, tokenizer, options, draft: None, prefix_store: None }
+    }
+}
+
 /// Starts the engine thread.
 ///
 /// # Errors
-/// When an option is out of range, when the KV cache cannot hold one sequence of full length, or
-/// when the largest step fits into no executable.
-pub fn start(
-    model: LoadedModel,
-    tokenizer: Tokenizer,
-    options: EngineOptions,
-) -> Result<EngineHandle, EngineError> {
+/// When an option is out of range, when the KV cache cannot hold one sequence of full length, when
+/// the largest step fits into no executable, or when a draft model is wanted and does not fit.
+pub fn start(parts: EngineParts) -> Result<EngineHandle, EngineError> {
+    let EngineParts { model, tokenizer, options, draft, prefix_store } = parts;
     options.validate()?;
     let vocab_size = model.vocab_size.min(tokenizer.vocab_size());
     in_range("vocab_size", vocab_size, 1, i32::MAX as usize)?;
     let columns = Columns { tokens: vocab_size, all: model.vocab_size };
     let runner = Runner::new(model.executables, model.memory, columns, &options)?;
+    let draft = draft.map(|draft| draft_model(draft, vocab_size, &options)).transpose()?;
+    let prefix_store = prefix_store.filter(|_| options.is_prefix_cache_on);
     let (commands, receiver) = channel();
     let shared = Arc::new(Shared::default());
     shared.counters.num_kv_blocks.store(options.num_blocks as u64, Ordering::Relaxed);
+    let store = prefix_store.as_ref().map(|(store, _)| Arc::clone(store));
+    let prefixes = prefix_store.map(|(store, min_hits)| PrefixIo::new(store, min_hits));
+    let prefixes = prefixes.transpose().map_err(EngineError::Thread)?;
+    let drafter = match options.speculation {
+        Some(speculation) => {
+            Some(Drafter::new(speculation, draft).ok_or(EngineError::NoDraftModel)?)
+        }
+        None => None,
+    };
     let thread = {
         let (shared, options) = (Arc::clone(&shared), options.clone());
         thread::Builder::new()
             .name("engine".into())
             .spawn(move || {
-                let core = || Core::new(runner, &options, receiver, Arc::clone(&shared)).run();
+                let core = || {
+                    let shared = Arc::clone(&shared);
+                    Core::new(runner, drafter, prefixes, &options, receiver, shared).run();
+                };
                 // The unwinding drops the core, and that tells every handle and every reader. The
                 // second word is for a panic that came before there was a core.
                 if catch_unwind(AssertUnwindSafe(core)).is_err() {
@@ -104,10 +148,24 @@ pub fn start(
             vocab_size,
             eos_token_ids: model.eos_token_ids,
             options,
+            store,
             next_id: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
         }),
     })
+}
+
+fn draft_model(
+    draft: LoadedModel,
+    vocab_size: usize,
+    options: &EngineOptions,
+) -> Result<DraftModel, EngineError> {
+    if draft.vocab_size < vocab_size {
+        return Err(EngineError::DraftVocabulary { expected: vocab_size, got: draft.vocab_size });
+    }
+    let columns = Columns { tokens: vocab_size, all: draft.vocab_size };
+    let runner = Runner::new(draft.executables, draft.memory, columns, options)?;
+    Ok(DraftModel::new(runner, options.max_num_batched_tokens))
 }
 
 /// A handle of a running engine. Clones are handles of the same engine; when the last one is
@@ -124,6 +182,7 @@ struct Inner {
     vocab_size: usize,
     eos_token_ids: Vec<u32>,
     options: EngineOptions,
+    store: Option<Arc<dyn PrefixStore>>,
     next_id: AtomicU64,
     /// `None` once joined.
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -141,29 +200,62 @@ impl EngineHandle {
         let inner = &*self.inner;
         self.check(&request)?;
         self.check_phase()?;
-        let slot = self.take_slot()?;
+        let slot = self.take_slot(request.prompt_token_ids.len())?;
         // Again, now that whoever waits for the last request to end sees this one.
         self.check_phase()?;
-        let (outbox, receiver) = Outbox::channel();
-        let parts = SequenceParts {
+        let id = RequestId(inner.next_id.fetch_add(1, Ordering::Relaxed));
+        let (outbox, mut stream) = Outbox::new(id, request.params.n);
+        let submission = self.submission(request, id, slot, outbox);
+        let command = Command::Submit(Box::new(submission));
+        inner.commands.send(command).map_err(|_| SubmitError::Stopped)?;
+        stream.on_drop(inner.commands.clone());
+        Ok(stream)
+    }
+
+    /// All that takes time is done here, on the caller's thread.
+    fn submission(&self, request: Request, id: RequestId, slot: Slot, outbox: Outbox) -> Submission {
+        let inner = &*self.inner;
+        let Request { mut prompt_token_ids, params, cache_salt, .. } = request;
+        let num_prompt_tokens = prompt_token_ids.len();
+        let now = Instant::now();
+        let prefix_keys = inner.store.as_deref().map(|store| {
+            let salt = cache_salt.as_deref();
+            PrefixKeys::of(store, &prompt_token_ids, salt, inner.options.block_size)
+        });
+        let seed = params.seed.unwrap_or_else(random_seed);
+        let parts = GroupParts {
+            id,
             slot,
             outbox,
-            detokenizer: inner.tokenizer.detokenizer(true),
+            text: TextStream::new(inner.tokenizer.detokenizer(true), &params),
             eos_token_ids: inner.eos_token_ids.clone(),
-            context_left: inner.options.max_model_len - request.prompt_token_ids.len(),
-            default_seed: random_seed(),
+            num_prompt_tokens,
+            max_model_len: inner.options.max_model_len,
+            timeout: request.timeout.or(inner.options.request_timeout),
+            prefix_keys: prefix_keys.unwrap_or_default(),
         };
-        let now = Instant::now();
-        let sequence = Sequence::new(request.prompt_token_ids, request.params, parts, now);
-        let id = RequestId(inner.next_id.fetch_add(1, Ordering::Relaxed));
-        let command = Command::Submit(id, Box::new(sequence));
-        inner.commands.send(command).map_err(|_| SubmitError::Stopped)?;
-        Ok(ResponseStream::new(id, receiver))
+        let group = Group::new(params, parts, now);
+        let facts = RankFacts {
+            arrival: Duration::from_micros(inner.shared.micros(now)),
+            priority: request.priority,
+            deadline: request.deadline,
+            num_tokens: group.max_len,
+        };
+        // Room for what most answers need, so that a step seldom has to make some.
+        prompt_token_ids.reserve((group.max_len - num_prompt_tokens).min(MAX_RESERVED_TOKENS));
+        Submission {
+            rank: inner.options.policy.rank(id, &facts),
+            group,
+            cache_salt,
+            prompt_token_ids,
+            seed,
+            commands: inner.commands.clone(),
+        }
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
-        request.params.validate()?;
         let (prompt, vocab_size) = (&request.prompt_token_ids, self.inner.vocab_size);
+        request.params.validate_for(vocab_size)?;
         let invalid = |message| Err(InvalidParam { param: "prompt", message }.into());
         if prompt.is_empty() {
             return invalid("expected at least one token, got none".into());
@@ -189,10 +281,22 @@ impl EngineHandle {
         }
     }
 
-    fn take_slot(&self) -> Result<Slot, SubmitError> {
-        let options = &self.inner.options;
-        let slot = self.inner.shared.try_slot(options.max_unfinished());
-        slot.ok_or(SubmitError::Overloaded { waiting: options.max_num_queued_reqs })
+    fn take_slot(&self, num_tokens: usize) -> Result<Slot, SubmitError> {
+        let (options, shared) = (&self.inner.options, &self.inner.shared);
+        let (max, max_tokens) = (options.max_unfinished(), options.max_unfinished_tokens());
+        let slot = shared.try_slot(max, num_tokens, max_tokens);
+        slot.ok_or_else(|| SubmitError::Overloaded {
+            num_requests: shared.num_unfinished(),
+            num_tokens: shared.counters.num_queued_tokens.load(Ordering::SeqCst) as usize,
+            limit: format!("{max} requests and {max_tokens} prompt tokens"),
+            retry_after: shared.retry_after(),
+        })
+    }
+
+    /// Forgets all cached prefixes. What is running keeps what it has.
+    pub fn reset_prefix_cache(&self) {
+        // An engine that is gone has no cache.
+        let _ = self.inner.commands.send(Command::ResetPrefixCache);
     }
 
     /// One reading of the engine's counters.
@@ -276,6 +380,6 @@ impl fmt::Debug for EngineHandle {
 
 /// A seed for a request that brought none, from the operating system's randomness, which keys the
 /// standard library's hashers.
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -6,10 +6,10 @@
 
 use crate::model::io::NUM_GRAPH_INPUTS;
 
-use super::block_pool::BlockId;
 use super::buckets::StepSize;
-use super::request::RequestId;
-use super::scheduler_output::{ScheduledRequest, SchedulerOutput};
+use super::kv_cache::BlockId;
+use super::scheduler_output::{ScheduledSequence, SchedulerOutput};
+use super::sequence::SeqKey;
 
 /// The inputs of one launch, in the order of `GraphInput`.
 #[derive(Debug, Default)]
@@ -21,28 +21,28 @@ impl Inputs {
         self.0.each_ref().map(Vec::as_slice)
     }
 
-    /// Lays out the requests at those places of a step. What was checked when the engine started
+    /// Lays out the sequences at those places of a step. What was checked when the engine started
     /// makes every number fit `i32`.
     pub(crate) fn fill<'t>(
         &mut self,
         step: &SchedulerOutput,
         places: &[usize],
-        tokens_of: impl Fn(RequestId) -> &'t [u32],
+        tokens_of: impl Fn(SeqKey) -> &'t [u32],
         size: StepSize,
         block_size: usize,
     ) {
         self.0.iter_mut().for_each(Vec::clear);
         for &place in places {
-            let request = &step.scheduled[place];
-            let tokens = &tokens_of(request.id)[request.tokens()];
-            self.push(request, tokens, step.blocks_of(request), block_size, size);
+            let share = &step.scheduled[place];
+            let tokens = &tokens_of(share.key)[share.tokens()];
+            self.push(share, tokens, step.blocks_of(share), block_size, size);
         }
         self.pad(size);
     }
 
     fn push(
         &mut self,
-        request: &ScheduledRequest,
+        share: &ScheduledSequence,
         tokens: &[u32],
         blocks: &[BlockId],
         block_size: usize,
@@ -51,15 +51,14 @@ impl Inputs {
         let [token_ids, positions, slot_mapping, block_tables, query_ends, seq_lens, logit_rows] =
             &mut self.0;
         token_ids.extend(tokens.iter().map(|&token| token as i32));
-        positions.extend(request.tokens().map(|position| position as i32));
-        slot_mapping.extend(request.tokens().map(|position| slot(blocks, block_size, position)));
+        positions.extend(share.tokens().map(|position| position as i32));
+        slot_mapping.extend(share.tokens().map(|position| slot(blocks, block_size, position)));
         block_tables.extend(blocks.iter().map(|block| block.0 as i32));
         query_ends.push(token_ids.len() as i32);
-        seq_lens.push(request.tokens().end as i32);
+        seq_lens.push(share.tokens().end as i32);
         block_tables.resize(seq_lens.len() * size.max_blocks as usize, 0);
-        if request.is_sampled {
-            logit_rows.push(token_ids.len() as i32 - 1);
-        }
+        let end = token_ids.len() as i32;
+        logit_rows.extend(end - share.num_logits as i32..end);
     }
 
     fn pad(&mut self, size: StepSize) {

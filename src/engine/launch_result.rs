@@ -14,7 +14,7 @@
 
 use crate::backend::{Output, Rows, Wanted};
 
-use super::sampler::Row;
+use super::sampling::Row;
 
 /// Why a launch gave no logits; the text is for the request's owner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

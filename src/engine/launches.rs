@@ -1,13 +1,13 @@
-//! From a step to launches: which of its requests run through the device together.
+//! From a step to launches: which of its sequences run through the device together.
 //!
 //! ```text
-//! requests of a step: tokens       a:1  b:300  c:1  d:1  e:40
+//! sequences of a step: tokens       a:1  b:300  c:1  d:1  e:40
 //!
 //! Batching::Ragged                 [ a b c d e ]           one launch
 //! Batching::Separate               [ a c d ] [ b ] [ e ]   decode, prefill, prefill
 //! ```
 //!
-//! Within a launch, requests keep the order of the step.
+//! Within a launch, sequences keep the order of the step.
 //!
 //! What this module deliberately does not do: it knows no sizes but one, the most sequences that
 //! decode together; which graph runs a launch is the runner's choice.
@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::buckets::StepKind;
 use super::scheduler_output::SchedulerOutput;
 
-/// Which requests of a step may share a launch.
+/// Which sequences of a step may share a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
     /// All.
@@ -66,7 +66,7 @@ impl Launches {
         self.launches.len()
     }
 
-    /// What each is for, and the places of its requests in the step.
+    /// What each is for, and the places of its sequences in the step.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (StepKind, &[usize])> {
         self.launches.iter().map(|(kind, range)| (*kind, &self.places[range.clone()]))
     }
@@ -74,13 +74,14 @@ impl Launches {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::RequestId;
+    use super::super::scheduler_output::ScheduledSequence;
+    use super::super::slots::Key;
     use super::*;
 
     fn split(num_tokens: &[usize], sharing: Sharing) -> Vec<(StepKind, Vec<usize>)> {
         let mut step = SchedulerOutput::default();
         for (id, &num_tokens) in (0..).zip(num_tokens) {
-            step.push(RequestId(id), 7..7 + num_tokens, true, &[]);
+            step.push(ScheduledSequence::new(Key::test(id), 7..7 + num_tokens), &[]);
         }
         let mut launches = Launches::default();
         // What an earlier step left behind does not show.

@@ -43,25 +43,32 @@
 //!
 //! What this module deliberately does not do: it knows no HTTP, no JSON and no concrete device.
 
-mod block_pool;
+mod beams;
 mod buckets;
 mod core;
 mod death;
+mod drafter;
+mod group;
 mod handle;
+mod host;
 mod inputs;
-mod kv_cache_manager;
+mod kv_cache;
 mod launch_result;
 mod launches;
 mod options;
 mod output;
+mod prefix_store;
+mod prefixes;
+mod rank;
 mod request;
+mod results;
 mod runner;
-mod sampler;
-mod sampling_params;
+mod sampling;
 mod scheduler;
 mod scheduler_output;
 mod sequence;
 mod shared;
+mod slots;
 mod stats;
 mod stop;
 
@@ -72,10 +79,17 @@ mod tests;
 
 pub use buckets::{Bucket, StepKind, plan};
 pub use death::{Death, Fate};
-pub use handle::{EngineHandle, LoadedModel, start};
-pub use options::{EngineError, EngineOptions};
+pub use handle::{EngineHandle, EngineParts, LoadedModel, start};
+pub use options::{EngineError, EngineOptions, Speculation, SpeculativeMethod};
+pub use output::ResponseStream;
+pub use prefix_store::{PrefixBlock, PrefixKey, PrefixStore, PrefixStoreStats};
+pub use rank::SchedulingPolicy;
 pub use request::{
-    FinishReason, Output, Request, RequestError, RequestId, ResponseStream, SubmitError, Usage,
+    ChoiceDelta, ChoiceEnd, FinishReason, Output, Request, RequestError, RequestId, StopMatch,
+    SubmitError, Usage,
 };
-pub use sampling_params::{InvalidParam, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, SamplingParams};
+pub use sampling::{
+    BeamParams, InvalidParam, MAX_CHOICES, MAX_LOGPROBS, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS,
+    SamplingParams, TokenLogprobs,
+};
 pub use stats::EngineStats;

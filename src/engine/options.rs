@@ -1,6 +1,10 @@
 //! The limits an engine is started with, and why it may refuse them.
 
-/// Limits of one engine.
+use std::time::Duration;
+
+use super::rank::SchedulingPolicy;
+
+/// Limits of one engine, and what it does within them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Longest sequence in tokens, prompt and output together; at least 2.
@@ -15,7 +19,68 @@ pub struct EngineOptions {
     pub num_blocks: usize,
     /// Most requests beyond `max_num_seqs` that may be unfinished; one more is refused.
     pub max_num_queued_reqs: usize,
+    /// Most prompt tokens of unfinished requests, beyond those that the KV cache holds; a request
+    /// that would add more is refused, unless it is alone.
+    pub max_num_queued_tokens: usize,
+    /// Which requests run first.
+    pub policy: SchedulingPolicy,
+    /// Whether prompts that begin alike share what was computed for them.
+    pub is_prefix_cache_on: bool,
+    /// A request fails when it is not finished by then, unless it brings a limit of its own.
+    pub request_timeout: Option<Duration>,
+    /// Most prompt tokens of one request in one step, so that a long prompt leaves room for
+    /// others; 0: as many as the step holds.
+    pub long_prefill_token_threshold: usize,
+    /// Guessing several tokens ahead; `None`: off.
+    pub speculation: Option<Speculation>,
 }
+
+/// Guessing the next tokens and checking them in one step. The output is the same as without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speculation {
+    /// Most tokens that are guessed at once; at least 1.
+    pub num_tokens: usize,
+    /// Where the guesses come from.
+    pub method: SpeculativeMethod,
+}
+
+/// Where guesses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeculativeMethod {
+    /// The text itself: what followed the last few tokens when they occurred before.
+    Ngram {
+        /// Fewest tokens that must occur before; at least 1.
+        min: usize,
+        /// Most tokens that are looked for.
+        max: usize,
+    },
+    /// A smaller model with the same vocabulary.
+    Draft,
+}
+
+impl Default for EngineOptions {
+    /// Small limits, for one request at a time; a real engine's follow from its model and device.
+    fn default() -> Self {
+        Self {
+            max_model_len: 2048,
+            max_num_seqs: 1,
+            max_num_batched_tokens: 512,
+            block_size: 16,
+            num_blocks: 128,
+            max_num_queued_reqs: 256,
+            max_num_queued_tokens: usize::MAX,
+            policy: SchedulingPolicy::Fcfs,
+            is_prefix_cache_on: true,
+            request_timeout: None,
+            long_prefill_token_threshold: 0,
+            speculation: None,
+        }
+    }
+}
+
+/// More guesses than that are hardly ever right.
+const MAX_SPECULATIVE_TOKENS: usize = 64;
+const MAX_LOOKUP_TOKENS: usize = 64;
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +122,19 @@ pub enum EngineError {
         /// Blocks of the longest sequence.
         max_blocks: u64,
     },
+    /// Speculation wants a draft model and there is none.
+    #[error("speculation with a draft model needs one, and none was loaded")]
+    NoDraftModel,
+    /// The draft model knows fewer tokens.
+    #[error(
+        "the draft model has {got} tokens, but the model has {expected}: both need the same vocabulary"
+    )]
+    DraftVocabulary {
+        /// Tokens of the model.
+        expected: usize,
+        /// Tokens of the draft model.
+        got: usize,
+    },
     /// The engine thread could not be started.
     #[error("the engine thread could not be started")]
     Thread(#[source] std::io::Error),
@@ -73,6 +151,13 @@ impl EngineOptions {
         in_range("max_num_batched_tokens", self.max_num_batched_tokens, 1, max)?;
         in_range("block_size", self.block_size, 1, max)?;
         in_range("num_blocks", self.num_blocks, 1, max / self.block_size)?;
+        if let Some(Speculation { num_tokens, method }) = self.speculation {
+            in_range("num_speculative_tokens", num_tokens, 1, MAX_SPECULATIVE_TOKENS)?;
+            if let SpeculativeMethod::Ngram { min, max } = method {
+                in_range("prompt_lookup_max", max, 1, MAX_LOOKUP_TOKENS)?;
+                in_range("prompt_lookup_min", min, 1, max)?;
+            }
+        }
         let needed = self.max_model_len.div_ceil(self.block_size);
         if needed > self.num_blocks {
             return Err(EngineError::KvCacheTooSmall {
@@ -83,6 +168,35 @@ impl EngineOptions {
             });
         }
         Ok(())
+    }
+
+    /// Rows of logits that one sequence may have in a step where each has its own launch.
+    pub fn max_logits_per_seq(&self) -> usize {
+        1 + self.speculation.map_or(0, |speculation| speculation.num_tokens)
+    }
+
+    /// Rows of logits in one step.
+    pub(crate) fn max_num_logits(&self) -> usize {
+        let rows = self.max_num_seqs.saturating_mul(self.max_logits_per_seq());
+        rows.min(self.max_num_batched_tokens)
+    }
+
+    /// Most prompt tokens of one sequence in one step.
+    pub(crate) fn max_chunk(&self) -> usize {
+        match self.long_prefill_token_threshold {
+            0 => self.max_num_batched_tokens,
+            threshold => threshold,
+        }
+    }
+
+    /// Blocks that admission leaves free: one in a hundred, so that those who run can grow.
+    pub(crate) fn watermark(&self) -> usize {
+        self.num_blocks / 100
+    }
+
+    /// Most prompt tokens that may be unfinished at once.
+    pub(crate) fn max_unfinished_tokens(&self) -> usize {
+        (self.num_blocks * self.block_size).saturating_add(self.max_num_queued_tokens)
     }
 
     /// Most requests that may be unfinished at once.
@@ -115,6 +229,7 @@ mod tests {
             block_size: 16,
             num_blocks: 3,
             max_num_queued_reqs: 0,
+            ..EngineOptions::default()
         }
     }
 

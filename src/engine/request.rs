@@ -1,26 +1,48 @@
 //! What goes into the engine and what comes out of it.
+//!
+//! ```text
+//! Request --submit--> [ PromptLogprobs ] Delta(choice 0) Delta(choice 1) Delta(choice 0) ... Finished(Usage)
+//!                                                                     or at any place:      Failed(error)
+//! ```
+//!
+//! A choice ends with the delta that carries a [`ChoiceEnd`]; after the last choice's end comes
+//! [`Output::Finished`], which is the last message of a request that ended well.
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use super::death::Death;
-use super::sampling_params::{InvalidParam, SamplingParams};
+use super::sampling::{InvalidParam, SamplingParams, TokenLogprobs};
 
 /// Number of a request within one engine, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// One prompt to continue.
-#[derive(Clone, Debug)]
+/// One prompt to continue, in one or more choices.
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The prompt, at least one token, each below the vocabulary's size.
     pub prompt_token_ids: Vec<u32>,
-    /// How to sample and when to stop.
+    /// How to sample, how many choices, and when to stop.
     pub params: SamplingParams,
+    /// With [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority): lower runs sooner.
+    pub priority: i32,
+    /// With [`SchedulingPolicy::Deadline`](super::SchedulingPolicy::Deadline): when the answer is
+    /// wanted, from submission on.
+    pub deadline: Option<Duration>,
+    /// The request fails when it is not finished by then; `None`: the engine's own limit, if any.
+    pub timeout: Option<Duration>,
+    /// Requests with different salts share no cached prefix.
+    pub cache_salt: Option<String>,
 }
 
-/// Why a sequence ended.
+impl Request {
+    /// A request with nothing special.
+    pub fn new(prompt_token_ids: Vec<u32>, params: SamplingParams) -> Self {
+        Self { prompt_token_ids, params, ..Self::default() }
+    }
+}
+
+/// Why a choice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
     /// An end-of-text token, a stop string or a stop token.
@@ -39,12 +61,51 @@ impl FinishReason {
     }
 }
 
+/// What stopped a choice, where the request named it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopMatch {
+    /// One of `stop_token_ids`.
+    Token(u32),
+    /// One of `stop`.
+    Text(String),
+}
+
+/// How a choice ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChoiceEnd {
+    /// Why.
+    pub reason: FinishReason,
+    /// What stopped it; `None` for an end-of-text token of the model and for its length.
+    pub stop: Option<StopMatch>,
+    /// Sum of the logprobs of its tokens, where they were needed: with `logprobs`, `best_of` and
+    /// beam search.
+    pub cumulative_logprob: Option<f64>,
+}
+
+/// More of one choice.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChoiceDelta {
+    /// Which choice, from 0.
+    pub index: usize,
+    /// Newly generated text; whole characters only. May be empty while a character is incomplete.
+    pub text: String,
+    /// The tokens generated since the last delta.
+    pub token_ids: Vec<u32>,
+    /// With `logprobs`: one for each of `token_ids`.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// Set in a choice's last delta.
+    pub end: Option<ChoiceEnd>,
+}
+
 /// What a finished request used, and how long its phases took.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens generated, an end-of-text token included.
+    /// Those of them whose keys and values were in the prefix cache when the request began.
+    pub cached_tokens: usize,
+    /// Tokens generated in all its choices, end-of-text tokens included. Choices of `best_of` that
+    /// were not returned, and beams that were dropped, do not count.
     pub completion_tokens: usize,
     /// From submission to the first step that computed it.
     pub queue_time: Duration,
@@ -57,20 +118,13 @@ pub struct Usage {
 /// One message of a request's output.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Newly generated text; whole characters only. May be empty while a character is incomplete.
-    Delta {
-        /// Text to append.
-        text: String,
-        /// The tokens generated since the last delta.
-        token_ids: Vec<u32>,
-    },
+    /// With `prompt_logprobs`, before the first delta: one for each token of the prompt; the first
+    /// token has none.
+    PromptLogprobs(Vec<Option<TokenLogprobs>>),
+    /// More of one choice.
+    Delta(ChoiceDelta),
     /// The last message of a request that ended well.
-    Finished {
-        /// Why it ended.
-        reason: FinishReason,
-        /// Counts and times.
-        usage: Usage,
-    },
+    Finished(Usage),
     /// The last message of a request that failed; other requests go on.
     Failed(RequestError),
 }
@@ -82,6 +136,9 @@ pub enum RequestError {
     /// A step failed or produced logits that are not numbers.
     #[error("{0}")]
     Execution(String),
+    /// It was not finished in time.
+    #[error("the request was not finished within {} s", .0.as_secs_f64())]
+    TimedOut(Duration),
     /// The engine died, and every request with it.
     #[error("the engine died")]
     Died(#[source] Death),
@@ -107,11 +164,17 @@ pub enum SubmitError {
         /// Tokens of the context, prompt and output together.
         max_model_len: usize,
     },
-    /// The waiting queue is full: try again later.
-    #[error("{waiting} requests are waiting already, the most that are queued")]
+    /// The queue is full: try again later.
+    #[error("{num_requests} requests with {num_tokens} prompt tokens are unfinished already; the limit is {limit}")]
     Overloaded {
-        /// Length of the queue.
-        waiting: usize,
+        /// Requests that are not finished.
+        num_requests: usize,
+        /// Their prompts' tokens.
+        num_tokens: usize,
+        /// What the engine takes, in words.
+        limit: String,
+        /// A guess at when there will be room, from how fast requests end at present.
+        retry_after: Duration,
     },
     /// The server is draining: no new requests.
     #[error("the server is shutting down and takes no new requests")]
@@ -119,35 +182,4 @@ pub enum SubmitError {
     /// The engine thread is gone.
     #[error("the engine has stopped")]
     Stopped,
-}
-
-/// The output of one request. Dropping it cancels the request within one step.
-#[derive(Debug)]
-pub struct ResponseStream {
-    id: RequestId,
-    receiver: mpsc::Receiver<Output>,
-}
-
-impl ResponseStream {
-    pub(super) fn new(id: RequestId, receiver: mpsc::Receiver<Output>) -> Self {
-        Self { id, receiver }
-    }
-
-    /// The request's number.
-    pub fn id(&self) -> RequestId {
-        self.id
-    }
-
-    /// The next message; `None` after [`Output::Finished`] or [`Output::Failed`].
-    pub async fn recv(&mut self) -> Option<Output> {
-        self.receiver.recv().await
-    }
-
-    /// [`recv`](Self::recv) for a thread outside the async runtime.
-    ///
-    /// # Panics
-    /// When called from within an async context.
-    pub fn blocking_recv(&mut self) -> Option<Output> {
-        self.receiver.blocking_recv()
-    }
 }

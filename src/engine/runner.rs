@@ -19,14 +19,15 @@ use super::inputs::Inputs;
 use super::launch_result::{Columns, LaunchResult, RunError};
 use super::launches::{Launches, Sharing};
 use super::options::EngineError;
-use super::request::RequestId;
-use super::sampler::{self, Row};
+use super::sampling::{self, Row};
+use super::scheduler::TokenBuckets;
 use super::scheduler_output::SchedulerOutput;
+use super::sequence::SeqKey;
 
-/// What the runner needs to know of a request of the step.
+/// What the runner needs to know of a sequence of the step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RequestView<'t> {
-    /// Prompt and generated.
+pub(crate) struct SequenceView<'t> {
+    /// Prompt, generated, and drafts.
     pub(crate) token_ids: &'t [u32],
     /// How much of its logits is needed.
     pub(crate) wanted: Wanted,
@@ -38,11 +39,20 @@ pub(crate) struct Runner {
     graphs: Graphs,
     sharing: Sharing,
     launches: Launches,
-    inputs: Inputs,
-    /// By launch. Those that the step does not need are kept for their memory.
+    /// By launch; kept for their memory, as the results are.
+    bound: Vec<Bound>,
     results: Vec<LaunchResult>,
-    /// By place in the step: its launch, and its row there if it gets a next token.
-    rows: Vec<(usize, Option<usize>)>,
+    /// By place in the step: its launch, and the first of its rows there.
+    rows: Vec<(usize, usize)>,
+    copies: Vec<(u32, u32)>,
+}
+
+/// A launch that only has to be started.
+#[derive(Debug, Default)]
+struct Bound {
+    inputs: Inputs,
+    launch: Option<Launch>,
+    num_padded_tokens: u64,
 }
 
 /// What one step gave.
@@ -56,15 +66,23 @@ pub(crate) struct StepResults<'a> {
 }
 
 impl<'a> StepResults<'a> {
-    /// What the request at that place of the step is sampled from; `None` when it gets no token.
+    /// Whether the launch of the sequence at that place of the step gave anything.
     ///
     /// # Errors
-    /// What became of its launch, or of its row.
-    pub(crate) fn row(&self, place: usize) -> Result<Option<Row<'a>>, &'a RunError> {
-        let (launch, row) = self.runner.rows[place];
+    /// What became of it.
+    pub(crate) fn check(&self, place: usize) -> Result<(), &'a RunError> {
+        self.runner.results[self.runner.rows[place].0].check()
+    }
+
+    /// One of the rows of the sequence at that place of the step.
+    ///
+    /// # Errors
+    /// What became of its launch, or of the row.
+    pub(crate) fn row(&self, place: usize, idx: usize) -> Result<Row<'a>, &'a RunError> {
+        let (launch, first_row) = self.runner.rows[place];
         let result = &self.runner.results[launch];
         result.check()?;
-        row.map(|row| result.row(row, self.runner.graphs.columns)).transpose()
+        result.row(first_row + idx, self.runner.graphs.columns)
     }
 }
 
@@ -86,58 +104,110 @@ impl Runner {
             graphs: Graphs { buckets, executables, memory, columns, options },
             sharing,
             launches: Launches::default(),
-            inputs: Inputs::default(),
+            bound: Vec::new(),
             results: Vec::new(),
             rows: Vec::new(),
+            copies: Vec::new(),
         })
     }
 
-    /// Runs one planned step, which holds at least one token.
-    ///
-    /// # Errors
-    /// When the device cannot be used any more. All else is the trouble of a launch, or of a row.
-    pub(crate) fn run<'t>(
+    /// Sizes, in tokens, that whole steps are padded to; none where they are not padded, or run in
+    /// several launches.
+    pub(crate) fn token_buckets(&self) -> TokenBuckets {
+        let is_whole = self.sharing == Sharing::All;
+        let sizes = self.graphs.buckets.iter().filter(|_| is_whole);
+        TokenBuckets::new(sizes.filter_map(|bucket| bucket.num_tokens).map(|size| size as usize))
+    }
+
+    /// Rows of logits that one sequence may have in a step.
+    pub(crate) fn max_logits_per_seq(&self) -> usize {
+        let options = &self.graphs.options;
+        match self.sharing {
+            Sharing::All => options.max_num_logits(),
+            Sharing::Decodes(_) => options.max_logits_per_seq(),
+        }
+    }
+
+    /// The device's memory.
+    pub(crate) fn memory(&mut self) -> &mut dyn Memory {
+        self.graphs.memory.as_mut()
+    }
+
+    /// Lays out the inputs of a planned step, which holds at least one token.
+    pub(crate) fn bind<'t>(
         &mut self,
         step: &SchedulerOutput,
-        view_of: impl Fn(RequestId) -> RequestView<'t>,
-    ) -> Result<StepResults<'_>, Death> {
+        view_of: impl Fn(SeqKey) -> SequenceView<'t>,
+    ) {
         self.launches.split(step, self.sharing);
         let num_launches = self.launches.len();
-        if self.results.len() < num_launches {
+        if self.bound.len() < num_launches {
+            self.bound.resize_with(num_launches, Bound::default);
             self.results.resize_with(num_launches, LaunchResult::default);
         }
         self.rows.clear();
-        self.rows.resize(step.scheduled.len(), (0, None));
-        let mut num_padded_tokens = 0;
+        self.rows.resize(step.scheduled.len(), (0, 0));
+        self.copies.clear();
+        self.copies.extend(step.copies.iter().map(|copy| (copy.from.0, copy.to.0)));
         for (idx, (kind, places)) in self.launches.iter().enumerate() {
             let mut num_sampled = 0;
             // What no row at all needs; a device always gives something.
             let mut wanted = Wanted::Argmax;
             for &place in places {
-                let request = &step.scheduled[place];
-                self.rows[place] = (idx, request.is_sampled.then_some(num_sampled));
-                if request.is_sampled {
-                    num_sampled += 1;
-                    wanted = sampler::both(wanted, view_of(request.id).wanted);
+                let share = &step.scheduled[place];
+                self.rows[place] = (idx, num_sampled);
+                if share.num_logits > 0 {
+                    num_sampled += share.num_logits;
+                    wanted = sampling::both(wanted, view_of(share.key).wanted);
                 }
             }
             let needed = size_of(step, places, num_sampled);
             let launch = self.graphs.choose(kind, needed, num_sampled, wanted);
             let block_size = self.graphs.options.block_size;
-            let tokens_of = |id| view_of(id).token_ids;
-            self.inputs.fill(step, places, tokens_of, launch.size, block_size);
-            self.graphs.run(&launch, &self.inputs, &mut self.results[idx])?;
-            num_padded_tokens += launch.size.num_tokens - needed.num_tokens;
+            let tokens_of = |key| view_of(key).token_ids;
+            let bound = &mut self.bound[idx];
+            bound.inputs.fill(step, places, tokens_of, launch.size, block_size);
+            bound.num_padded_tokens = launch.size.num_tokens - needed.num_tokens;
+            bound.launch = Some(launch);
+        }
+    }
+
+    /// Runs the step that was bound; calls `meanwhile` once, while the device works.
+    ///
+    /// # Errors
+    /// When the device cannot be used any more. All else is the trouble of a launch, or of a row.
+    pub(crate) fn run(
+        &mut self,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<StepResults<'_>, Death> {
+        let num_launches = self.launches.len();
+        let copied = self.graphs.copy_blocks(&self.copies)?;
+        let mut num_padded_tokens = 0;
+        for idx in 0..num_launches {
+            let (bound, result) = (&self.bound[idx], &mut self.results[idx]);
+            let launch = bound.launch.as_ref().expect("invariant: it was bound");
+            num_padded_tokens += bound.num_padded_tokens;
+            let is_last = idx + 1 == num_launches;
+            match &copied {
+                Ok(()) if is_last => self.graphs.run(launch, &bound.inputs, result, meanwhile)?,
+                Ok(()) => self.graphs.run(launch, &bound.inputs, result, &mut || {})?,
+                Err(error) => {
+                    result.fail(error.clone());
+                    if is_last {
+                        meanwhile();
+                    }
+                }
+            }
         }
         Ok(StepResults { runner: self, num_launches: num_launches as u64, num_padded_tokens })
     }
 }
 
-/// What the requests at those places need.
+/// What the sequences at those places need.
 fn size_of(step: &SchedulerOutput, places: &[usize], num_sampled: usize) -> StepSize {
-    let requests = places.iter().map(|&place| &step.scheduled[place]);
-    let num_tokens: usize = requests.clone().map(|request| request.num_scheduled_tokens).sum();
-    let max_blocks = requests.map(|request| step.blocks_of(request).len()).max();
+    let shares = places.iter().map(|&place| &step.scheduled[place]);
+    let num_tokens: usize = shares.clone().map(|share| share.num_scheduled_tokens).sum();
+    let max_blocks = shares.map(|share| step.blocks_of(share).len()).max();
     StepSize {
         num_tokens: num_tokens as u64,
         num_seqs: places.len() as u64,
@@ -213,18 +283,31 @@ impl Graphs {
         Launch { graph_idx, size, num_sampled, wanted }
     }
 
+    /// Copies blocks; what went wrong with the step that wanted it is the inner error.
+    fn copy_blocks(&mut self, copies: &[(u32, u32)]) -> Result<Result<(), RunError>, Death> {
+        if copies.is_empty() {
+            return Ok(Ok(()));
+        }
+        let Err(error) = self.memory.copy_blocks(copies) else { return Ok(Ok(())) };
+        match self.buckets.first().and_then(|bucket| Death::of(&error, bucket)) {
+            Some(death) => Err(death),
+            None => Ok(Err(RunError::new(&error))),
+        }
+    }
+
     /// Runs a launch; what went wrong with it alone is in its result.
     fn run(
         &mut self,
         launch: &Launch,
         inputs: &Inputs,
         result: &mut LaunchResult,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<(), Death> {
-        let is_enough = self.try_run(launch, inputs, result)?;
+        let is_enough = self.try_run(launch, inputs, result, meanwhile)?;
         if !is_enough {
             // The same tokens to the same slots: a launch may be repeated.
             let launch = Launch { wanted: Wanted::Logits, ..*launch };
-            self.try_run(&launch, inputs, result)?;
+            self.try_run(&launch, inputs, result, &mut || {})?;
         }
         Ok(())
     }
@@ -235,13 +318,14 @@ impl Graphs {
         launch: &Launch,
         inputs: &Inputs,
         result: &mut LaunchResult,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<bool, Death> {
         let bucket = &self.buckets[launch.graph_idx];
         let step =
             Step { symbols: &launch.size.symbol_values(&self.options), inputs: &inputs.slices() };
         let executable = &mut self.executables[launch.graph_idx];
-        let run =
-            executable.run_wanted(self.memory.as_mut(), &step, launch.wanted, result.output_mut());
+        let (memory, output) = (self.memory.as_mut(), result.output_mut());
+        let run = executable.run_meanwhile(memory, &step, launch.wanted, output, meanwhile);
         let accepted = match run {
             Ok(()) => result.accept(
                 launch.wanted,

@@ -1,393 +1,488 @@
 //! Who computes how many tokens in the next step.
 //!
-//! There is no prefill phase and no decode phase. A request has `num_tokens` (prompt and generated
+//! There is no prefill phase and no decode phase. A sequence has `num_tokens` (prompt and generated
 //! so far) and `num_computed_tokens` (those whose K and V are in the cache), and a step gives it
 //! some of the tokens that it lacks: one when it decodes, many when its prompt is new, a chunk
-//! when the step is nearly full.
+//! when the step is nearly full, a few more when there are drafts to be checked.
 //!
 //! ```text
 //!                 add                  admitted: blocks for all its tokens are free
 //!  submitted ----------->  waiting  --------------------------------->  running  --> removed
-//!                            ^ front                                       |
-//!                            `---- preempted: blocks freed, computed 0 ----'  latest arrival first
+//!                            ^ by rank                                     |
+//!                            `---- preempted: blocks freed, computed 0 ----'  latest rank first
 //! ```
 //!
 //! | Rule | Why |
 //! | --- | --- |
-//! | running requests first, in order of arrival | a request that started is finished before another starts |
-//! | waiting ones strictly in order of arrival | nobody is overtaken, so nobody starves |
+//! | running sequences first, by rank | what started is finished before another starts |
+//! | waiting ones strictly by [`Rank`], except behind a shared prompt that is being computed | nobody is overtaken, so nobody starves |
 //! | admitted only with blocks for all present tokens | a half-admitted prompt would be preempted by the next decode, again and again |
-//! | out of blocks: the latest arrival is preempted | the earliest always gets on, so there is no deadlock |
+//! | out of blocks: the latest rank is preempted | the earliest always gets on, so there is no deadlock |
 //! | nobody is admitted in a step that preempted | the blocks just freed are for those who lacked them |
 //!
-//! Everyone running therefore arrived before everyone waiting. All but the last of the running have
-//! at most one token to compute, since nobody is admitted behind an unfinished prompt. A step holds
-//! the first of the running, in their order: a place in the plan is a place in the running batch.
+//! ## A step ahead
 //!
-//! What this module deliberately does not do: it touches no device, no clock and no token. It
-//! counts.
+//! A step is planned while the one before it runs:
+//!
+//! ```text
+//! device       | step n            | step n+1          |
+//! engine       | schedule n+1      | results of n; schedule again: who could not be planned ahead
+//! ```
+//!
+//! Until its results are there, a sequence that was sampled is *expected* to have one token more,
+//! and is planned with it. Who ends instead is taken out of the plan ([`Scheduler::remove`]). A
+//! sequence whose next tokens cannot be counted on (drafts, beams) is planned once its results are
+//! there. [`Scheduler::schedule`] may therefore be called several times for one plan: it adds.
+//!
+//! What this module deliberately does not do: it touches no device, no clock and no text; of tokens
+//! it only hands the prefix cache what it asks for.
 
-use std::collections::VecDeque;
+mod entry;
+mod pack;
 
-use super::block_pool::BlockTable;
-use super::kv_cache_manager::KvCacheManager;
-use super::request::RequestId;
-use super::scheduler_output::SchedulerOutput;
+use std::collections::BTreeSet;
 
-/// A request as the scheduler knows it.
-#[derive(Debug)]
-struct Entry {
-    id: RequestId,
-    /// Prompt and generated.
-    num_tokens: usize,
-    /// Tokens whose K and V are in the cache; less than `num_tokens` between steps.
-    num_computed_tokens: usize,
-    blocks: BlockTable,
+use entry::{Entry, Share};
+pub(crate) use entry::NewSequence;
+pub(crate) use pack::TokenBuckets;
+
+use super::kv_cache::{BlockTable, KvCache};
+use super::rank::Rank;
+use super::scheduler_output::{ScheduledSequence, SchedulerOutput};
+use super::sequence::SeqKey;
+
+/// Where the scheduler finds a sequence's known tokens.
+pub(crate) trait Tokens {
+    /// Prompt and generated, drafts not included.
+    fn of(&self, key: SeqKey) -> &[u32];
 }
 
-impl Entry {
-    fn num_missing(&self) -> usize {
-        self.num_tokens - self.num_computed_tokens
-    }
+/// Limits of what is planned.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Sequences in one step.
+    pub(crate) max_num_seqs: usize,
+    /// Tokens in one step.
+    pub(crate) max_num_batched_tokens: usize,
+    /// Rows of logits in one step; at least as many as sequences.
+    pub(crate) max_num_logits: usize,
+    /// Rows of logits of one sequence in one step.
+    pub(crate) max_logits_per_seq: usize,
+    /// Most prompt tokens of one sequence in one step.
+    pub(crate) max_chunk: usize,
+    /// Blocks that admission leaves free for those who run.
+    pub(crate) watermark: usize,
+}
+
+/// What the results of a step were for one sequence.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// Tokens that were appended.
+    pub(crate) num_appended: usize,
+    /// Drafts that were computed in vain.
+    pub(crate) num_rejected: usize,
 }
 
 /// Decides what each step computes.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
-    max_num_seqs: usize,
-    max_num_batched_tokens: usize,
-    kv_cache: KvCacheManager,
-    /// In order of arrival.
-    waiting: VecDeque<Entry>,
-    /// In order of arrival, all before those that wait.
-    running: Vec<Entry>,
+    limits: Limits,
+    buckets: TokenBuckets,
+    kv_cache: KvCache,
+    /// By index of the sequence's key.
+    entries: Vec<Option<Entry>>,
+    waiting: BTreeSet<(Rank, Waiting)>,
+    /// By rank.
+    running: Vec<SeqKey>,
+    /// Shares of the step that the device computes, or has computed without its results being told.
+    num_in_flight: usize,
+    /// The first that waits could not be admitted with so many blocks free: no use to try again
+    /// before there are more.
+    refused: Option<(SeqKey, usize)>,
+}
+
+/// A key in the queue; its order means nothing, ranks are all different.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Waiting(SeqKey);
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.idx().cmp(&other.0.idx())
+    }
 }
 
 impl Scheduler {
-    /// A scheduler without requests. Every request that is added must fit into `kv_cache` alone.
-    pub(crate) fn new(
-        max_num_seqs: usize,
-        max_num_batched_tokens: usize,
-        kv_cache: KvCacheManager,
-    ) -> Self {
+    /// A scheduler without sequences. Every one that is added must fit into `kv_cache` alone.
+    pub(crate) fn new(limits: Limits, buckets: TokenBuckets, kv_cache: KvCache) -> Self {
+        let max_num_seqs =
+            limits.max_num_seqs.min(limits.max_num_batched_tokens).min(limits.max_num_logits);
         Self {
             // With fewer tokens than sequences, those at the end would hold blocks and never run.
-            max_num_seqs: max_num_seqs.min(max_num_batched_tokens),
-            max_num_batched_tokens,
+            limits: Limits { max_num_seqs, ..limits },
+            buckets,
             kv_cache,
-            waiting: VecDeque::new(),
+            entries: Vec::new(),
+            waiting: BTreeSet::new(),
             running: Vec::new(),
+            num_in_flight: 0,
+            refused: None,
         }
     }
 
-    /// Queues a request of `num_tokens` tokens, at least 1, behind all others.
-    pub(crate) fn add(&mut self, id: RequestId, num_tokens: usize) {
-        let blocks = self.kv_cache.new_table();
-        self.waiting.push_back(Entry { id, num_tokens, num_computed_tokens: 0, blocks });
+    /// Queues a sequence.
+    pub(crate) fn add(&mut self, key: SeqKey, new: NewSequence<'_>) {
+        let table = self.kv_cache.new_table(new.cache_salt);
+        let entry = Entry::new(key, &new, table);
+        self.waiting.insert((entry.rank, Waiting(key)));
+        self.put(entry);
     }
 
-    /// Forgets a request, wherever it is, and frees its blocks.
-    pub(crate) fn remove(&mut self, id: RequestId) {
-        if let Some(idx) = self.running.iter().position(|entry| entry.id == id) {
-            self.running.remove(idx);
-        } else if let Some(idx) = self.waiting.iter().position(|entry| entry.id == id) {
-            self.waiting.remove(idx);
+    /// Adds a sequence that shares all that `parent` has computed. It has as many tokens as its
+    /// parent, the last of them its own if it differs.
+    pub(crate) fn fork(&mut self, parent: SeqKey, child: SeqKey, choice: u32) {
+        let from = self.entry(parent);
+        let rank = from.rank.of_choice(choice);
+        let has_place = from.is_running && self.running.len() < self.limits.max_num_seqs;
+        let table = if has_place {
+            self.kv_cache.fork(&from.table)
+        } else {
+            // It waits, and waiting ones hold no blocks: the prefix cache may still have them.
+            self.kv_cache.empty_like(&from.table)
+        };
+        let entry = from.fork(child, rank, table, has_place);
+        if has_place {
+            self.insert_running(child, rank);
+        } else {
+            self.waiting.insert((rank, Waiting(child)));
+        }
+        self.put(entry);
+    }
+
+    /// Forgets a sequence, wherever it is, and frees its blocks; what it computed stays in the
+    /// prefix cache. `plan` is the one that is being made.
+    pub(crate) fn remove(&mut self, key: SeqKey, tokens: &[u32], plan: &mut SchedulerOutput) {
+        let Some(mut entry) = self.entries.get_mut(key.idx()).and_then(|slot| {
+            slot.take_if(|entry| entry.key == key)
+        }) else {
+            return;
+        };
+        if entry.planned.is_some() {
+            plan.remove(key);
+        }
+        if entry.in_flight.is_some() {
+            self.num_in_flight -= 1;
+        }
+        if entry.is_running {
+            self.running.retain(|&other| other != key);
+        } else {
+            self.waiting.remove(&(entry.rank, Waiting(key)));
+        }
+        self.kv_cache.release(&mut entry.table, tokens, entry.num_done_tokens);
+        self.refused = None;
+    }
+
+    /// Adds to the next step whoever can be added: at least one token in all, when there is any
+    /// sequence that lacks one and none is in flight.
+    pub(crate) fn schedule(&mut self, plan: &mut SchedulerOutput, tokens: &impl Tokens) {
+        self.schedule_running(plan);
+        if plan.num_preempted == 0 {
+            self.admit_waiting(plan, tokens);
+        }
+        while plan.is_empty() && self.num_in_flight == 0 && !self.waiting.is_empty() {
+            // Those who run wait for each other, or for one that waits: beams do.
+            let Some(&latest) = self.running.last() else { break };
+            self.preempt(latest, plan);
+            self.admit_waiting(plan, tokens);
         }
     }
 
-    /// Forgets requests of the step that was planned last, given in its order, and frees their
-    /// blocks.
-    pub(crate) fn remove_scheduled(&mut self, ids: impl IntoIterator<Item = RequestId>) {
-        let mut ids = ids.into_iter().peekable();
-        self.running.retain(|entry| ids.next_if_eq(&entry.id).is_none());
-        debug_assert_eq!(ids.next(), None, "not in the step, or not in its order");
-    }
-
-    /// Plans the next step into `output`: at least one token when there is any request.
-    pub(crate) fn schedule(&mut self, output: &mut SchedulerOutput) {
-        output.clear();
-        self.schedule_running(output);
-        if output.num_preempted == 0 {
-            self.admit_waiting(output);
-        }
-    }
-
-    fn schedule_running(&mut self, output: &mut SchedulerOutput) {
+    fn schedule_running(&mut self, plan: &mut SchedulerOutput) {
         let mut idx = 0;
         while idx < self.running.len()
-            && output.total_num_scheduled_tokens < self.max_num_batched_tokens
+            && plan.total_num_scheduled_tokens < self.limits.max_num_batched_tokens
         {
-            let entry = &mut self.running[idx];
-            let budget = self.max_num_batched_tokens - output.total_num_scheduled_tokens;
-            if schedule_entry(&self.kv_cache, entry, budget, output) {
+            let key = self.running[idx];
+            if self.try_share(key, plan) {
                 idx += 1;
                 continue;
             }
             // The last one may be the one that lacks blocks: then the loop ends here.
-            let mut latest = self.running.pop().expect("invariant: idx is below the length");
-            latest.blocks.clear();
-            latest.num_computed_tokens = 0;
-            self.waiting.push_front(latest);
-            output.num_preempted += 1;
+            let latest = *self.running.last().expect("invariant: idx is below the length");
+            self.preempt(latest, plan);
         }
     }
 
-    fn admit_waiting(&mut self, output: &mut SchedulerOutput) {
-        while self.running.len() < self.max_num_seqs
-            && output.total_num_scheduled_tokens < self.max_num_batched_tokens
-            && let Some(entry) = self.waiting.front_mut()
-            && self.kv_cache.try_reserve(&mut entry.blocks, entry.num_tokens)
+    /// Plans a running sequence, if there is anything to plan; `false` when blocks ran out.
+    fn try_share(&mut self, key: SeqKey, plan: &mut SchedulerOutput) -> bool {
+        let entry = self.entries[key.idx()].as_mut().expect("invariant: it runs");
+        let Some(share) = entry.next_share(&self.limits, plan) else {
+            return true;
+        };
+        share_out(&self.kv_cache, entry, share, plan)
+    }
+
+    fn preempt(&mut self, key: SeqKey, plan: &mut SchedulerOutput) {
+        self.running.retain(|&other| other != key);
+        let entry = self.entries[key.idx()].as_mut().expect("invariant: it runs");
+        if entry.planned.is_some() {
+            plan.remove(key);
+        }
+        entry.preempt();
+        self.waiting.insert((entry.rank, Waiting(key)));
+        plan.num_preempted += 1;
+        self.refused = None;
+    }
+
+    fn admit_waiting(&mut self, plan: &mut SchedulerOutput, tokens: &impl Tokens) {
+        // Those that wait for a prompt that another is computing are passed over.
+        let mut after = None;
+        while self.running.len() < self.limits.max_num_seqs
+            && plan.total_num_scheduled_tokens < self.limits.max_num_batched_tokens
         {
-            let budget = self.max_num_batched_tokens - output.total_num_scheduled_tokens;
-            let is_scheduled = schedule_entry(&self.kv_cache, entry, budget, output);
-            debug_assert!(is_scheduled, "the blocks were reserved in the line above");
-            self.running.extend(self.waiting.pop_front());
+            let next = match after {
+                None => self.waiting.first(),
+                Some(after) => self.waiting.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)).next(),
+            };
+            let Some(&place) = next else { return };
+            match self.try_admit(place.1.0, plan, tokens) {
+                Admission::Done => {
+                    self.waiting.remove(&place);
+                    self.insert_running(place.1.0, place.0);
+                }
+                Admission::Later => after = Some(place),
+                Admission::Full => return,
+            }
         }
     }
 
-    /// Takes note that a planned step was computed.
-    pub(crate) fn complete(&mut self, output: &SchedulerOutput) {
-        for (place, scheduled) in output.scheduled.iter().enumerate() {
-            self.entry_at(place, scheduled.id).num_computed_tokens +=
-                scheduled.num_scheduled_tokens;
+    fn try_admit(
+        &mut self,
+        key: SeqKey,
+        plan: &mut SchedulerOutput,
+        tokens: &impl Tokens,
+    ) -> Admission {
+        let num_free = self.kv_cache.num_free();
+        if self.refused.is_some_and(|(refused, free)| refused == key && num_free <= free) {
+            return Admission::Full;
+        }
+        let is_alone = self.running.is_empty();
+        let entry = self.entries[key.idx()].as_mut().expect("invariant: it waits");
+        if entry.in_flight.is_some() {
+            // It was preempted in mid-flight; its newest token is not known yet.
+            return Admission::Later;
+        }
+        let token_ids = tokens.of(key);
+        let limit = entry.lookup_limit();
+        let lookup = self.kv_cache.lookup(&mut entry.table, token_ids, limit);
+        if lookup.is_pending && !is_alone {
+            entry.table.clear();
+            return Admission::Later;
+        }
+        entry.resume_at(lookup.num_cached_tokens);
+        let Some(share) = entry.next_share(&self.limits, plan) else {
+            // No row of logits is left in this step.
+            entry.drop_blocks();
+            return Admission::Full;
+        };
+        let watermark = if is_alone { 0 } else { self.limits.watermark };
+        let (num_computed, num_tokens) = (entry.num_computed_tokens, entry.num_tokens);
+        let copies = &mut plan.copies;
+        let num_copies = copies.len();
+        let has_room = self.kv_cache.try_reserve(&mut entry.table, num_computed, num_tokens, watermark, copies)
+            && share_out(&self.kv_cache, entry, share, plan);
+        if !has_room {
+            plan.copies.truncate(num_copies);
+            entry.drop_blocks();
+            self.refused = Some((key, self.kv_cache.num_free()));
+            return Admission::Full;
+        }
+        entry.is_running = true;
+        if !std::mem::replace(&mut entry.is_counted, true) {
+            entry.num_cached_tokens = lookup.num_cached_tokens;
+            self.kv_cache.count(&lookup);
+        }
+        self.kv_cache.announce(&mut entry.table, token_ids);
+        Admission::Done
+    }
+
+    /// Ends the plan: cuts it to the size that wastes least.
+    pub(crate) fn pack(&mut self, plan: &mut SchedulerOutput) {
+        let Some((place, num_tokens)) = self.buckets.cut(plan) else { return };
+        let key = plan.scheduled[place].key;
+        let entry = self.entries[key.idx()].as_mut().expect("invariant: it is planned");
+        entry.shorten_plan(num_tokens);
+        plan.shorten(place, num_tokens);
+    }
+
+    /// Takes note that a planned step begins to run.
+    pub(crate) fn launch(&mut self, plan: &SchedulerOutput) {
+        for share in &plan.scheduled {
+            let entry = self.entry_mut(share.key);
+            debug_assert!(entry.in_flight.is_none(), "results were not told");
+            entry.in_flight = entry.planned.take();
+        }
+        self.num_in_flight = plan.scheduled.len();
+    }
+
+    /// Takes note of the results for one sequence, whose known tokens are now `tokens`.
+    pub(crate) fn complete(&mut self, key: SeqKey, tokens: &[u32], progress: Progress) {
+        let Some(entry) = self.entries[key.idx()].as_mut().filter(|entry| entry.key == key) else {
+            return;
+        };
+        let Some(share) = entry.in_flight.take() else { return };
+        self.num_in_flight -= 1;
+        entry.complete(share, progress);
+        if !entry.table.is_empty() {
+            self.kv_cache.commit(&mut entry.table, tokens, entry.num_done_tokens);
         }
     }
 
-    /// Takes note of a new token at the end of a request, given with its place in the step that was
-    /// planned last.
-    pub(crate) fn append_token(&mut self, place: usize, id: RequestId) {
-        self.entry_at(place, id).num_tokens += 1;
+    /// Appends a token that no step expected: a beam's.
+    pub(crate) fn append(&mut self, key: SeqKey) {
+        self.entry_mut(key).num_tokens += 1;
     }
 
-    /// The running request at that place of the step that was planned last.
-    fn entry_at(&mut self, place: usize, id: RequestId) -> &mut Entry {
-        let entry = self.running.get_mut(place).filter(|entry| entry.id == id);
-        entry.expect("invariant: a step holds the first of the running, which stay until its end")
+    /// From now on each of its steps that samples gives one token, unless it ends.
+    pub(crate) fn set_predictable(&mut self, key: SeqKey) {
+        self.entry_mut(key).is_predictable = true;
     }
 
-    /// Requests in the running batch.
+    /// Says how many guesses at its next tokens a sequence has; they are checked in the next step
+    /// that has room for them.
+    pub(crate) fn set_drafts(&mut self, key: SeqKey, num_drafts: usize) {
+        self.entry_mut(key).num_drafts = num_drafts;
+    }
+
+    /// Makes room for guesses behind a running sequence's tokens; `false` when there is none.
+    pub(crate) fn reserve_drafts(
+        &mut self,
+        key: SeqKey,
+        num_tokens: usize,
+        plan: &mut SchedulerOutput,
+    ) -> bool {
+        let entry = self.entries[key.idx()].as_mut().filter(|entry| entry.is_running);
+        let Some(entry) = entry else { return false };
+        let (computed, copies) = (entry.num_computed_tokens, &mut plan.copies);
+        self.kv_cache.try_reserve(&mut entry.table, computed, num_tokens, 0, copies)
+    }
+
+    /// Tokens of the sequence's prompt that were cached when it was admitted first.
+    pub(crate) fn num_cached_tokens(&self, key: SeqKey) -> usize {
+        self.entry(key).num_cached_tokens
+    }
+
+    /// Whether a sequence is in the running batch.
+    pub(crate) fn is_running(&self, key: SeqKey) -> bool {
+        self.entry(key).is_running
+    }
+
+    /// Sequences in the running batch.
     pub(crate) fn num_running(&self) -> usize {
         self.running.len()
     }
 
-    /// Requests that wait for room in the batch.
+    /// Sequences that wait for room in the batch.
     pub(crate) fn num_waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// KV blocks held by requests.
-    pub(crate) fn num_blocks_used(&self) -> usize {
-        self.kv_cache.num_used()
+    /// The KV cache.
+    pub(crate) fn kv_cache(&self) -> &KvCache {
+        &self.kv_cache
     }
 
-    /// Checks that every block is free or held by exactly one running request.
+    /// The blocks of a sequence.
+    pub(crate) fn table(&self, key: SeqKey) -> &BlockTable {
+        &self.entry(key).table
+    }
+
+    /// Checks that blocks, entries and queues agree.
     ///
     /// # Errors
-    /// What is wrong, with the block or the request.
+    /// What is wrong, with the block or the sequence.
     pub(crate) fn check_integrity(&self) -> Result<(), String> {
-        if let Some(entry) = self.waiting.iter().find(|entry| !entry.blocks.blocks().is_empty()) {
-            return Err(format!("request {} waits and holds blocks", entry.id.0));
+        let entries = || self.entries.iter().flatten();
+        for entry in entries() {
+            entry.check()?;
+            let is_queued = self.waiting.contains(&(entry.rank, Waiting(entry.key)));
+            let is_listed = self.running.contains(&entry.key);
+            if is_queued == is_listed || is_listed != entry.is_running {
+                return Err(format!("sequence {:?} is not in exactly one queue", entry.key));
+            }
         }
-        self.kv_cache.check_integrity(self.running.iter().map(|entry| &entry.blocks))
+        if entries().count() != self.running.len() + self.waiting.len() {
+            return Err("a queue holds a sequence that is gone".into());
+        }
+        if !self.running.is_sorted_by_key(|&key| self.entry(key).rank) {
+            return Err("the running are not in order of rank".into());
+        }
+        self.kv_cache.check_integrity(entries().map(|entry| &entry.table))
+    }
+
+    fn put(&mut self, entry: Entry) {
+        let idx = entry.key.idx();
+        if self.entries.len() <= idx {
+            self.entries.resize_with(idx + 1, || None);
+        }
+        self.entries[idx] = Some(entry);
+    }
+
+    fn insert_running(&mut self, key: SeqKey, rank: Rank) {
+        let entries = &self.entries;
+        let rank_of = |key: &SeqKey| entries[key.idx()].as_ref().map(|entry| entry.rank);
+        let place = self.running.partition_point(|other| rank_of(other) < Some(rank));
+        self.running.insert(place, key);
+    }
+
+    fn entry(&self, key: SeqKey) -> &Entry {
+        let entry = self.entries[key.idx()].as_ref().filter(|entry| entry.key == key);
+        entry.expect("invariant: the engine and the scheduler know the same sequences")
+    }
+
+    fn entry_mut(&mut self, key: SeqKey) -> &mut Entry {
+        let entry = self.entries[key.idx()].as_mut().filter(|entry| entry.key == key);
+        entry.expect("invariant: the engine and the scheduler know the same sequences")
     }
 }
 
-/// Gives a request up to `budget` of the tokens that it lacks; `false` when blocks ran out.
-fn schedule_entry(
-    kv_cache: &KvCacheManager,
+/// What came of the wish to run.
+enum Admission {
+    Done,
+    /// It has to wait, but not for room: the next one may be tried.
+    Later,
+    /// It lacks room, and who comes after it has to wait, too.
+    Full,
+}
+
+/// Puts a share into the plan once its blocks are there; `false` when too few are free.
+fn share_out(
+    kv_cache: &KvCache,
     entry: &mut Entry,
-    budget: usize,
-    output: &mut SchedulerOutput,
+    share: Share,
+    plan: &mut SchedulerOutput,
 ) -> bool {
-    let end = entry.num_computed_tokens + entry.num_missing().min(budget);
-    if !kv_cache.try_reserve(&mut entry.blocks, end) {
+    let computed = entry.num_computed_tokens;
+    let end = computed + share.num_tokens;
+    if !kv_cache.try_reserve(&mut entry.table, computed, end, 0, &mut plan.copies) {
         return false;
     }
-    let is_sampled = end == entry.num_tokens;
-    output.push(entry.id, entry.num_computed_tokens..end, is_sampled, entry.blocks.blocks());
+    let mut scheduled = ScheduledSequence::new(entry.key, computed..end);
+    scheduled.num_logits = share.num_logits;
+    scheduled.num_drafts = share.num_drafts;
+    scheduled.is_sampled = share.is_sampled;
+    let num_blocks = kv_cache.num_blocks_for(end);
+    plan.push(scheduled, &entry.table.blocks()[..num_blocks]);
+    entry.plan(share);
     true
 }
 
+
+
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn scheduler(max_num_seqs: usize, budget: usize, num_blocks: u32) -> Scheduler {
-        Scheduler::new(max_num_seqs, budget, KvCacheManager::new(num_blocks, 4))
-    }
-
-    /// Runs one step in which every request that can gets a token; returns (id, tokens) of each.
-    fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize)> {
-        let mut output = SchedulerOutput::default();
-        scheduler.schedule(&mut output);
-        scheduler.complete(&output);
-        for (place, scheduled) in output.scheduled.iter().enumerate() {
-            if scheduled.is_sampled {
-                scheduler.append_token(place, scheduled.id);
-            }
-        }
-        scheduler.check_integrity().unwrap();
-        let shares = output.scheduled.iter();
-        shares.map(|scheduled| (scheduled.id.0, scheduled.num_scheduled_tokens)).collect()
-    }
-
-    #[test]
-    fn mixes_chunks_of_prompts_with_decodes() {
-        let mut scheduler = scheduler(4, 8, 100);
-        scheduler.add(RequestId(0), 3);
-        assert_eq!(step(&mut scheduler), [(0, 3)]);
-        scheduler.add(RequestId(1), 12);
-        scheduler.add(RequestId(2), 2);
-        assert_eq!(step(&mut scheduler), [(0, 1), (1, 7)]);
-        assert_eq!(step(&mut scheduler), [(0, 1), (1, 5), (2, 2)]);
-        assert_eq!(step(&mut scheduler), [(0, 1), (1, 1), (2, 1)]);
-    }
-
-    #[test]
-    fn runs_no_more_sequences_than_it_may() {
-        let mut scheduler = scheduler(2, 8, 100);
-        for id in 0..3 {
-            scheduler.add(RequestId(id), 1);
-        }
-        assert_eq!(step(&mut scheduler), [(0, 1), (1, 1)]);
-        scheduler.remove(RequestId(0));
-        assert_eq!(step(&mut scheduler), [(1, 1), (2, 1)]);
-        assert_eq!((scheduler.num_running(), scheduler.num_waiting()), (2, 0));
-    }
-
-    #[test]
-    fn preempts_the_latest_arrival_and_recomputes_it() {
-        let mut scheduler = scheduler(4, 64, 3);
-        scheduler.add(RequestId(0), 4);
-        scheduler.add(RequestId(1), 4);
-        assert_eq!(step(&mut scheduler), [(0, 4), (1, 4)]);
-        // Request 0 takes the last block; request 1 lacks one, is the latest, and steps back.
-        assert_eq!(step(&mut scheduler), [(0, 1)]);
-        assert_eq!((scheduler.num_running(), scheduler.num_waiting()), (1, 1));
-        assert_eq!(step(&mut scheduler), [(0, 1)], "five tokens need two blocks, one is free");
-        scheduler.remove(RequestId(0));
-        assert_eq!(step(&mut scheduler), [(1, 5)], "its prompt and its first token again");
-    }
-
-    #[test]
-    fn nobody_overtakes_a_request_that_waits_for_blocks() {
-        let mut scheduler = scheduler(4, 64, 3);
-        scheduler.add(RequestId(0), 8);
-        scheduler.add(RequestId(1), 8);
-        scheduler.add(RequestId(2), 1);
-        assert_eq!(step(&mut scheduler), [(0, 8)]);
-        assert_eq!(scheduler.num_waiting(), 2);
-    }
-
-    #[test]
-    fn a_removed_request_returns_its_blocks_wherever_it_is() {
-        let mut scheduler = scheduler(1, 64, 3);
-        scheduler.add(RequestId(0), 8);
-        scheduler.add(RequestId(1), 8);
-        step(&mut scheduler);
-        scheduler.remove(RequestId(1));
-        scheduler.remove(RequestId(0));
-        scheduler.remove(RequestId(7));
-        assert_eq!((scheduler.num_waiting(), scheduler.num_blocks_used()), (0, 0));
-    }
-
-    /// One request of a random run: arrives before a step, ends after some tokens or is aborted.
-    #[derive(Clone, Debug)]
-    struct Plan {
-        arrives_at: usize,
-        prompt: usize,
-        generates: usize,
-        aborted_at: Option<usize>,
-    }
-
-    const MAX_MODEL_LEN: usize = 24;
-
-    fn plan() -> impl Strategy<Value = Plan> {
-        let aborted_at = prop::option::weighted(0.2, 0_usize..60);
-        (0_usize..30, 1..MAX_MODEL_LEN, 1_usize..20, aborted_at).prop_map(
-            |(arrives_at, prompt, generates, aborted_at)| Plan {
-                arrives_at,
-                prompt,
-                generates: generates.min(MAX_MODEL_LEN - prompt),
-                aborted_at,
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn every_request_ends_and_no_rule_is_ever_broken(
-            mut plans in prop::collection::vec(plan(), 1..14),
-            max_num_seqs in 1_usize..6,
-            budget in 1_usize..40,
-            spare_blocks in 0_u32..8,
-        ) {
-            plans.sort_by_key(|plan| plan.arrives_at);
-            let num_blocks = MAX_MODEL_LEN.div_ceil(4) as u32 + spare_blocks;
-            let mut scheduler = scheduler(max_num_seqs, budget, num_blocks);
-            // By id: tokens computed, tokens in all. Recomputing starts from 0 again.
-            let mut alive: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
-            let mut output = SchedulerOutput::default();
-            let mut num_arrived = 0;
-            for now in 0.. {
-                prop_assert!(now < 4000, "requests {:?} never end", alive);
-                while num_arrived < plans.len() && plans[num_arrived].arrives_at <= now {
-                    scheduler.add(RequestId(num_arrived as u64), plans[num_arrived].prompt);
-                    alive.insert(num_arrived as u64, (0, plans[num_arrived].prompt));
-                    num_arrived += 1;
-                }
-                alive.retain(|&id, _| {
-                    let is_aborted = plans[id as usize].aborted_at == Some(now);
-                    if is_aborted {
-                        scheduler.remove(RequestId(id));
-                    }
-                    !is_aborted
-                });
-                if alive.is_empty() && num_arrived == plans.len() {
-                    break;
-                }
-                scheduler.schedule(&mut output);
-                prop_assert_eq!(scheduler.check_integrity(), Ok(()));
-                prop_assert!(alive.is_empty() || !output.scheduled.is_empty());
-                prop_assert!(scheduler.num_running() <= max_num_seqs);
-                prop_assert_eq!(scheduler.num_running() + scheduler.num_waiting(), alive.len());
-                let last_running = scheduler.running.last().map(|entry| entry.id);
-                let first_waiting = scheduler.waiting.front().map(|entry| entry.id);
-                prop_assert!(first_waiting.is_none() || last_running < first_waiting);
-                if let Some(&earliest) = alive.keys().next() {
-                    prop_assert_eq!(output.scheduled[0].id.0, earliest, "the earliest starves");
-                }
-                let shares = output.scheduled.iter();
-                let total: usize = shares.map(|share| share.num_scheduled_tokens).sum();
-                prop_assert_eq!(total, output.total_num_scheduled_tokens);
-                prop_assert!(total <= budget);
-                scheduler.complete(&output);
-                let mut ended = Vec::new();
-                for (place, share) in output.scheduled.iter().enumerate() {
-                    let (computed, tokens) = alive.get_mut(&share.id.0).unwrap();
-                    prop_assert!(share.num_computed_tokens == *computed || share.num_computed_tokens == 0);
-                    *computed = share.tokens().end;
-                    prop_assert!(output.blocks_of(share).len() * 4 >= *computed);
-                    prop_assert_eq!(share.is_sampled, *computed == *tokens);
-                    if !share.is_sampled {
-                        continue;
-                    }
-                    *tokens += 1;
-                    let plan = &plans[share.id.0 as usize];
-                    if *tokens == plan.prompt + plan.generates {
-                        ended.push(share.id);
-                        alive.remove(&share.id.0);
-                    } else {
-                        scheduler.append_token(place, share.id);
-                    }
-                }
-                scheduler.remove_scheduled(ended);
-            }
-            prop_assert_eq!(scheduler.num_blocks_used(), 0);
-        }
-    }
-}
+mod tests;

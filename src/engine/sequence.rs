@@ -1,195 +1,235 @@
-//! One request on its way: its tokens, its text, and what ends it.
+//! One line of tokens on its way: what it has, what is guessed to follow, and its text.
 //!
 //! ```text
-//! token --push--> stop token? --no--> detokenizer --> stop string? --no--> max_tokens? --no--> next
-//!                      | yes                               | yes                | yes
-//!                   Stop: text so far             Stop: text before it   Length: text so far
+//! token_ids   [ prompt ........ | generated ... | drafts ]
+//!               num_prompt        num_known
 //! ```
 //!
-//! What this module deliberately does not do: it does not choose tokens and holds no KV blocks.
+//! Text is made some time after its token, while the device runs the next step, unless a stop
+//! string may end the sequence there.
+//!
+//! What this module deliberately does not do: it chooses no tokens, holds no KV blocks, and knows
+//! nothing of the other sequences of its request.
 
-use std::time::Instant;
-
-use crate::backend::Wanted;
 use crate::text::{Detokenizer, TextError};
 
-use super::output::Outbox;
-use super::request::{FinishReason, RequestError, Usage};
-use super::sampler::{self, LogitsError, Row, Sampler, uniform};
-use super::sampling_params::SamplingParams;
-use super::shared::Slot;
+use super::group::{Group, GroupKey};
+use super::request::ChoiceDelta;
+use super::sampling::{SamplingParams, TokenCounts};
+use super::slots::Key;
 use super::stop::StopStrings;
 
-/// A request and all that belongs to it, except its KV blocks.
-#[derive(Debug)]
+/// A sequence's place in the engine.
+pub(crate) type SeqKey = Key<Sequence>;
+
+/// One line of tokens.
+#[derive(Clone, Debug)]
 pub(crate) struct Sequence {
-    /// First, so that it is free before the outbox below sends its last message.
-    slot: Slot,
-    outbox: Outbox,
-    /// Prompt and generated.
+    /// Whose it is.
+    pub(crate) group: GroupKey,
+    /// Which of its request's choices it is.
+    pub(crate) choice: usize,
+    /// Of the random numbers.
+    pub(crate) seed: u64,
+    /// Sum of the logprobs of its generated tokens, where they are counted.
+    pub(crate) cumulative_logprob: f64,
+    /// Where its output is kept that must not be seen yet.
+    pub(crate) held: Option<ChoiceDelta>,
+    /// What penalties count.
+    pub(crate) counts: Option<TokenCounts>,
     token_ids: Vec<u32>,
     num_prompt_tokens: usize,
-    /// Prompt tokens that were computed at least once.
-    num_prompt_tokens_seen: usize,
-    /// Most tokens to generate: the request's wish and the context's end.
-    max_tokens: usize,
-    params: SamplingParams,
-    /// How much of its logits the parameters need.
-    wanted: Wanted,
-    seed: u64,
-    /// Sorted: the request's own and, unless they are ignored, the model's.
-    stop_token_ids: Vec<u32>,
-    stop_strings: StopStrings,
-    detokenizer: Detokenizer,
-    submitted_at: Instant,
-    started_at: Option<Instant>,
-    first_token_at: Option<Instant>,
+    num_known: usize,
+    /// Tokens whose text was made, prompt included.
+    num_told: usize,
+    text: TextStream,
 }
 
-/// What a sequence is made of, apart from its request.
-#[derive(Debug)]
-pub(crate) struct SequenceParts {
-    pub(crate) slot: Slot,
-    pub(crate) outbox: Outbox,
-    pub(crate) detokenizer: Detokenizer,
-    /// The model's end-of-text tokens.
-    pub(crate) eos_token_ids: Vec<u32>,
-    /// Tokens that the context still holds after the prompt.
-    pub(crate) context_left: usize,
-    /// Seeds a request that brought no seed.
-    pub(crate) default_seed: u64,
+/// From tokens to text that may be shown.
+#[derive(Clone, Debug)]
+pub(crate) struct TextStream {
+    detokenizer: Detokenizer,
+    stop_strings: StopStrings,
+    scratch: String,
+}
+
+impl TextStream {
+    /// The text of no token yet.
+    pub(crate) fn new(detokenizer: Detokenizer, params: &SamplingParams) -> Self {
+        let stop_strings = StopStrings::new(&params.stop, params.include_stop_str_in_output);
+        Self { detokenizer, stop_strings, scratch: String::new() }
+    }
+
+    /// Whether text can end the sequence.
+    fn can_stop(&self) -> bool {
+        !self.stop_strings.is_empty()
+    }
+
+    /// Appends what a token adds to the text; `Some` with the stop string that it completes, by
+    /// index. Where stops are not looked for yet, none is found, now or later, in this text.
+    fn push(
+        &mut self,
+        token_id: u32,
+        may_stop: bool,
+        shown: &mut String,
+    ) -> Result<Option<usize>, TextError> {
+        if !may_stop || !self.can_stop() {
+            return self.detokenize(token_id, shown).map(|()| None);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let pushed = self.detokenize(token_id, &mut scratch);
+        let found = pushed.map(|()| self.stop_strings.push(&scratch, shown));
+        self.scratch = scratch;
+        found
+    }
+
+    fn detokenize(&mut self, token_id: u32, text: &mut String) -> Result<(), TextError> {
+        match self.detokenizer.push_into(token_id, text) {
+            // A row of the model's vocabulary that the tokenizer has no token for: no text.
+            Err(TextError::UnknownToken { .. }) => Ok(()),
+            pushed => pushed,
+        }
+    }
+
+    /// The text of those tokens, whatever strings are in it.
+    pub(crate) fn tell_all(&self, token_ids: &[u32], text: &mut String) -> Result<(), TextError> {
+        let mut fresh = self.clone();
+        for &token_id in token_ids {
+            fresh.detokenize(token_id, text)?;
+        }
+        text.push_str(&fresh.detokenizer.finish());
+        Ok(())
+    }
+
+    /// Lets out the text that was held back; it may turn out to hold a stop string.
+    fn finish(&mut self, shown: &mut String) -> Option<usize> {
+        // A copy, for this is not the sequence's end yet; it holds a few bytes and a pointer.
+        let tail = self.detokenizer.clone().finish();
+        if let Some(found) = self.stop_strings.push(&tail, shown) {
+            return Some(found);
+        }
+        shown.push_str(&self.stop_strings.finish());
+        None
+    }
 }
 
 impl Sequence {
-    /// A sequence for a request that was checked.
+    /// A sequence that has a prompt and nothing else.
     pub(crate) fn new(
+        group: GroupKey,
         prompt_token_ids: Vec<u32>,
-        params: SamplingParams,
-        parts: SequenceParts,
-        now: Instant,
+        seed: u64,
+        counts: Option<TokenCounts>,
+        text: TextStream,
     ) -> Self {
-        let wish =
-            params.max_tokens.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        let mut stop_token_ids = params.stop_token_ids.clone();
-        if !params.ignore_eos {
-            stop_token_ids.extend(parts.eos_token_ids);
-        }
-        stop_token_ids.sort_unstable();
+        let num_prompt_tokens = prompt_token_ids.len();
         Self {
-            slot: parts.slot,
-            outbox: parts.outbox,
-            num_prompt_tokens: prompt_token_ids.len(),
-            num_prompt_tokens_seen: 0,
+            group,
+            choice: 0,
+            seed,
+            cumulative_logprob: 0.0,
+            held: None,
+            counts,
             token_ids: prompt_token_ids,
-            max_tokens: wish.min(parts.context_left),
-            seed: params.seed.unwrap_or(parts.default_seed),
-            stop_token_ids,
-            stop_strings: StopStrings::new(&params.stop),
-            wanted: sampler::wanted(&params),
-            params,
-            detokenizer: parts.detokenizer,
-            submitted_at: now,
-            started_at: None,
-            first_token_at: None,
+            num_prompt_tokens,
+            num_known: num_prompt_tokens,
+            num_told: num_prompt_tokens,
+            text,
         }
     }
 
     /// Prompt and generated tokens.
     pub(crate) fn token_ids(&self) -> &[u32] {
+        &self.token_ids[..self.num_known]
+    }
+
+    /// Prompt and generated tokens, and the drafts behind them.
+    pub(crate) fn with_drafts(&self) -> &[u32] {
         &self.token_ids
     }
 
-    /// How much of its logits is needed to choose a token.
-    pub(crate) fn wanted(&self) -> Wanted {
-        self.wanted
+    /// The prompt.
+    pub(crate) fn prompt(&self) -> &[u32] {
+        &self.token_ids[..self.num_prompt_tokens]
     }
 
-    fn num_generated(&self) -> usize {
-        self.token_ids.len() - self.num_prompt_tokens
+    /// What was generated.
+    pub(crate) fn generated(&self) -> &[u32] {
+        &self.token_ids[self.num_prompt_tokens..self.num_known]
     }
 
-    /// Whether nobody reads the output any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.outbox.is_closed()
+    /// Guesses at what comes next.
+    pub(crate) fn drafts(&self) -> &[u32] {
+        &self.token_ids[self.num_known..]
     }
 
-    /// Sends what is pending, if the reader has room for it.
-    pub(crate) fn flush(&mut self) {
-        self.outbox.flush();
+    /// Puts guesses in the place of those before.
+    pub(crate) fn set_drafts(&mut self, drafts: &[u32]) {
+        self.token_ids.truncate(self.num_known);
+        self.token_ids.extend_from_slice(drafts);
     }
 
-    /// Takes note that a step begins that computes tokens of it.
-    pub(crate) fn start(&mut self, now: Instant) {
-        self.started_at.get_or_insert(now);
+    /// Forgets the guesses.
+    pub(crate) fn clear_drafts(&mut self) {
+        self.token_ids.truncate(self.num_known);
     }
 
-    /// Takes note that the first `num_computed` tokens are computed, and says how many of them are
-    /// prompt tokens that never were before.
-    pub(crate) fn count_prompt(&mut self, num_computed: usize) -> usize {
-        let seen = num_computed.min(self.num_prompt_tokens).max(self.num_prompt_tokens_seen);
-        seen - std::mem::replace(&mut self.num_prompt_tokens_seen, seen)
+    /// Appends a token; the drafts stay if the first of them was right.
+    pub(crate) fn append(&mut self, token_id: u32) {
+        if self.token_ids.get(self.num_known) != Some(&token_id) {
+            self.token_ids.truncate(self.num_known);
+            self.token_ids.push(token_id);
+        }
+        self.num_known += 1;
+        if let Some(counts) = &mut self.counts {
+            counts.push(token_id);
+        }
     }
 
-    /// Chooses the next token. The random number depends on the seed and the token's index alone.
-    pub(crate) fn sample(&self, sampler: &mut Sampler, row: Row<'_>) -> Result<u32, LogitsError> {
-        let token_idx = self.num_generated() as u64;
-        sampler.sample(row, &self.params, || uniform(self.seed, token_idx))
+    /// Whether its text may end it.
+    pub(crate) fn text_can_stop(&self) -> bool {
+        self.text.can_stop()
     }
 
-    /// Appends a token and its text; `Some` when the sequence ends with it.
-    pub(crate) fn push(
+    /// Makes the text of all tokens that have none yet, but for the last `num_left`; `Some` with
+    /// the index of a stop string that ends it.
+    pub(crate) fn tell_text(
         &mut self,
-        token_id: u32,
-        now: Instant,
-    ) -> Result<Option<FinishReason>, TextError> {
-        self.token_ids.push(token_id);
-        self.outbox.push_token(token_id);
-        self.first_token_at.get_or_insert(now);
-        if self.stop_token_ids.binary_search(&token_id).is_ok() {
-            return Ok(Some(self.end_text(FinishReason::Stop)));
-        }
-        let text = match self.detokenizer.push(token_id) {
-            // A row of the model's vocabulary that the tokenizer has no token for: no text.
-            Err(TextError::UnknownToken { .. }) => String::new(),
-            pushed => pushed?,
-        };
-        if self.stop_strings.push(&text, self.outbox.text()) {
-            return Ok(Some(FinishReason::Stop));
-        }
-        if self.num_generated() >= self.max_tokens {
-            return Ok(Some(self.end_text(FinishReason::Length)));
+        out: &mut ChoiceDelta,
+        num_left: usize,
+        min_tokens: usize,
+    ) -> Result<Option<usize>, TextError> {
+        while self.num_told + num_left < self.num_known {
+            let token_id = self.token_ids[self.num_told];
+            self.num_told += 1;
+            let may_stop = self.num_told - self.num_prompt_tokens > min_tokens;
+            let found = self.text.push(token_id, may_stop, &mut out.text)?;
+            if found.is_some() {
+                return Ok(found);
+            }
         }
         Ok(None)
     }
 
-    /// Lets out the text that was held back; it may turn out to hold a stop string.
-    fn end_text(&mut self, reason: FinishReason) -> FinishReason {
-        // A copy, for this is not the sequence's end yet; it holds a few bytes and a pointer.
-        let tail = self.detokenizer.clone().finish();
-        if self.stop_strings.push(&tail, self.outbox.text()) {
-            return FinishReason::Stop;
-        }
-        self.outbox.text().push_str(&self.stop_strings.finish());
-        reason
+    /// The end of its text; `Some` with the index of a stop string that it turned out to hold.
+    pub(crate) fn end_text(&mut self, out: &mut ChoiceDelta) -> Option<usize> {
+        self.text.finish(&mut out.text)
     }
 
-    /// Frees the request's place and sends its last message.
-    pub(crate) fn finish(self, reason: FinishReason, now: Instant) {
-        let since_submission = |at: Option<Instant>| at.unwrap_or(now) - self.submitted_at;
-        let usage = Usage {
-            prompt_tokens: self.num_prompt_tokens,
-            completion_tokens: self.num_generated(),
-            queue_time: since_submission(self.started_at),
-            time_to_first_token: since_submission(self.first_token_at),
-            total_time: now - self.submitted_at,
-        };
-        drop(self.slot);
-        self.outbox.finish(reason, usage);
+    /// A sequence with the same prompt, and nothing else yet.
+    pub(crate) fn first_again(&self, choice: usize, seed: u64, group: &Group) -> Self {
+        let counts = self.counts.as_ref().map(|_| TokenCounts::new(self.prompt(), &[]));
+        let held = self.held.as_ref().map(|_| ChoiceDelta::default());
+        let prompt = self.prompt().to_vec();
+        let first = Self::new(self.group, prompt, seed, counts, group.text.clone());
+        Self { choice, held, ..first }
     }
 
-    /// Frees the request's place and sends its last message.
-    pub(crate) fn fail(self, error: RequestError) {
-        drop(self.slot);
-        self.outbox.fail(error);
+    /// A sequence that has the same past.
+    pub(crate) fn fork(&self, choice: usize, seed: u64) -> Self {
+        let mut fork = Self { choice, seed, ..self.clone() };
+        fork.clear_drafts();
+        fork
     }
 }

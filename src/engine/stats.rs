@@ -30,6 +30,10 @@ stats! {
     num_kv_blocks,
     /// KV blocks held by requests.
     num_kv_blocks_used,
+    /// KV blocks that can be found by their tokens, held or not.
+    num_kv_blocks_cached,
+    /// Prompt tokens of unfinished requests.
+    num_queued_tokens,
     /// Requests put back to the queue because blocks ran out.
     num_preemptions,
     /// Prompt tokens computed for the first time.
@@ -42,6 +46,36 @@ stats! {
     num_launches,
     /// Rows computed only to fill a bucket.
     padded_tokens,
+    /// Requests that failed because their time was over.
+    num_requests_timed_out,
+    /// Prompt tokens that were looked for in the prefix cache.
+    prefix_query_tokens,
+    /// Those that were there.
+    prefix_hit_tokens,
+    /// Those of them that were the beginning of a block whose rest was something else.
+    prefix_partial_hit_tokens,
+    /// Those that were not there: never seen.
+    prefix_miss_new_tokens,
+    /// Not there any more: their blocks were taken for others.
+    prefix_miss_evicted_tokens,
+    /// Not there: the end of a prompt, which fills no block.
+    prefix_miss_tail_tokens,
+    /// Not looked for, since their logprobs were asked for.
+    prefix_miss_disabled_tokens,
+    /// Cached blocks that were taken for something else.
+    prefix_evictions_capacity,
+    /// Cached blocks that were forgotten because somebody asked for that.
+    prefix_evictions_reset,
+    /// Blocks read from the prefix folder.
+    prefix_blocks_loaded,
+    /// Blocks handed to the prefix folder.
+    prefix_blocks_saved,
+    /// Blocks copied because a sequence went on where another did not.
+    num_block_copies,
+    /// Tokens that were guessed.
+    num_draft_tokens,
+    /// Guesses that were right.
+    num_accepted_tokens,
     /// Graphs compiled since the process started.
     graphs_compiled,
     /// Graphs loaded from the cache since the process started.

@@ -57,6 +57,8 @@ impl Automaton {
 #[derive(Clone, Debug)]
 pub(crate) struct StopStrings {
     automata: Vec<Automaton>,
+    /// The stop string that is found is shown, too.
+    is_included: bool,
     /// Text that is not shown yet because a stop string may begin in it.
     held: String,
 }
@@ -65,33 +67,40 @@ impl StopStrings {
     /// A watcher for strings that passed [`SamplingParams::validate`].
     ///
     /// [`SamplingParams::validate`]: super::SamplingParams::validate
-    pub(crate) fn new(stop: &[String]) -> Self {
+    pub(crate) fn new(stop: &[String], is_included: bool) -> Self {
         let automata = stop.iter().map(|pattern| Automaton::new(pattern)).collect();
-        Self { automata, held: String::new() }
+        Self { automata, is_included, held: String::new() }
     }
 
-    /// Takes new text, appends what may be shown to `shown`, and says whether a stop string was
-    /// found. After that nothing more may be pushed.
-    pub(crate) fn push(&mut self, text: &str, shown: &mut String) -> bool {
+    /// Whether there is nothing to look for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.automata.is_empty()
+    }
+
+    /// Takes new text, appends what may be shown to `shown`, and says which stop string was found,
+    /// by index. After that nothing more may be pushed.
+    pub(crate) fn push(&mut self, text: &str, shown: &mut String) -> Option<usize> {
         if self.automata.is_empty() {
             shown.push_str(text);
-            return false;
+            return None;
         }
         let start = self.held.len();
         self.held.push_str(text);
         for (idx, byte) in text.bytes().enumerate() {
             self.automata.iter_mut().for_each(|automaton| automaton.advance(byte));
-            let complete = self.automata.iter().filter(|automaton| automaton.is_complete());
-            if let Some(longest) = complete.map(|automaton| automaton.matched).max() {
+            let complete = (0..).zip(&self.automata).filter(|(_, automaton)| automaton.is_complete());
+            if let Some((which, found)) = complete.max_by_key(|(_, automaton)| automaton.matched) {
                 // Both ends of a match lie between characters, since stop strings are whole ones.
-                shown.push_str(&self.held[..start + idx + 1 - longest]);
+                let end = start + idx + 1;
+                let shown_end = if self.is_included { end } else { end - found.matched };
+                shown.push_str(&self.held[..shown_end]);
                 self.held.clear();
-                return true;
+                return Some(which);
             }
         }
         let num_held = self.automata.iter().map(|automaton| automaton.matched).max().unwrap_or(0);
         shown.extend(self.held.drain(..self.held.len() - num_held));
-        false
+        None
     }
 
     /// The text still held, once no more will come.
@@ -109,11 +118,11 @@ mod tests {
     /// What is shown after each piece, then whether it stopped, then what was still held.
     fn run(stop: &[&str], pieces: &[&str]) -> (Vec<String>, bool, String) {
         let stop: Vec<String> = stop.iter().map(ToString::to_string).collect();
-        let mut watcher = StopStrings::new(&stop);
+        let mut watcher = StopStrings::new(&stop, false);
         let mut shown = Vec::new();
         for piece in pieces {
             shown.push(String::new());
-            if watcher.push(piece, shown.last_mut().unwrap()) {
+            if watcher.push(piece, shown.last_mut().unwrap()).is_some() {
                 return (shown, true, watcher.finish());
             }
         }
@@ -148,6 +157,17 @@ mod tests {
     }
 
     #[test]
+    fn says_which_was_found_and_shows_it_where_that_is_wanted() {
+        let stop = ["x", "bc"].map(str::to_owned);
+        for (is_included, expected) in [(false, "a"), (true, "abc")] {
+            let mut shown = String::new();
+            let mut watcher = StopStrings::new(&stop, is_included);
+            assert_eq!(watcher.push("abcx", &mut shown), Some(1));
+            assert_eq!(shown, expected);
+        }
+    }
+
+    #[test]
     fn characters_of_several_bytes_are_never_cut() {
         // The first two bytes of the two characters are equal.
         let (shown, is_stopped, held) = run(&["é中"], &["é丁", "é", "中"]);
@@ -159,10 +179,10 @@ mod tests {
     fn a_hostile_pattern_costs_no_more_than_its_length() {
         let pattern = format!("{}b", "a".repeat(4095));
         let stop = vec![pattern; 64];
-        let mut watcher = StopStrings::new(&stop);
+        let mut watcher = StopStrings::new(&stop, false);
         let mut shown = String::new();
         for _ in 0..2000 {
-            assert!(!watcher.push("aaaaaaaa", &mut shown));
+            assert_eq!(watcher.push("aaaaaaaa", &mut shown), None);
         }
         assert_eq!(shown.len() + watcher.finish().len(), 16_000);
     }

@@ -18,11 +18,12 @@ fn options() -> EngineOptions {
         block_size: 4,
         num_blocks: 64,
         max_num_queued_reqs: 64,
+        ..EngineOptions::default()
     }
 }
 
 fn request(prompt: &[u32], params: SamplingParams) -> Request {
-    Request { prompt_token_ids: prompt.to_vec(), params }
+    Request::new(prompt.to_vec(), params)
 }
 
 fn greedy_params(max_tokens: u64) -> SamplingParams {
@@ -49,18 +50,20 @@ impl Answer {
 }
 
 fn read(mut stream: ResponseStream) -> Answer {
-    let (mut text, mut token_ids) = (String::new(), Vec::new());
+    let (mut text, mut token_ids, mut reason) = (String::new(), Vec::new(), None);
     let end = loop {
         match stream.blocking_recv().expect("a last message") {
-            Output::Delta { text: more, token_ids: tokens } => {
-                text.push_str(&more);
-                token_ids.extend(tokens);
+            Output::PromptLogprobs(_) => {}
+            Output::Delta(delta) => {
+                text.push_str(&delta.text);
+                token_ids.extend(delta.token_ids);
+                reason = delta.end.map(|end| end.reason).or(reason);
             }
-            Output::Finished { reason, usage } => {
+            Output::Finished(usage) => {
                 assert_eq!(usage.completion_tokens, token_ids.len());
                 assert!(usage.queue_time <= usage.time_to_first_token);
                 assert!(usage.time_to_first_token <= usage.total_time);
-                break Ok(reason);
+                break Ok(reason.expect("a choice ends before its request"));
             }
             Output::Failed(error) => break Err(error),
         }
@@ -347,7 +350,7 @@ fn one_request_more_than_the_queue_holds_is_refused() {
     let (taken, refused): (Vec<_>, Vec<_>) = streams.into_iter().partition(Result::is_ok);
     assert_eq!((taken.len(), engine.num_unfinished()), (5, 5));
     for refusal in refused {
-        assert_eq!(refusal.unwrap_err(), SubmitError::Overloaded { waiting: 3 });
+        assert!(matches!(refusal, Err(SubmitError::Overloaded { num_requests: 5, .. })), "{refusal:?}");
     }
     drop(gate);
     for stream in taken {
@@ -434,7 +437,7 @@ fn deltas_never_cut_a_character_and_the_rest_comes_at_the_end() {
     let mut stream = engine.submit(request(&[65], greedy_params(6))).unwrap();
     let mut text = String::new();
     while let Some(output) = stream.blocking_recv() {
-        if let Output::Delta { text: more, .. } = output {
+        if let Output::Delta(ChoiceDelta { text: more, .. }) = output {
             text.push_str(&more);
         }
     }

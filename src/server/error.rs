@@ -83,6 +83,7 @@ impl ApiError {
         match error {
             RequestError::Stopped => Self::EngineStopped,
             RequestError::Died(_) => Self::EngineDied,
+            RequestError::TimedOut(_) => Self::Overloaded { message: error.to_string() },
             RequestError::Execution(detail) => {
                 tracing::error!(detail, "a request failed in the engine");
                 Self::Internal
@@ -203,7 +204,13 @@ mod tests {
 
     #[test]
     fn a_full_queue_tells_when_to_come_back() {
-        let error = ApiError::from_submit(SubmitError::Overloaded { waiting: 7 }, "prompt");
+        let overloaded = SubmitError::Overloaded {
+            num_requests: 7,
+            num_tokens: 70,
+            limit: "7 requests".into(),
+            retry_after: std::time::Duration::from_secs(1),
+        };
+        let error = ApiError::from_submit(overloaded, "prompt");
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[RETRY_AFTER], "1");

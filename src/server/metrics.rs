@@ -341,6 +341,7 @@ mod tests {
         record.tokens(2);
         let usage = Usage {
             prompt_tokens: 7,
+            cached_tokens: 0,
             completion_tokens: 3,
             queue_time: Duration::from_millis(1),
             time_to_first_token: Duration::from_millis(30),

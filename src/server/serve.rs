@@ -270,6 +270,7 @@ mod tests {
             block_size: 4,
             num_blocks: 64,
             max_num_queued_reqs: 4,
+            ..EngineOptions::default()
         };
         let (engine, control) = fake::engine(&fake::DYNAMIC, &Script::Hash, &options);
         let state = ServerState::new(

@@ -53,7 +53,10 @@ impl Detokenizer {
     }
 
     /// [`push`](Self::push), appending to `text`.
-    pub(super) fn push_into(&mut self, id: u32, text: &mut String) -> Result<(), TextError> {
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_into(&mut self, id: u32, text: &mut String) -> Result<(), TextError> {
         let tokenizer = Arc::clone(&self.tokenizer);
         let token = tokenizer.vocabulary.token(id)?;
         if token.is_special && self.skip_special_tokens {

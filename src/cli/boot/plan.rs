@@ -244,6 +244,7 @@ fn engine_options(
         block_size: config.block_size(),
         num_blocks: 1,
         max_num_queued_reqs: config.max_num_queued_reqs,
+        ..EngineOptions::default()
     };
     let block_bytes: u64 = states(graph, &one_block)?
         .iter()

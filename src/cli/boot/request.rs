@@ -56,14 +56,23 @@ fn of_engine(fields: KeyFields, options: &EngineOptions) -> KeyFields {
         max_num_batched_tokens,
         block_size,
         num_blocks,
+        // Speculation changes how many rows a graph gives; the others are no part of any graph.
+        speculation: _,
         max_num_queued_reqs: _,
+        max_num_queued_tokens: _,
+        policy: _,
+        is_prefix_cache_on: _,
+        request_timeout: _,
+        long_prefill_token_threshold: _,
     } = options;
+    let max_logits_per_seq = &options.max_logits_per_seq();
     [
         ("max_model_len", max_model_len),
         ("max_num_seqs", max_num_seqs),
         ("max_num_batched_tokens", max_num_batched_tokens),
         ("block_size", block_size),
         ("num_blocks", num_blocks),
+        ("max_logits_per_seq", max_logits_per_seq),
     ]
     .into_iter()
     .fold(fields, |fields, (name, value)| fields.text(name, value.to_string()))

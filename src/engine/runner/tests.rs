@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::backend::{BackendError, Batching, Capabilities, DeviceFate, Output, Rows};
-use crate::engine::block_pool::BlockId;
+use crate::engine::kv_cache::BlockId;
+use crate::engine::scheduler_output::ScheduledSequence;
+use crate::engine::slots::Key;
 use crate::engine::death::Fate;
 use crate::model::io::{GraphInput, symbols};
 
@@ -93,6 +95,7 @@ fn options() -> EngineOptions {
         block_size: 4,
         num_blocks: 9,
         max_num_queued_reqs: 0,
+        ..EngineOptions::default()
     }
 }
 
@@ -126,36 +129,59 @@ fn last(seen: &Seen) -> (Vec<u64>, Vec<Vec<i32>>) {
 
 /// The logits of a row that must have all of them.
 fn logits<'a>(results: &StepResults<'a>, place: usize) -> Option<&'a [f32]> {
-    match results.row(place).unwrap()? {
+    match results.row(place, 0).unwrap() {
         Row::Logits(logits) => Some(logits),
         Row::Top { .. } => panic!("only the largest"),
     }
 }
 
-/// Request 0 decodes its sixth token; request 1 computes its tokens 2..5 of more.
+fn push(
+    plan: &mut SchedulerOutput,
+    idx: u32,
+    tokens: std::ops::Range<usize>,
+    is_sampled: bool,
+    blocks: &[BlockId],
+) {
+    let mut share = ScheduledSequence::new(Key::test(idx), tokens);
+    (share.is_sampled, share.num_logits) = (is_sampled, usize::from(is_sampled));
+    plan.push(share, blocks);
+}
+
+fn run<'r>(
+    runner: &'r mut Runner,
+    plan: &SchedulerOutput,
+    view_of: impl Fn(SeqKey) -> SequenceView<'static>,
+) -> Result<StepResults<'r>, Death> {
+    runner.bind(plan, view_of);
+    let mut num_calls = 0;
+    let results = runner.run(&mut || num_calls += 1);
+    assert!(num_calls == 1 || results.is_err(), "called {num_calls} times");
+    results
+}
+
+/// Sequence 0 decodes its sixth token; sequence 1 computes its tokens 2..5 of more.
 fn plan() -> SchedulerOutput {
     let mut plan = SchedulerOutput::default();
-    plan.push(RequestId(0), 5..6, true, &[BlockId(7), BlockId(2)]);
-    plan.push(RequestId(1), 2..5, false, &[BlockId(0), BlockId(5), BlockId(8)]);
+    push(&mut plan, 0, 5..6, true, &[BlockId(7), BlockId(2)]);
+    push(&mut plan, 1, 2..5, false, &[BlockId(0), BlockId(5), BlockId(8)]);
     plan
 }
 
-fn view_of(id: RequestId) -> RequestView<'static> {
-    let token_ids: &[u32] = match id.0 {
+fn view_of(key: SeqKey) -> SequenceView<'static> {
+    let token_ids: &[u32] = match key.idx() {
         0 => &[10, 11, 12, 13, 14, 15],
         _ => &[20, 21, 22, 23, 24, 25, 26, 27, 28],
     };
-    RequestView { token_ids, wanted: Wanted::Argmax }
+    SequenceView { token_ids, wanted: Wanted::Argmax }
 }
 
 #[test]
 fn lays_out_a_step_without_padding() {
     let (mut runner, seen) = runner(&Capabilities::ANY, 4);
     let plan = plan();
-    let results = runner.run(&plan, view_of).unwrap();
+    let results = run(&mut runner, &plan, view_of).unwrap();
     assert_eq!((results.num_launches, results.num_padded_tokens), (1, 0));
     assert_eq!(logits(&results, 0), Some(&[0.0_f32; 3][..]));
-    assert_eq!(logits(&results, 1), None);
     let (symbols, inputs) = last(&seen);
     assert_eq!(symbols, [4, 2, 3, 1, 9, 12]);
     let input = |input: GraphInput| inputs[input as usize].as_slice();
@@ -172,8 +198,8 @@ fn lays_out_a_step_without_padding() {
 fn pads_a_step_to_its_bucket() {
     let (mut runner, seen) = runner(&STATIC, 3);
     let mut plan = plan();
-    plan.push(RequestId(1), 0..1, true, &[BlockId(1)]);
-    let results = runner.run(&plan, view_of).unwrap();
+    push(&mut plan, 1, 0..1, true, &[BlockId(1)]);
+    let results = run(&mut runner, &plan, view_of).unwrap();
     assert_eq!((logits(&results, 2), results.num_padded_tokens), (Some(&[1.0_f32; 3][..]), 3));
     let (symbols, inputs) = last(&seen);
     assert_eq!(symbols, [8, 3, 3, 3, 9, 12]);
@@ -188,8 +214,8 @@ fn pads_a_step_to_its_bucket() {
 fn padded_sequences_are_empty_and_a_step_without_samples_has_one_row() {
     let (mut runner, seen) = runner(&STATIC, 3);
     let mut plan = SchedulerOutput::default();
-    plan.push(RequestId(1), 0..4, false, &[BlockId(1)]);
-    runner.run(&plan, view_of).unwrap();
+    push(&mut plan, 1, 0..4, false, &[BlockId(1)]);
+    run(&mut runner, &plan, view_of).unwrap();
     let (symbols, inputs) = last(&seen);
     assert_eq!(symbols, [4, 3, 3, 3, 9, 12]);
     assert_eq!(inputs[GraphInput::QueryEnds as usize], [4, 4, 4]);
@@ -197,15 +223,15 @@ fn padded_sequences_are_empty_and_a_step_without_samples_has_one_row() {
     assert_eq!(inputs[GraphInput::LogitRows as usize], [0, 0, 0]);
     drop(runner);
     let (mut runner, seen) = self::runner(&Capabilities::ANY, 3);
-    runner.run(&plan, view_of).unwrap();
+    run(&mut runner, &plan, view_of).unwrap();
     assert_eq!(last(&seen).0, [4, 1, 1, 1, 9, 12]);
 }
 
 /// Two decodes around a chunk and a whole prompt.
 fn mixed() -> SchedulerOutput {
     let mut plan = plan();
-    plan.push(RequestId(2), 8..9, true, &[BlockId(1), BlockId(3), BlockId(6)]);
-    plan.push(RequestId(3), 0..2, true, &[BlockId(4)]);
+    push(&mut plan, 2, 8..9, true, &[BlockId(1), BlockId(3), BlockId(6)]);
+    push(&mut plan, 3, 0..2, true, &[BlockId(4)]);
     plan
 }
 
@@ -213,19 +239,18 @@ fn mixed() -> SchedulerOutput {
 fn decodes_run_together_and_everyone_gets_the_row_that_is_theirs() {
     let (runner, seen) = runner_with(&SEPARATE, 3, Some(2), |_| true);
     let (mut runner, plan) = (runner.unwrap(), mixed());
-    let wanted_of = |id: RequestId| match id.0 {
-        3 => RequestView { wanted: Wanted::Logits, ..view_of(id) },
-        _ => view_of(id),
+    let wanted_of = |key: SeqKey| match key.idx() {
+        3 => SequenceView { wanted: Wanted::Logits, ..view_of(key) },
+        _ => view_of(key),
     };
-    let results = runner.run(&plan, wanted_of).unwrap();
+    let results = run(&mut runner, &plan, wanted_of).unwrap();
     // The chunk of 3 and the prompt of 2 are padded to 8.
     assert_eq!((results.num_launches, results.num_padded_tokens), (3, 5 + 6));
-    let top = |place| match results.row(place).unwrap() {
-        Some(Row::Top { values, indices }) => (values.to_vec(), indices.to_vec()),
+    let top = |place| match results.row(place, 0).unwrap() {
+        Row::Top { values, indices } => (values.to_vec(), indices.to_vec()),
         row => panic!("{row:?}"),
     };
     assert_eq!((top(0), top(2)), ((vec![0.0], vec![2]), (vec![1.0], vec![2])));
-    assert!(results.row(1).unwrap().is_none());
     assert_eq!(logits(&results, 3), Some(&[0.0_f32; 3][..]));
     let seen = seen.lock().unwrap();
     let input = |launch: usize, input: GraphInput| &seen.launches[launch].1[input as usize];
@@ -245,7 +270,7 @@ fn decodes_run_together_and_everyone_gets_the_row_that_is_theirs() {
 fn a_launch_whose_largest_columns_stand_for_no_token_runs_again_for_all() {
     let (runner, seen) = runner_with(&Capabilities::ANY, 3, Some(3), |_| true);
     let mut runner = runner.unwrap();
-    let results = runner.run(&plan(), view_of).unwrap();
+    let results = run(&mut runner, &plan(), view_of).unwrap();
     assert_eq!(logits(&results, 0), Some(&[0.0_f32; 3][..]));
     let seen = seen.lock().unwrap();
     let [(_, inputs, first), (_, again, second)] = seen.launches.as_slice() else {
@@ -259,12 +284,12 @@ fn a_failed_launch_takes_its_own_requests_only_and_the_next_step_works() {
     let (mut runner, seen) = runner(&SEPARATE, 3);
     seen.lock().unwrap().failures.push((1, BackendError::Execution("a flaw".into())));
     let plan = mixed();
-    let results = runner.run(&plan, view_of).unwrap();
-    let failure = |place| results.row(place).err().map(ToString::to_string);
+    let results = run(&mut runner, &plan, view_of).unwrap();
+    let failure = |place| results.check(place).err().map(ToString::to_string);
     assert_eq!(failure(1), Some("the step failed: a flaw".to_owned()));
     assert_eq!([failure(0), failure(2), failure(3)], [None, None, None]);
-    let results = runner.run(&plan, view_of).unwrap();
-    assert!((0..4).all(|place| results.row(place).is_ok()));
+    let results = run(&mut runner, &plan, view_of).unwrap();
+    assert!((0..4).all(|place| results.check(place).is_ok()));
 }
 
 #[test]
@@ -281,7 +306,7 @@ fn a_device_that_is_gone_ends_the_step() {
         let (mut runner, seen) = runner(&SEPARATE, 3);
         let what = error.to_string();
         seen.lock().unwrap().failures.push((1, error));
-        let death = runner.run(&mixed(), view_of).unwrap_err();
+        let death = run(&mut runner, &mixed(), view_of).unwrap_err();
         assert_eq!(death, Death { what, fate });
         assert_eq!(seen.lock().unwrap().launches.len(), 2, "nothing runs after it");
     }
@@ -291,9 +316,9 @@ fn a_device_that_is_gone_ends_the_step() {
 fn too_few_logits_are_an_error() {
     let (mut runner, _) = runner(&Capabilities::ANY, 2);
     let plan = plan();
-    let results = runner.run(&plan, view_of).unwrap();
+    let results = run(&mut runner, &plan, view_of).unwrap();
     assert_eq!(
-        results.row(1).unwrap_err().to_string(),
+        results.check(1).unwrap_err().to_string(),
         "the step failed: expected 1 rows of at least 3 logits, got 2 in all"
     );
 }
@@ -319,10 +344,10 @@ fn more_decodes_than_the_largest_graph_holds_take_several_launches() {
     let (runner, seen) = runner_with(&SEPARATE, 3, None, not_for_three);
     let mut plan = SchedulerOutput::default();
     for id in 0..3 {
-        plan.push(RequestId(id), 5..6, true, &[BlockId(id as u32), BlockId(3)]);
+        push(&mut plan, id, 5..6, true, &[BlockId(id as u32), BlockId(3)]);
     }
     let mut runner = runner.unwrap();
-    let results = runner.run(&plan, view_of).unwrap();
+    let results = run(&mut runner, &plan, view_of).unwrap();
     let values: Vec<_> = (0..3).map(|place| logits(&results, place).unwrap()[0]).collect();
     assert_eq!(values, [0.0, 1.0, 0.0]);
     let sizes: Vec<_> = seen.lock().unwrap().launches.iter().map(|launch| launch.0[1]).collect();

@@ -76,6 +76,7 @@ fn median_gap(num_seqs: usize, params: &SamplingParams) -> Duration {
         block_size: 128,
         num_blocks: 32 * num_seqs,
         max_num_queued_reqs: 0,
+        ..EngineOptions::default()
     };
     let gaps = Arc::<Mutex<Vec<Duration>>>::default();
     let executables = plan(&SEPARATE, &options).into_iter().map(|bucket| {
@@ -88,7 +89,7 @@ fn median_gap(num_seqs: usize, params: &SamplingParams) -> Duration {
         vocab_size: 256,
         eos_token_ids: vec![EOS],
     };
-    let engine = start(model, tokenizer(), options).unwrap();
+    let engine = start(EngineParts::new(model, tokenizer(), options)).unwrap();
     let params = SamplingParams { max_tokens: Some(2000), ignore_eos: true, ..params.clone() };
     let submit = |_| engine.submit(request(&[65], params.clone())).unwrap();
     let streams: Vec<_> = (0..num_seqs).map(submit).collect();

@@ -57,7 +57,7 @@ fn prepare(state: &ServerState, id: &str, body: &[u8]) -> Result<Prepared<Shaped
     if prompt_token_ids.is_empty() {
         return Err(ApiError::invalid(PARAM, "the messages render to an empty prompt"));
     }
-    let requests = vec![engine::Request { prompt_token_ids, params }];
+    let requests = vec![engine::Request::new(prompt_token_ids, params)];
     let head = Head::new(state, "chatcmpl", id, streaming);
     Ok(Prepared { requests, streaming, prompt_param: PARAM, shape: Shaped { head } })
 }

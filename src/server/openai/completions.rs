@@ -54,7 +54,7 @@ fn prepare(state: &ServerState, id: &str, body: &[u8]) -> Result<Prepared<Shaped
     };
     let requests = prompts
         .into_iter()
-        .map(|prompt_token_ids| engine::Request { prompt_token_ids, params: params.clone() })
+        .map(|prompt_token_ids| engine::Request::new(prompt_token_ids, params.clone()))
         .collect();
     let head = Head::new(state, "cmpl", id, streaming);
     Ok(Prepared { requests, streaming, prompt_param: PARAM, shape: Shaped { head, echoes } })

@@ -193,6 +193,7 @@ enum Step {
 struct Generation {
     outputs: Outputs,
     records: Vec<RequestRecord>,
+    reasons: Vec<FinishReason>,
     num_unfinished: usize,
 }
 
@@ -209,7 +210,8 @@ impl Generation {
             .map_err(|error| ApiError::from_submit(error, prompt_param))?;
         let records: Vec<_> =
             streams.iter().map(|_| RequestRecord::new(Arc::clone(state.metrics()))).collect();
-        Ok(Self { num_unfinished: records.len(), records, outputs: Outputs::new(streams) })
+        let reasons = vec![FinishReason::Stop; records.len()];
+        Ok(Self { num_unfinished: records.len(), records, reasons, outputs: Outputs::new(streams) })
     }
 
     /// The next step of any choice, by index; `None` when all have ended.
@@ -220,11 +222,16 @@ impl Generation {
         let (index, output) = self.outputs.recv().await;
         let record = &mut self.records[index];
         Some(match output {
-            Output::Delta { text, token_ids } => {
-                record.tokens(token_ids.len());
-                Ok((index, Step::Text(text)))
+            Output::PromptLogprobs(_) => Ok((index, Step::Text(String::new()))),
+            Output::Delta(delta) => {
+                record.tokens(delta.token_ids.len());
+                if let Some(end) = delta.end {
+                    self.reasons[index] = end.reason;
+                }
+                Ok((index, Step::Text(delta.text)))
             }
-            Output::Finished { reason, usage } => {
+            Output::Finished(usage) => {
+                let reason = self.reasons[index];
                 record.finished(reason, &usage);
                 self.num_unfinished -= 1;
                 Ok((index, Step::End(reason, usage)))
@@ -292,7 +299,7 @@ async fn forward(index: usize, mut stream: ResponseStream, sender: mpsc::Sender<
     let mut is_last = false;
     while !is_last {
         let output = stream.recv().await.unwrap_or(Output::Failed(RequestError::Stopped));
-        is_last = !matches!(output, Output::Delta { .. });
+        is_last = matches!(output, Output::Finished(_) | Output::Failed(_));
         if sender.send((index, output)).await.is_err() {
             return;
         }

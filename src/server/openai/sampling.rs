@@ -114,6 +114,7 @@ mod tests {
             stop: vec!["x".into()],
             stop_token_ids: vec![7],
             ignore_eos: true,
+            ..SamplingParams::default()
         };
         assert_eq!(got, Ok(expected));
         assert_eq!(params("{}"), Ok(SamplingParams::default()));
