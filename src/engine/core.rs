@@ -253,9 +253,7 @@ impl Inbox {
     fn wait(&mut self, until: Option<Instant>, host: &mut Host, prefixes: Option<&mut Prefixes>) {
         let received = match until {
             None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => {
-                self.commands.recv_timeout(at.saturating_duration_since(Instant::now()))
-            }
+            Some(at) => self.commands.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
         match received {
             Ok(command) => self.take(command, host, prefixes),
