@@ -1,6 +1,7 @@
 //! The engine as a whole, over the fake model.
 
 mod death;
+mod exactness;
 mod host_cost;
 
 use std::sync::atomic::Ordering;
