@@ -11,6 +11,7 @@
 //! | [`Artifact`], [`Files`] | plain files in the backend's own formats; no weights, no addresses |
 //! | [`Weight`] | one weight of the graph, in the graph's order: one or more tensors, row-concatenated |
 //! | state | a tensor that steps change in place: the KV cache |
+//! | block | of the KV pool: what has the same index along the first axis of every state |
 //! | [`Step`] | the inputs of one run and the values of the graph's symbols |
 //!
 //! What this module deliberately does not do: it knows no model, no request and no scheduler.
@@ -18,6 +19,7 @@
 pub mod artifact;
 #[cfg(feature = "ascend")]
 pub mod ascend;
+mod blocks;
 pub mod compile;
 #[cfg(feature = "cpu")]
 pub mod cpu;
@@ -28,6 +30,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 pub use artifact::{Artifact, ArtifactFile, Files};
+
+use blocks::Blocks;
 
 use crate::ir::{DType, Graph, Verified};
 use crate::weights::Tensor;
@@ -147,6 +151,24 @@ pub trait Executable: Send {
         output.rows = Rows::Logits;
         self.run(memory, step, &mut output.logits)
     }
+
+    /// Runs one step like [`run_wanted`](Self::run_wanted), and calls `meanwhile` exactly once, on
+    /// the calling thread, also when the step fails: while the device works, where it works on its
+    /// own, and before the step otherwise. `meanwhile` must not use the backend.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn run_meanwhile(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        wanted: Wanted,
+        output: &mut Output,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), BackendError> {
+        meanwhile();
+        self.run_wanted(memory, step, wanted, output)
+    }
 }
 
 /// How much of the logits is needed.
@@ -195,6 +217,42 @@ pub trait Memory: Any + Send {
 
     /// Bytes held on the device for weights that are not mapped from a file, and for states.
     fn allocated_bytes(&self) -> u64;
+
+    /// Bytes of one block of the KV pool over all states. Like what follows, by default that of a
+    /// memory without states, which has no blocks.
+    fn block_bytes(&self) -> usize {
+        Blocks::default().block_bytes()
+    }
+
+    /// Copies whole blocks of the KV pool, from and to, one after the other: what runs later finds
+    /// them copied.
+    ///
+    /// # Errors
+    /// [`BackendError::BadInput`] when there is no such block: then nothing is copied. When the device
+    /// fails, as a step: what the blocks that were to be written hold is then unspecified.
+    fn copy_blocks(&mut self, copies: &[(u32, u32)]) -> Result<(), BackendError> {
+        Blocks::default().check_copies(copies)
+    }
+
+    /// Copies a block of the KV pool to the host: one state after the other, in the order of the
+    /// graph, each as the device has it, numbers in little-endian order.
+    ///
+    /// # Errors
+    /// [`BackendError::BadInput`] when there is no such block or `bytes` is not as long as
+    /// [`block_bytes`](Self::block_bytes) says; when the device fails, as a step.
+    fn read_block(&mut self, block: u32, bytes: &mut [u8]) -> Result<(), BackendError> {
+        Blocks::default().index_with_bytes(block, bytes.len()).map(drop)
+    }
+
+    /// Writes a block of the KV pool as [`read_block`](Self::read_block) gave it, maybe in another
+    /// process with the same states on the same kind of device.
+    ///
+    /// # Errors
+    /// As of [`read_block`](Self::read_block); when the device fails, what the block holds is
+    /// unspecified.
+    fn write_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), BackendError> {
+        Blocks::default().index_with_bytes(block, bytes.len()).map(drop)
+    }
 }
 
 /// One weight of a graph: tensors of equal dtype and row length, concatenated along the first axis.
