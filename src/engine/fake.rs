@@ -89,9 +89,23 @@ struct FakeExecutable {
     batching: Batching,
 }
 
-/// By slot: the token written there, or -1.
+/// The KV cache: tokens as numbers of four bytes.
 #[derive(Debug)]
-struct FakeMemory(Vec<i32>);
+struct FakeMemory {
+    block_size: usize,
+    /// By slot: the token written there, or -1.
+    slots: Vec<i32>,
+}
+
+impl FakeMemory {
+    /// The slots of a block, of which a buffer has so many bytes.
+    fn block(&mut self, block: u32, len: usize) -> Result<&mut [i32], BackendError> {
+        let slots = self.slots.chunks_exact_mut(self.block_size).nth(block as usize);
+        slots.filter(|slots| slots.len() * 4 == len).ok_or_else(|| {
+            BackendError::BadInput(format!("there is no block {block} of {len} bytes"))
+        })
+    }
+}
 
 impl Memory for FakeMemory {
     fn as_any_mut(&mut self) -> &mut dyn Any {
@@ -100,6 +114,30 @@ impl Memory for FakeMemory {
 
     fn allocated_bytes(&self) -> u64 {
         0
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.block_size * 4
+    }
+
+    fn copy_blocks(&mut self, copies: &[(u32, u32)]) -> Result<(), BackendError> {
+        let mut bytes = vec![0; self.block_bytes()];
+        copies.iter().try_for_each(|&(from, to)| {
+            self.read_block(from, &mut bytes)?;
+            self.write_block(to, &bytes)
+        })
+    }
+
+    fn read_block(&mut self, block: u32, bytes: &mut [u8]) -> Result<(), BackendError> {
+        let slots = self.block(block, bytes.len())?;
+        bytes.as_chunks_mut().0.iter_mut().zip(slots).for_each(|(b, s)| *b = s.to_le_bytes());
+        Ok(())
+    }
+
+    fn write_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), BackendError> {
+        let slots = self.block(block, bytes.len())?;
+        slots.iter_mut().zip(bytes.as_chunks().0).for_each(|(s, b)| *s = i32::from_le_bytes(*b));
+        Ok(())
     }
 }
 
@@ -169,7 +207,7 @@ impl Executable for FakeExecutable {
             return Err(BackendError::Execution("the device is on fire".into()));
         }
         let kv = memory.as_any_mut().downcast_mut::<FakeMemory>().expect("its own memory");
-        self.compute(&mut kv.0, step, output).map_err(BackendError::BadInput)
+        self.compute(&mut kv.slots, step, output).map_err(BackendError::BadInput)
     }
 
     fn run_wanted(
@@ -312,7 +350,10 @@ pub(crate) fn engine(
     });
     let model = LoadedModel {
         executables: executables.collect(),
-        memory: Box::new(FakeMemory(vec![-1; options.num_blocks * options.block_size])),
+        memory: Box::new(FakeMemory {
+            block_size: options.block_size,
+            slots: vec![-1; options.num_blocks * options.block_size],
+        }),
         vocab_size: VOCAB_SIZE + NUM_EXTRA_COLUMNS,
         eos_token_ids: vec![EOS],
     };
