@@ -19,6 +19,10 @@
 pub mod artifact;
 #[cfg(feature = "ascend")]
 pub mod ascend;
+#[cfg_attr(
+    not(any(feature = "ascend", feature = "cpu")),
+    allow(dead_code, reason = "for backends that hold states")
+)]
 mod blocks;
 pub mod compile;
 #[cfg(feature = "cpu")]
