@@ -14,6 +14,7 @@
 //! | [`text`] | tokenizer, chat template, detokenizer | nothing |
 //! | [`backend`] | devices; `compile` is the only way to an executable | `ir`, `weights`, `graph_cache`, `ffi` |
 //! | [`engine`] | scheduler, KV blocks, sampler, the one engine thread | `ir`, `model`, `weights`, `backend`, `text` |
+//! | [`boot`] | from a configuration to a running engine | `ir`, `weights`, `model`, `text`, `backend`, `engine`, `config`, `telemetry`, `build_info`, `graph_cache` |
 //! | [`server`] | HTTP and `OpenAI`'s JSON; nothing else knows them | `engine`, `text`, `config`, `telemetry` |
 //! | [`cli`] | one file per command; puts everything together | everything |
 //!
@@ -32,6 +33,7 @@
 //! ```
 
 pub mod backend;
+pub mod boot;
 pub mod build_info;
 pub mod cli;
 pub mod config;

@@ -10,9 +10,6 @@
 //! | `generate` `serve` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
 //! | `cache_args` | those of them about the graph cache |
-//! | `graph_cache` | from those to an open cache |
-//! | `boot` | from a configuration to a running engine |
-//! | [`models`] | MODEL to a path; known models, fetched and verified |
 //! | `values` | flag values: ranges, sizes with units |
 //! | `output` | the only code that writes to stdout and stderr |
 //! | `progress` | spinners and bars |
@@ -24,19 +21,14 @@
 //! What this module deliberately does not do: it computes nothing of its own. What a library user
 //! would want lies in the other modules.
 
-#[cfg(feature = "ascend")]
-mod ascend;
 mod bench;
-pub mod boot;
 mod cache;
 mod cache_args;
 mod doctor;
 mod failure;
 mod generate;
-mod graph_cache;
 mod inspect;
 mod model_args;
-pub mod models;
 mod output;
 mod print_config;
 mod progress;
@@ -50,6 +42,9 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+#[cfg(feature = "ascend")]
+use crate::boot::ascend;
+use crate::boot::{self, graph_cache, models};
 use crate::build_info;
 use crate::config::{self, Environment, LogFormat};
 use crate::telemetry::{self, LogFilter};
