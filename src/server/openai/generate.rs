@@ -139,6 +139,23 @@ pub(super) async fn endpoint<S: Shape>(
     Ok(sse::respond(keep_alive, ticket, |events| stream(generation, shape, events)))
 }
 
+/// Answers a body that lies here already, in one piece.
+pub(super) async fn whole<S: Shape>(
+    state: &ServerState,
+    id: &str,
+    body: Arc<[u8]>,
+    prepare: Prepare<S>,
+) -> Result<Response, ApiError> {
+    let (worker, id) = (state.clone(), id.to_owned());
+    let prepared = state.blocking(move || prepare(&worker, &id, &body)).await??;
+    if prepared.streaming != Streaming::Off {
+        return Err(ApiError::invalid("stream", "a batch has no streams: leave `stream` out"));
+    }
+    let mut generation = Generation::submit(state, prepared.requests, prepared.prompt_param)?;
+    let (answers, usage) = generation.collect().await?;
+    Ok(prepared.shape.whole(&answers, usage))
+}
+
 /// Sends a generation as events. Stops when the client is gone.
 async fn stream<S: Shape>(mut generation: Generation, shape: S, events: Events) {
     // An error here means that nobody reads any more: nothing is left to be done.
