@@ -7,7 +7,7 @@
 //!
 //! | File | Holds |
 //! | --- | --- |
-//! | `generate` `serve` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
+//! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
 //! | `cache_args` | those of them about the graph cache |
 //! | `values` | flag values: ranges, sizes with units |
@@ -33,6 +33,7 @@ mod output;
 mod print_config;
 mod progress;
 mod pull;
+mod run_batch;
 mod serve;
 mod values;
 mod warmup;
@@ -121,6 +122,7 @@ struct GlobalArgs {
 enum CliCommand {
     Generate(generate::GenerateArgs),
     Serve(serve::ServeArgs),
+    RunBatch(run_batch::RunBatchArgs),
     Warmup(warmup::WarmupArgs),
     Bench(bench::BenchArgs),
     Cache(Box<cache::CacheCommandArgs>),
@@ -168,6 +170,7 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
     match &cli.command {
         CliCommand::Generate(args) => generate::run(args, &context),
         CliCommand::Serve(args) => serve::run(args, &context),
+        CliCommand::RunBatch(args) => run_batch::run(args, &context),
         CliCommand::Warmup(args) => warmup::run(args, &context),
         CliCommand::Bench(args) => bench::run(args, &context),
         CliCommand::Cache(args) => cache::run(args, &context),
