@@ -37,7 +37,7 @@ use crate::text::ChatMessage;
 pub use builder::EngineBuilder;
 pub use completion::{Choice, Completion};
 pub use error::Error;
-pub use stream::{ChoiceDelta, TextStream};
+pub use stream::TextStream;
 
 /// How long a call waits before it asks again for a place that others have.
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(10);
@@ -229,8 +229,7 @@ impl Engine {
         prompt_token_ids: &[u32],
         params: &SamplingParams,
     ) -> Result<ResponseStream, SubmitError> {
-        let prompt_token_ids = prompt_token_ids.to_vec();
-        self.booted.engine.submit(Request { prompt_token_ids, params: params.clone() })
+        self.booted.engine.submit(Request::new(prompt_token_ids.to_vec(), params.clone()))
     }
 
     /// The same, once others have left room.

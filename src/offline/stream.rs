@@ -4,62 +4,54 @@
 //! for the whole.
 
 use super::Error;
-use crate::engine::{FinishReason, Output, RequestError, ResponseStream, Usage};
+use crate::engine::{ChoiceDelta, Output, RequestError, ResponseStream, TokenLogprobs, Usage};
 
 /// The output of one request, piece by piece. Dropping it ends the request.
 #[derive(Debug)]
 pub struct TextStream {
     stream: ResponseStream,
+    prompt_logprobs: Option<Vec<Option<TokenLogprobs>>>,
     usage: Option<Usage>,
     has_ended: bool,
 }
 
 impl TextStream {
     pub(super) fn new(stream: ResponseStream) -> Self {
-        Self { stream, usage: None, has_ended: false }
+        Self { stream, prompt_logprobs: None, usage: None, has_ended: false }
     }
 
-    /// Counts and times, once the last piece was read.
+    /// With `prompt_logprobs`, once the first piece was read: one for each token of the prompt; the
+    /// first has none.
+    pub fn prompt_logprobs(&self) -> Option<&[Option<TokenLogprobs>]> {
+        self.prompt_logprobs.as_deref()
+    }
+
+    /// Counts and times, once there is no next piece.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
     }
 }
 
-/// More of one choice.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ChoiceDelta {
-    /// Which choice, from 0.
-    pub index: usize,
-    /// Newly generated text; whole characters only.
-    pub text: String,
-    /// The tokens generated since the last delta.
-    pub token_ids: Vec<u32>,
-    /// Set in a choice's last delta.
-    pub end: Option<FinishReason>,
-}
-
 impl Iterator for TextStream {
     type Item = Result<ChoiceDelta, Error>;
 
-    /// Waits for the next piece. Ends after the last one, or after an error.
+    /// Waits for the next piece. The last one of each choice says how it ended.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.has_ended {
-            return None;
-        }
-        let output = self.stream.blocking_recv();
-        match output.unwrap_or(Output::Failed(RequestError::Stopped)) {
-            Output::Delta { text, token_ids } => {
-                Some(Ok(ChoiceDelta { text, token_ids, ..ChoiceDelta::default() }))
-            }
-            Output::Finished { reason, usage } => {
-                self.has_ended = true;
-                self.usage = Some(usage);
-                Some(Ok(ChoiceDelta { end: Some(reason), ..ChoiceDelta::default() }))
-            }
-            Output::Failed(source) => {
-                self.has_ended = true;
-                Some(Err(Error::Failed { prompt: 0, source }))
+        while !self.has_ended {
+            let output = self.stream.blocking_recv();
+            match output.unwrap_or(Output::Failed(RequestError::Stopped)) {
+                Output::PromptLogprobs(logprobs) => self.prompt_logprobs = Some(logprobs),
+                Output::Delta(delta) => return Some(Ok(delta)),
+                Output::Finished(usage) => {
+                    self.has_ended = true;
+                    self.usage = Some(usage);
+                }
+                Output::Failed(source) => {
+                    self.has_ended = true;
+                    return Some(Err(Error::Failed { prompt: 0, source }));
+                }
             }
         }
+        None
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -152,8 +152,12 @@ pub(super) async fn whole<S: Shape>(
         return Err(ApiError::invalid("stream", "a batch has no streams: leave `stream` out"));
     }
     let mut generation = Generation::submit(state, prepared.requests, prepared.prompt_param)?;
-    let (answers, usage) = generation.collect().await?;
-    Ok(prepared.shape.whole(&answers, usage))
+    match generation.collect().await {
+        Ok((answers, usage)) => Ok(prepared.shape.whole(&answers, usage)),
+        // It was let in, so this says something of the request, and nothing of room for others.
+        Err(error @ ApiError::Overloaded { .. }) => Ok(error.into_response()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Sends a generation as events. Stops when the client is gone.
