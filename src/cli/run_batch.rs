@@ -78,6 +78,7 @@ Results are written as they are ready, in any order. Those with an `error` faile
 /// Exit code 0: every line was answered; 1: some failed.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
 pub(crate) struct RunBatchArgs {
     #[command(flatten)]
     batch: BatchArgs,
@@ -104,8 +105,8 @@ struct BatchArgs {
     #[arg(short, long, value_name = "OUT")]
     output_file: PathBuf,
 
-    /// Write the results of failed lines to this file instead. Without it, the next run tries them
-    /// again.
+    /// Write the results of failed lines to this file instead. When it is removed, the next run
+    /// tries them again.
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
 
@@ -181,6 +182,7 @@ pub(crate) fn run(args: &RunBatchArgs, context: &Context) -> anyhow::Result<Outc
             progress: &*task,
         };
         let outcome = runtime.block_on(work.run());
+        counts.prefix_cache(&booted.engine.stats());
         // What still runs waits for an engine that may never answer.
         runtime.shutdown_background();
         outcome

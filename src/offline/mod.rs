@@ -121,9 +121,10 @@ impl Engine {
         messages: &[ChatMessage],
         params: &SamplingParams,
     ) -> Result<Completion, Error> {
-        let prompt = self.chat_prompt(messages);
-        let completions = self.run(std::iter::once(prompt), params)?;
-        Ok(completions.into_iter().next().expect("invariant: one completion for each prompt"))
+        let prompt = self.chat_prompt(messages)?;
+        let stream = self.submit_when_free(&prompt, params);
+        let stream = stream.map_err(|source| Error::Refused { prompt: 0, source })?;
+        completion::collect(prompt, stream).map_err(|source| Error::Failed { prompt: 0, source })
     }
 
     /// Continues a prompt, and returns the text as it is made. Dropping the stream ends it.

@@ -26,6 +26,7 @@ fn every_line_is_answered() {
     let begin = "3 lines: 3 answered, 0 failed; ";
     assert!(ended.summary().starts_with(begin), "{ended:?}");
     assert!(ended.summary().contains(" and 19 generated tokens, "), "{ended:?}");
+    assert!(ended.summary().ends_with("% of the prompts from the prefix cache"), "{ended:?}");
 
     let results = by_custom_id(&deployment.path("out.jsonl"));
     assert_eq!(results.len(), 3);

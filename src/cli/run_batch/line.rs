@@ -120,26 +120,11 @@ pub(super) struct ResultLine {
 
 /// Tokens that an answer tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 pub(super) struct Usage {
     #[serde(default)]
     pub(super) prompt_tokens: u64,
     #[serde(default)]
     pub(super) completion_tokens: u64,
-    /// Of the prompt, those that had not to be computed; `None`: it was not told.
-    #[serde(default, rename = "prompt_tokens_details", deserialize_with = "cached_tokens")]
-    pub(super) cached_tokens: Option<u64>,
-}
-
-fn cached_tokens<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    struct Details {
-        cached_tokens: Option<u64>,
-    }
-    let details = Option::<Details>::deserialize(deserializer)?;
-    Ok(details.and_then(|details| details.cached_tokens))
 }
 
 #[derive(Serialize)]
@@ -276,14 +261,14 @@ mod tests {
 
     #[test]
     fn an_answer_is_written_as_it_is_and_its_tokens_are_counted() {
-        let body = r#"{"usage":{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}},"z":1.50}"#;
+        let body = r#"{"usage":{"prompt_tokens":5,"completion_tokens":2,"x":{}},"z":1.50}"#;
         let answered = Answered { status: 200, body: body.into() };
         let result = ResultLine::answered(LINE, "a", &answered);
         let expected = format!(
             r#"{{"id":"batch_req_7_00000000000000ab","custom_id":"a","response":{{"status_code":200,"request_id":"batch_req_7_00000000000000ab","body":{body}}},"error":null}}"#
         );
         assert_eq!(str::from_utf8(&result.text).unwrap(), format!("{expected}\n"));
-        let usage = Usage { prompt_tokens: 5, completion_tokens: 2, cached_tokens: Some(4) };
+        let usage = Usage { prompt_tokens: 5, completion_tokens: 2 };
         assert_eq!((result.is_failed, result.usage), (false, usage));
         assert_eq!(read_result(&result.text), Some((LINE, false)));
     }

@@ -196,13 +196,11 @@ fn read_line(
         let used = end.map_or(buffer.len(), |end| end + 1);
         reader.consume(used);
         if is_last {
-            return Ok(Some(match of_long_line {
-                Some(hasher) => (first_bits(hasher), None),
-                None => {
-                    let text = text.trim_ascii().to_vec();
-                    (first_bits(Sha256::new_with_prefix(&text)), Some(text))
-                }
-            }));
+            if let Some(hasher) = of_long_line {
+                return Ok(Some((first_bits(hasher), None)));
+            }
+            let text = text.trim_ascii().to_vec();
+            return Ok(Some((first_bits(Sha256::new_with_prefix(&text)), Some(text))));
         }
     }
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::journal::Done;
 use super::line::ResultLine;
+use crate::engine::EngineStats;
 
 /// Counts so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,8 +28,10 @@ pub(super) struct Counts {
     pub(super) num_failed: u64,
     prompt_tokens: u64,
     completion_tokens: u64,
-    /// `None`: no answer told.
-    cached_tokens: Option<u64>,
+    /// Prompt tokens that were looked for in the prefix cache.
+    prefix_query_tokens: u64,
+    /// Those that were there.
+    prefix_hit_tokens: u64,
 }
 
 impl Counts {
@@ -43,9 +46,12 @@ impl Counts {
         self.num_failed += u64::from(result.is_failed);
         self.prompt_tokens += result.usage.prompt_tokens;
         self.completion_tokens += result.usage.completion_tokens;
-        if let Some(cached) = result.usage.cached_tokens {
-            *self.cached_tokens.get_or_insert(0) += cached;
-        }
+    }
+
+    /// What the engine counted in its prefix cache.
+    pub(super) fn prefix_cache(&mut self, stats: &EngineStats) {
+        self.prefix_query_tokens = stats.prefix_query_tokens;
+        self.prefix_hit_tokens = stats.prefix_hit_tokens;
     }
 
     /// Lines that have a result.
@@ -58,10 +64,10 @@ impl Counts {
         if seconds > 0.0 { self.completion_tokens as f64 / seconds } else { 0.0 }
     }
 
-    /// The share of prompt tokens that had not to be computed.
+    /// The share of prompt tokens that had not to be computed; `None`: none was looked for.
     fn prefix_cache_hit_share(&self) -> Option<f64> {
-        let cached = self.cached_tokens? as f64;
-        (self.prompt_tokens > 0).then(|| cached / self.prompt_tokens as f64)
+        let (hit, query) = (self.prefix_hit_tokens as f64, self.prefix_query_tokens as f64);
+        (self.prefix_query_tokens > 0).then(|| hit / query)
     }
 
     /// For people.
@@ -97,7 +103,7 @@ impl Counts {
                 "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": self.completion_tokens,
                 "total_tokens": self.prompt_tokens + self.completion_tokens,
-                "cached_tokens": self.cached_tokens,
+                "cached_tokens": self.prefix_hit_tokens,
             },
             "seconds": time.as_secs_f64(),
             "tokens_per_second": self.tokens_per_second(time),
@@ -111,22 +117,27 @@ mod tests {
     use super::super::line::Usage;
     use super::*;
 
-    fn result(is_failed: bool, cached_tokens: Option<u64>) -> ResultLine {
-        let usage = Usage { prompt_tokens: 8, completion_tokens: 5, cached_tokens };
+    fn result(is_failed: bool) -> ResultLine {
+        let usage = Usage { prompt_tokens: 8, completion_tokens: 5 };
         ResultLine { text: Vec::new(), is_failed, usage }
     }
 
     #[test]
     fn the_line_says_what_people_look_for() {
         let mut counts = Counts { num_before: 1, ..Counts::default() };
-        counts.add(&result(false, None));
+        counts.add(&result(false));
         let second = Duration::from_secs(1);
         assert_eq!(
             counts.to_line(second),
             "2 lines: 2 answered, 0 failed (1 of them before); 8 prompt and 5 generated tokens, 5.0 generated tokens/s"
         );
         counts.num_before = 0;
-        counts.add(&result(true, Some(4)));
+        counts.add(&result(true));
+        counts.prefix_cache(&EngineStats {
+            prefix_query_tokens: 16,
+            prefix_hit_tokens: 4,
+            ..EngineStats::default()
+        });
         assert_eq!(
             counts.to_line(second),
             "2 lines: 1 answered, 1 failed; 16 prompt and 10 generated tokens, 10.0 generated tokens/s, 25.0% of the prompts from the prefix cache"
@@ -138,7 +149,7 @@ mod tests {
 
     #[test]
     fn nothing_done_in_no_time_is_no_division_by_zero() {
-        let counts = Counts { cached_tokens: Some(0), ..Counts::default() };
+        let counts = Counts::default();
         let json = counts.to_json(Duration::ZERO, true);
         assert_eq!(
             (&json["tokens_per_second"], &json["prefix_cache_hit_share"]),
