@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 
+pub(crate) use crate::boot::display_bytes;
+
 /// Parser of a switch's variable: anything but nothing, `0`, `false`, `no` and `off` is on.
 pub(crate) fn switch() -> FalseyValueParser {
     FalseyValueParser::new()
@@ -112,16 +114,6 @@ fn unit_bytes(unit: &str) -> Option<u64> {
     })
 }
 
-/// A size for people: `98.4 MB`.
-pub(crate) fn display_bytes(bytes: u64) -> String {
-    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
-    let size = bytes as f64;
-    match units.into_iter().find(|(unit, _)| size >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", size / unit),
-        None => format!("{bytes} bytes"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,13 +159,6 @@ mod tests {
         for text in ["", "0", "MiB", "-1MiB", "1.5GiB", "4G", "1 parsec", "99999999TiB", "1é"] {
             assert!(bytes(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn sizes_are_told_in_decimal_units() {
-        assert_eq!(display_bytes(999), "999 bytes");
-        assert_eq!(display_bytes(98_362_432), "98.4 MB");
-        assert_eq!(display_bytes(2_000_000_000), "2.0 GB");
     }
 
     #[test]

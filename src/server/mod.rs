@@ -15,6 +15,7 @@
 //! | [`ServerState`] | what every handler needs: engine, tokenizer, template, options, metrics |
 //! | [`ServerOptions`] | limits, time-outs, defaults |
 //! | [`About`] | what `/version` tells |
+//! | [`answer`] | what the server would send, for those who have no HTTP |
 //! | ticket | one completion request that is being answered; a drain waits for all of them |
 //!
 //! What this module deliberately does not do: it computes nothing. Tokens come from the text module
@@ -35,6 +36,7 @@ mod sse;
 mod stall;
 mod state;
 
+pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
 pub use options::ServerOptions;
 pub use serve::serve;
 pub use state::{About, ServerState};

@@ -37,7 +37,12 @@ pub(crate) async fn chat_completions(
     generate::endpoint(state, request, prepare).await
 }
 
-fn prepare(state: &ServerState, id: &str, body: &[u8]) -> Result<Prepared<Shaped>, ApiError> {
+/// Reads and checks a body; the text is the request's id.
+pub(super) fn prepare(
+    state: &ServerState,
+    id: &str,
+    body: &[u8],
+) -> Result<Prepared<Shaped>, ApiError> {
     let request: ChatRequest = parse(body, NOT_SUPPORTED_IN_CHAT)?;
     let fields = &request.sampling;
     check_model(state, fields)?;
@@ -139,7 +144,7 @@ fn joined(parts: Vec<Part>) -> Result<String, String> {
 }
 
 /// The shape of a chat completion.
-struct Shaped {
+pub(super) struct Shaped {
     head: Head,
 }
 

@@ -36,7 +36,12 @@ pub(crate) async fn completions(
     generate::endpoint(state, request, prepare).await
 }
 
-fn prepare(state: &ServerState, id: &str, body: &[u8]) -> Result<Prepared<Shaped>, ApiError> {
+/// Reads and checks a body; the text is the request's id.
+pub(super) fn prepare(
+    state: &ServerState,
+    id: &str,
+    body: &[u8],
+) -> Result<Prepared<Shaped>, ApiError> {
     let request: CompletionRequest = parse(body, NOT_SUPPORTED_IN_COMPLETIONS)?;
     let fields = &request.sampling;
     check_model(state, fields)?;
@@ -105,7 +110,7 @@ fn echoed(
 }
 
 /// The shape of a text completion.
-struct Shaped {
+pub(super) struct Shaped {
     head: Head,
     /// What every choice begins with; empty without `echo`.
     echoes: Vec<String>,

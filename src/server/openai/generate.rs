@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -137,6 +137,27 @@ pub(super) async fn endpoint<S: Shape>(
     }
     let keep_alive = state.options().keep_alive_interval;
     Ok(sse::respond(keep_alive, ticket, |events| stream(generation, shape, events)))
+}
+
+/// Answers a body that lies here already, in one piece.
+pub(super) async fn whole<S: Shape>(
+    state: &ServerState,
+    id: &str,
+    body: Arc<[u8]>,
+    prepare: Prepare<S>,
+) -> Result<Response, ApiError> {
+    let (worker, id) = (state.clone(), id.to_owned());
+    let prepared = state.blocking(move || prepare(&worker, &id, &body)).await??;
+    if prepared.streaming != Streaming::Off {
+        return Err(ApiError::invalid("stream", "a batch has no streams: leave `stream` out"));
+    }
+    let mut generation = Generation::submit(state, prepared.requests, prepared.prompt_param)?;
+    match generation.collect().await {
+        Ok((answers, usage)) => Ok(prepared.shape.whole(&answers, usage)),
+        // It was let in, so this says something of the request, and nothing of room for others.
+        Err(error @ ApiError::Overloaded { .. }) => Ok(error.into_response()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Sends a generation as events. Stops when the client is gone.

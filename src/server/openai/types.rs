@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::json::{NotSupported, wire_object};
 
 /// Most prompts of one completion request.
-pub(super) const MAX_PROMPTS: usize = 128;
+pub const MAX_PROMPTS: usize = 128;
 /// Most `stop_token_ids` of one request.
 pub(super) const MAX_STOP_TOKEN_IDS: usize = 1024;
 

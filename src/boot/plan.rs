@@ -8,14 +8,14 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use cairn_graph_cache::{CacheKey, Found, KeyFields, Origin, RequestGraph};
 
+use super::graph_cache;
 use super::open::{Purpose, open_backend};
 use super::{BootReport, GraphState, WarmupGraph, request};
 use crate::backend::compile::{Built, CompileError, Compiler, NotCached, Prepared};
 use crate::backend::{Backend, Capabilities, Executable, StateSpec};
-use crate::cli::failure::Hint as _;
-use crate::cli::graph_cache;
-use crate::cli::progress::{Amount, Progress};
-use crate::cli::values::display_bytes;
+use crate::boot::Hint as _;
+use crate::boot::display_bytes;
+use crate::boot::{Amount, Progress};
 use crate::config::EngineConfig;
 use crate::engine::{self, Bucket, EngineOptions};
 use crate::ir::Graph;

@@ -1,5 +1,5 @@
-//! From a configuration to a running engine: the one path of `serve`, `generate`, `bench` and
-//! `warmup`.
+//! From a configuration to a running engine: the one path of every command with a model and of the
+//! library.
 //!
 //! ```text
 //! open model -> tokenizer -> plan memory -> graphs (build, prepare) -> artifacts (cache | compile)
@@ -12,6 +12,19 @@
 //!
 //! Where the cache is required to have every graph, a missing one ends it at the artifacts: before
 //! any of the weights is read, and with nothing compiled.
+//!
+//! | File | Holds |
+//! | --- | --- |
+//! | [`models`] | MODEL to a path; known models, fetched and verified |
+//! | `graph_cache` | what was asked of the graph cache, to an open one |
+//! | `open` | the model, its text, the backend |
+//! | `ascend` | what the Ascend backend is opened with |
+//! | `plan` | everything decided before anything is compiled |
+//! | `request` | what a deployment asks for, as a key |
+//! | `failure` | errors with the way out of them |
+//! | `progress`, `size` | what a start shows while it runs |
+//!
+//! What this module deliberately does not do: it knows no flags and prints nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +35,6 @@ use cairn_graph_cache::{
     CacheKey, CacheMode, Explanation, GraphCache, Origin, RequestGraph, StatsSnapshot,
 };
 
-use super::failure;
-use super::progress::{Amount, Progress, Silent};
 use crate::backend::compile::{Built, CompileError, Compiler, MAX_COMPARED, Prepared};
 use crate::backend::{BackendError, Executable, Memory, Weight};
 use crate::config::{EngineConfig, GraphCacheConfig};
@@ -34,11 +45,21 @@ use crate::text::{ChatTemplate, Tokenizer};
 use open::{open_model, open_text};
 use plan::Plan;
 
+pub(crate) use failure::{Hint, Usage, hint};
 pub(crate) use open::Purpose;
+pub(crate) use progress::{Amount, Hidden, Progress, Silent, Task};
+pub(crate) use size::display_bytes;
 
+#[cfg(feature = "ascend")]
+pub(crate) mod ascend;
+pub(crate) mod failure;
+pub(crate) mod graph_cache;
+pub mod models;
 mod open;
 mod plan;
+mod progress;
 mod request;
+mod size;
 
 /// A loaded model and its running engine.
 #[derive(Debug)]
@@ -63,6 +84,12 @@ impl Booted {
         self.cache.stats().snapshot()
     }
 
+    /// Ends the engine, so that the device gets back everything that it lent.
+    pub(crate) fn end(&self) {
+        self.engine.shutdown();
+        self.graphs.forget_stale(&self.engine);
+    }
+
     /// Does the work that the engine was started for, then ends it, so that the device gets back
     /// everything that it lent. What the engine died of, if it did, is part of the error.
     pub(crate) fn finish<T>(
@@ -70,8 +97,7 @@ impl Booted {
         work: impl FnOnce(&Self) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let result = work(self);
-        self.engine.shutdown();
-        self.graphs.forget_stale(&self.engine);
+        self.end();
         result.map_err(|error| failure::with_death(error, &self.engine))
     }
 }
@@ -392,7 +418,7 @@ pub(crate) fn ascend_graphs(
 ) -> anyhow::Result<Vec<AscendGraph>> {
     let config = EngineConfig { graph_cache: GraphCacheConfig::default(), ..config.clone() };
     let cann = cann.map(str::parse).transpose()?;
-    let backend = std::sync::Arc::new(super::ascend::open(&config, Purpose::Inspect, cann)?);
+    let backend = std::sync::Arc::new(ascend::open(&config, Purpose::Inspect, cann)?);
     let model = open_model(&config)?;
     let plan = Plan::with_backend(&config, &model, backend.clone())?;
     plan.prepare()?
