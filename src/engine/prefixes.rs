@@ -118,7 +118,7 @@ impl PrefixIo {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub(crate) fn new(store: Arc<dyn PrefixStore>, min_hits: u32) -> std::io::Result<Self> {
+    pub(crate) fn new(store: Arc<dyn PrefixStore>, min_hits: u32) -> Result<Self, std::io::Error> {
         let (loader, jobs) = channel();
         let (saver, blocks) = sync_channel::<PrefixBlock>(MAX_BLOCKS_IN_FLIGHT);
         let mut threads = Vec::new();

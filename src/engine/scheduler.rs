@@ -403,11 +403,6 @@ impl Scheduler {
         self.entry(key).num_cached_tokens
     }
 
-    /// Whether a sequence is in the running batch.
-    pub(crate) fn is_running(&self, key: SeqKey) -> bool {
-        self.entry(key).is_running
-    }
-
     /// Sequences in the running batch.
     pub(crate) fn num_running(&self) -> usize {
         self.running.len()
