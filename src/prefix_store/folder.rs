@@ -56,6 +56,11 @@ impl PrefixFolder {
         Ok(Self { disk, options, producer: producer.to_owned() })
     }
 
+    /// The folder, without links.
+    pub fn path(&self) -> &Path {
+        self.disk.root()
+    }
+
     /// The store of the blocks of this identity.
     ///
     /// # Errors
