@@ -89,6 +89,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// versions of whatever compiles or is packed into the artifact. Part of the cache key.
     fn fingerprint(&self) -> Vec<(Cow<'static, str>, String)>;
 
+    /// Everything besides the graph and the [`fingerprint`](Self::fingerprint) that changes the bits
+    /// of what runs here, such as the instructions of this processor. The same artifact runs with
+    /// others, so no graph's key has it; whoever keeps results needs it.
+    fn numerics(&self) -> Vec<(Cow<'static, str>, String)> {
+        Vec::new()
+    }
+
     /// Compiles a graph into an artifact that [`load`](Self::load) accepts.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! open model -> tokenizer -> plan memory -> graphs (build, prepare) -> artifacts (cache | compile)
-//!            -> load -> place weights and KV cache -> start the engine
+//!            -> load -> place weights and KV cache -> open the store of prefixes -> start the engine
 //!               `------ a start that the cache counts ------'
 //! ```
 //!
@@ -21,6 +21,7 @@
 //! | `ascend` | what the Ascend backend is opened with |
 //! | `plan` | everything decided before anything is compiled |
 //! | `request` | what a deployment asks for, as a key |
+//! | `prefix` | what was asked about prefixes that outlive the process, to an open store |
 //! | `failure` | errors with the way out of them |
 //! | `progress`, `size` | what a start shows while it runs |
 //!
@@ -38,8 +39,11 @@ use cairn_graph_cache::{
 use crate::backend::compile::{Built, CompileError, Compiler, MAX_COMPARED, Prepared};
 use crate::backend::{BackendError, Executable, Memory, Weight};
 use crate::config::{EngineConfig, GraphCacheConfig};
-use crate::engine::{self, Bucket, Death, EngineHandle, Fate, EngineParts, LoadedModel};
+use crate::engine::{
+    self, Bucket, Death, EngineHandle, EngineParts, Fate, LoadedModel, PrefixStore,
+};
 use crate::model::Model;
+use crate::prefix_store::DiskPrefixStore;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use open::{open_model, open_text};
@@ -57,6 +61,7 @@ pub(crate) mod graph_cache;
 pub mod models;
 mod open;
 mod plan;
+mod prefix;
 mod progress;
 mod request;
 mod size;
@@ -76,6 +81,8 @@ pub struct Booted {
     pub(crate) graphs: LoadedGraphs,
     /// The cache of compiled graphs, which stays open as long as they are in use.
     pub(crate) cache: Arc<GraphCache>,
+    /// Where prefixes outlive the process, if they do.
+    pub prefix_store: Option<Arc<DiskPrefixStore>>,
 }
 
 impl Booted {
@@ -196,6 +203,7 @@ pub fn start(config: &EngineConfig) -> anyhow::Result<Booted> {
 /// Loads the model, compiles its graphs or takes them from the cache, and starts the engine.
 pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Result<Booted> {
     let mut ledger = Ledger::default();
+    let prefix_folder = prefix::open(config)?;
     let task = progress.begin("loading the model", Amount::Unknown);
     let model = open_model(config)?;
     ledger.phase("model");
@@ -233,18 +241,30 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     plan.remember(&prepared, &report.model_name);
     tracing::info!("graph cache: {}; {}", cache.stats().snapshot(), place_of(&cache));
 
+    let prefix_store = match prefix_folder {
+        Some(folder) => {
+            let store = prefix::store(folder, &model, &plan, memory.block_bytes())?;
+            ledger.phase("prefixes");
+            store
+        }
+        None => None,
+    };
     let loaded = LoadedModel {
         executables,
         memory,
         vocab_size: model.config().vocab_size,
         eos_token_ids: model.config().eos_token_ids.clone(),
     };
-    let engine = engine::start(EngineParts::new(loaded, tokenizer.clone(), plan.options))?;
+    let mut parts = EngineParts::new(loaded, tokenizer.clone(), plan.options);
+    let min_hits = config.prefix_cache.min_hits;
+    parts.prefix_store =
+        prefix_store.clone().map(|store| (store as Arc<dyn PrefixStore>, min_hits));
+    let engine = engine::start(parts)?;
     engine.count_graphs(report.graphs_compiled as u64, report.graphs_from_cache as u64);
     ledger.phase("engine");
     report.phases = ledger.phases;
     let graphs = LoadedGraphs { compiler: plan.compiler, prepared };
-    Ok(Booted { engine, tokenizer, chat_template, report, graphs, cache })
+    Ok(Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store })
 }
 
 /// What the engine runs.

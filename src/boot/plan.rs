@@ -59,6 +59,11 @@ impl Plan {
         Ok(Self { backend, compiler, graph, options, states, request })
     }
 
+    /// The graph for steps of any size, as the model has it.
+    pub(super) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
     /// One graph per bucket, ready for its key to be looked up.
     pub(super) fn prepare(&self) -> anyhow::Result<Vec<(Bucket, Prepared)>> {
         engine::plan(&self.backend.capabilities(&self.graph), &self.options)

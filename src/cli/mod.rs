@@ -10,6 +10,7 @@
 //! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
 //! | `cache_args` | those of them about the graph cache |
+//! | `prefix_args` | and about prefixes that outlive the process |
 //! | `values` | flag values: ranges, sizes with units |
 //! | `output` | the only code that writes to stdout and stderr |
 //! | `progress` | spinners and bars |
@@ -30,6 +31,7 @@ mod generate;
 mod inspect;
 mod model_args;
 mod output;
+mod prefix_args;
 mod print_config;
 mod progress;
 mod pull;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::cache_args::CacheArgs;
+use super::prefix_args::PrefixArgs;
 use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
@@ -87,6 +88,9 @@ pub(crate) struct ModelArgs {
     cache: CacheArgs,
 
     #[command(flatten)]
+    prefix: PrefixArgs,
+
+    #[command(flatten)]
     ascend: AscendArgs,
 }
 
@@ -154,6 +158,7 @@ impl ModelArgs {
             dtype: self.dtype,
             threads: self.threads,
             graph_cache: self.cache.config(environment),
+            prefix_cache: self.prefix.config(),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,

@@ -111,7 +111,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let Booted { engine, tokenizer, chat_template, report, graphs, cache } = booted;
+    let Booted { engine, tokenizer, chat_template, report, graphs, cache, .. } = booted;
     let state = state(server, config.backend, engine.clone(), tokenizer, chat_template, report);
     state.report(move || graph_cache::samples(&cache.stats().snapshot()));
     let served = runtime.block_on(serve(listener, server, state));
