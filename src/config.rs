@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`EngineConfig`] | everything that loading a model and starting an engine depends on |
 //! | [`GraphCacheConfig`] | the part of it about compiled graphs |
+//! | [`SchedulingConfig`] | the part of it about who runs when |
 //! | [`Environment`] | the variables that belong to no flag, read once at the start |
 //!
 //! ```text
@@ -26,7 +27,13 @@ use clap::ValueEnum;
 
 pub use graph_cache::{CacheTrust, DEFAULT_CACHE_LOCK_TIMEOUT, GraphCacheConfig, RemoteSettings};
 
+pub use scheduling::{
+    DEFAULT_MAX_NUM_QUEUED_TOKENS, SchedulingConfig, SchedulingPolicy, SpeculationConfig,
+    SpeculationMethod,
+};
+
 mod graph_cache;
+mod scheduling;
 
 /// Most sequences in one step, where nothing was asked for.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 32;
@@ -131,6 +138,8 @@ pub struct EngineConfig {
     pub kv_cache_bytes: Option<u64>,
     /// Most requests that wait; one more is refused.
     pub max_num_queued_reqs: usize,
+    /// Which of them runs when, and which work is not done twice.
+    pub scheduling: SchedulingConfig,
     /// Compile one graph per size instead of one for all, even where the backend needs only one.
     pub static_shapes: bool,
     /// What only the Ascend backend asks for.
@@ -180,6 +189,7 @@ impl EngineConfig {
             block_size: None,
             kv_cache_bytes: None,
             max_num_queued_reqs: DEFAULT_MAX_NUM_QUEUED_REQS,
+            scheduling: SchedulingConfig::default(),
             static_shapes: false,
             ascend: AscendConfig::default(),
         }

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `generate` `serve` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
-//! | `cache_args` | those of them about the graph cache |
+//! | `scheduling_args`, `cache_args` | those of them about who runs when, and about the graph cache |
 //! | `graph_cache` | from those to an open cache |
 //! | `boot` | from a configuration to a running engine |
 //! | [`models`] | MODEL to a path; known models, fetched and verified |
@@ -41,6 +41,7 @@ mod output;
 mod print_config;
 mod progress;
 mod pull;
+mod scheduling_args;
 mod serve;
 mod values;
 mod warmup;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::cache_args::CacheArgs;
+use super::scheduling_args::SchedulingArgs;
 use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
@@ -84,6 +85,9 @@ pub(crate) struct ModelArgs {
     static_shapes: bool,
 
     #[command(flatten)]
+    scheduling: SchedulingArgs,
+
+    #[command(flatten)]
     cache: CacheArgs,
 
     #[command(flatten)]
@@ -148,6 +152,8 @@ impl ModelArgs {
     /// What the flags mean. Fetches the model when it is a known one that is not there yet.
     pub(crate) fn engine_config(&self, context: &Context) -> anyhow::Result<EngineConfig> {
         let Context { environment, progress } = context;
+        // What is wrong with flags is told before anything is fetched.
+        let scheduling = self.scheduling.config()?;
         let model = models::resolve(self.model.as_deref(), environment, &**progress)?;
         Ok(EngineConfig {
             backend: self.backend,
@@ -159,6 +165,7 @@ impl ModelArgs {
             max_num_batched_tokens: self.max_num_batched_tokens,
             block_size: self.block_size,
             kv_cache_bytes: self.kv_cache_bytes,
+            scheduling,
             static_shapes: self.static_shapes,
             ascend: self.ascend.config(),
             ..EngineConfig::new(model)
