@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`EngineConfig`] | everything that loading a model and starting an engine depends on |
 //! | [`GraphCacheConfig`] | the part of it about compiled graphs |
-//! | [`SchedulingConfig`] | the part of it about who runs when |
+//! | [`SchedulingConfig`], [`SpeculationConfig`] | the parts about who runs when, and about guesses |
 //! | [`Environment`] | the variables that belong to no flag, read once at the start |
 //!
 //! ```text
@@ -140,6 +140,8 @@ pub struct EngineConfig {
     pub max_num_queued_reqs: usize,
     /// Which of them runs when, and which work is not done twice.
     pub scheduling: SchedulingConfig,
+    /// Guessing several tokens ahead; `None`: off.
+    pub speculation: Option<SpeculationConfig>,
     /// Compile one graph per size instead of one for all, even where the backend needs only one.
     pub static_shapes: bool,
     /// What only the Ascend backend asks for.
@@ -190,6 +192,7 @@ impl EngineConfig {
             kv_cache_bytes: None,
             max_num_queued_reqs: DEFAULT_MAX_NUM_QUEUED_REQS,
             scheduling: SchedulingConfig::default(),
+            speculation: None,
             static_shapes: false,
             ascend: AscendConfig::default(),
         }

@@ -27,7 +27,7 @@ use super::progress::{Amount, Progress, Silent};
 use crate::backend::compile::{Built, CompileError, Compiler, MAX_COMPARED, Prepared};
 use crate::backend::{BackendError, Executable, Memory, Weight};
 use crate::config::{EngineConfig, GraphCacheConfig};
-use crate::engine::{self, Bucket, Death, EngineHandle, Fate, EngineParts, LoadedModel};
+use crate::engine::{self, Bucket, Death, EngineHandle, EngineParts, Fate, LoadedModel};
 use crate::model::Model;
 use crate::text::{ChatTemplate, Tokenizer};
 

@@ -9,7 +9,8 @@
 //! | --- | --- |
 //! | `generate` `serve` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
-//! | `scheduling_args`, `cache_args` | those of them about who runs when, and about the graph cache |
+//! | `speculation_args`, `cache_args` | those of them about guesses, and about the graph cache |
+//! | `scheduling_args` | flags of commands that run many requests |
 //! | `graph_cache` | from those to an open cache |
 //! | `boot` | from a configuration to a running engine |
 //! | [`models`] | MODEL to a path; known models, fetched and verified |
@@ -43,6 +44,7 @@ mod progress;
 mod pull;
 mod scheduling_args;
 mod serve;
+mod speculation_args;
 mod values;
 mod warmup;
 

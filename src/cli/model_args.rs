@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::cache_args::CacheArgs;
-use super::scheduling_args::SchedulingArgs;
+use super::speculation_args::SpeculationArgs;
 use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
@@ -85,7 +85,7 @@ pub(crate) struct ModelArgs {
     static_shapes: bool,
 
     #[command(flatten)]
-    scheduling: SchedulingArgs,
+    speculation: SpeculationArgs,
 
     #[command(flatten)]
     cache: CacheArgs,
@@ -153,7 +153,7 @@ impl ModelArgs {
     pub(crate) fn engine_config(&self, context: &Context) -> anyhow::Result<EngineConfig> {
         let Context { environment, progress } = context;
         // What is wrong with flags is told before anything is fetched.
-        let scheduling = self.scheduling.config()?;
+        let speculation = self.speculation.config()?;
         let model = models::resolve(self.model.as_deref(), environment, &**progress)?;
         Ok(EngineConfig {
             backend: self.backend,
@@ -165,7 +165,7 @@ impl ModelArgs {
             max_num_batched_tokens: self.max_num_batched_tokens,
             block_size: self.block_size,
             kv_cache_bytes: self.kv_cache_bytes,
-            scheduling,
+            speculation,
             static_shapes: self.static_shapes,
             ascend: self.ascend.config(),
             ..EngineConfig::new(model)

@@ -24,7 +24,8 @@ pub enum SchedulingPolicy {
     Fcfs,
     /// The lowest `priority` of a request; each unit counts as ten seconds of waiting.
     Priority,
-    /// Short prompts before long ones, unless these have waited long.
+    /// Short requests before long ones, prompt and longest answer together, unless these have
+    /// waited long.
     #[value(alias = "shortest-first")]
     Shortest,
     /// The earliest `deadline` of a request.
@@ -72,8 +73,6 @@ pub struct SchedulingConfig {
     pub is_prefix_cache_on: bool,
     /// Most tokens of one prompt in one step; 0: no limit.
     pub long_prefill_token_threshold: usize,
-    /// Guessing ahead; `None`: off.
-    pub speculation: Option<SpeculationConfig>,
 }
 
 impl Default for SchedulingConfig {
@@ -84,7 +83,6 @@ impl Default for SchedulingConfig {
             request_timeout: None,
             is_prefix_cache_on: true,
             long_prefill_token_threshold: 0,
-            speculation: None,
         }
     }
 }

@@ -251,7 +251,7 @@ fn engine_options(
         is_prefix_cache_on: config.scheduling.is_prefix_cache_on,
         request_timeout: config.scheduling.request_timeout,
         long_prefill_token_threshold: config.scheduling.long_prefill_token_threshold,
-        speculation: config.scheduling.speculation.as_ref().map(speculation),
+        speculation: config.speculation.as_ref().map(speculation),
     };
     let block_bytes: u64 = states(graph, &one_block)?
         .iter()
