@@ -6,6 +6,7 @@
 //! | [`EngineConfig`] | everything that loading a model and starting an engine depends on |
 //! | [`GraphCacheConfig`] | the part of it about compiled graphs |
 //! | [`PrefixCacheConfig`] | the part of it about prefixes that outlive the process |
+//! | [`SchedulingConfig`], [`SpeculationConfig`] | the parts about who runs when, and about guesses |
 //! | [`Environment`] | the variables that belong to no flag, read once at the start |
 //!
 //! ```text
@@ -30,8 +31,14 @@ pub use prefix_cache::{
     DEFAULT_PREFIX_CACHE_MAX_BYTES, DEFAULT_PREFIX_CACHE_MIN_HITS, PrefixCacheConfig,
 };
 
+pub use scheduling::{
+    DEFAULT_MAX_NUM_QUEUED_TOKENS, SchedulingConfig, SchedulingPolicy, SpeculationConfig,
+    SpeculationMethod,
+};
+
 mod graph_cache;
 mod prefix_cache;
+mod scheduling;
 
 /// Most sequences in one step, where nothing was asked for.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 32;
@@ -138,6 +145,10 @@ pub struct EngineConfig {
     pub kv_cache_bytes: Option<u64>,
     /// Most requests that wait; one more is refused.
     pub max_num_queued_reqs: usize,
+    /// Which of them runs when, and which work is not done twice.
+    pub scheduling: SchedulingConfig,
+    /// Guessing several tokens ahead; `None`: off.
+    pub speculation: Option<SpeculationConfig>,
     /// Compile one graph per size instead of one for all, even where the backend needs only one.
     pub static_shapes: bool,
     /// What only the Ascend backend asks for.
@@ -188,6 +199,8 @@ impl EngineConfig {
             block_size: None,
             kv_cache_bytes: None,
             max_num_queued_reqs: DEFAULT_MAX_NUM_QUEUED_REQS,
+            scheduling: SchedulingConfig::default(),
+            speculation: None,
             static_shapes: false,
             ascend: AscendConfig::default(),
         }

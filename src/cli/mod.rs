@@ -9,8 +9,8 @@
 //! | --- | --- |
 //! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
-//! | `cache_args` | those of them about the graph cache |
-//! | `prefix_args` | and about prefixes that outlive the process |
+//! | `speculation_args`, `cache_args`, `prefix_args` | those of them about guesses, about the graph cache, and about prefixes that outlive the process |
+//! | `scheduling_args` | flags of commands that run many requests |
 //! | `values` | flag values: ranges, sizes with units |
 //! | `output` | the only code that writes to stdout and stderr |
 //! | `progress` | spinners and bars |
@@ -36,7 +36,9 @@ mod print_config;
 mod progress;
 mod pull;
 mod run_batch;
+mod scheduling_args;
 mod serve;
+mod speculation_args;
 mod values;
 mod warmup;
 

@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::cache_args::CacheArgs;
 use super::prefix_args::PrefixArgs;
+use super::speculation_args::SpeculationArgs;
 use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
@@ -85,6 +86,9 @@ pub(crate) struct ModelArgs {
     static_shapes: bool,
 
     #[command(flatten)]
+    speculation: SpeculationArgs,
+
+    #[command(flatten)]
     cache: CacheArgs,
 
     #[command(flatten)]
@@ -152,6 +156,8 @@ impl ModelArgs {
     /// What the flags mean. Fetches the model when it is a known one that is not there yet.
     pub(crate) fn engine_config(&self, context: &Context) -> anyhow::Result<EngineConfig> {
         let Context { environment, progress } = context;
+        // What is wrong with flags is told before anything is fetched.
+        let speculation = self.speculation.config()?;
         let model = models::resolve(self.model.as_deref(), environment, &**progress)?;
         Ok(EngineConfig {
             backend: self.backend,
@@ -164,6 +170,7 @@ impl ModelArgs {
             max_num_batched_tokens: self.max_num_batched_tokens,
             block_size: self.block_size,
             kv_cache_bytes: self.kv_cache_bytes,
+            speculation,
             static_shapes: self.static_shapes,
             ascend: self.ascend.config(),
             ..EngineConfig::new(model)

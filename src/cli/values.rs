@@ -86,6 +86,12 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(number))
 }
 
+/// Parser of a span of time that is not nothing.
+pub(crate) fn positive_seconds(text: &str) -> Result<Duration, String> {
+    let span = seconds(text)?;
+    if span.is_zero() { Err("expected more than 0 seconds".to_owned()) } else { Ok(span) }
+}
+
 /// Parser of a size in bytes, at least one, with an optional unit.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -167,5 +173,7 @@ mod tests {
         for text in ["-1", "NaN", "inf", "1e30", "30s"] {
             assert!(seconds(text).is_err(), "{text}");
         }
+        assert_eq!((seconds("0"), positive_seconds("1")), (Ok(Duration::ZERO), seconds("1")));
+        assert!(positive_seconds("0").is_err());
     }
 }

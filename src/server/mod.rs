@@ -8,6 +8,7 @@
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
 //!          /version /metrics          what runs here, and how it is doing
+//!          /reset_prefix_cache        forgets what was computed before
 //! ```
 //!
 //! | Noun | Meaning |
@@ -30,6 +31,7 @@ mod observe;
 mod openai;
 mod options;
 mod panics;
+mod prefix_cache;
 mod routes;
 mod serve;
 mod sse;

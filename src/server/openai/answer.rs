@@ -58,13 +58,13 @@ pub async fn answer(
 ) -> Result<Answered, NoAnswer> {
     let answered = async {
         match path {
-            "/v1/chat/completions" => generate::whole(state, id, body, chat::prepare).await,
-            "/v1/completions" => generate::whole(state, id, body, completions::prepare).await,
+            "/v1/chat/completions" => generate::posted(state, id, body, chat::prepare).await,
+            "/v1/completions" => generate::posted(state, id, body, completions::prepare).await,
             _ => Err(ApiError::UnknownPath { method: "POST".to_owned(), path: path.to_owned() }),
         }
     };
     let response = match catch_panic(answered).await.unwrap_or(Err(ApiError::Internal)) {
-        Ok(response) => response,
+        Ok(body) => return Ok(Answered { status: 200, body }),
         Err(error @ ApiError::Overloaded { .. }) => {
             return Err(NoAnswer::Overloaded(error.to_string()));
         }
