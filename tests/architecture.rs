@@ -128,6 +128,7 @@ const TABLE: &[Row] = &[
         "engine weights graph_cache",
         "fs_err serde_json sha2 thiserror tracing std::thread",
     ),
+    row("engine::kv_cache::chain", "", "sha2"),
     row(
         "server",
         "engine text config telemetry",

@@ -40,7 +40,7 @@ use crate::backend::compile::{Built, CompileError, Compiler, MAX_COMPARED, Prepa
 use crate::backend::{BackendError, Executable, Memory, Weight};
 use crate::config::{EngineConfig, GraphCacheConfig};
 use crate::engine::{
-    self, Bucket, Death, EngineHandle, EngineParts, Fate, LoadedModel, PrefixStore,
+    self, Bucket, Death, EngineHandle, EngineOptions, EngineParts, Fate, LoadedModel, PrefixStore,
 };
 use crate::model::Model;
 use crate::prefix_store::DiskPrefixStore;
@@ -56,6 +56,7 @@ pub(crate) use size::display_bytes;
 
 #[cfg(feature = "ascend")]
 pub(crate) mod ascend;
+mod draft;
 pub(crate) mod failure;
 pub(crate) mod graph_cache;
 pub mod models;
@@ -152,6 +153,13 @@ pub struct BootReport {
     pub weights_bytes: u64,
     /// Bytes of the KV cache.
     pub kv_cache_bytes: u64,
+    /// Bytes of one block of it.
+    pub kv_block_bytes: u64,
+    /// Bytes that the backend allocated for weights that are not mapped from a file, and for the KV
+    /// cache.
+    pub held_bytes: u64,
+    /// Bytes of a draft model's weights and KV cache.
+    pub draft_bytes: u64,
     /// Longest sequence, prompt and output together.
     pub max_model_len: usize,
 }
@@ -249,13 +257,21 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
         }
         None => None,
     };
+    report.held_bytes = memory.allocated_bytes();
     let loaded = LoadedModel {
         executables,
         memory,
         vocab_size: model.config().vocab_size,
         eos_token_ids: model.config().eos_token_ids.clone(),
     };
+    let draft = draft::open(config, &model, &plan, &mut report, progress)?;
+    if draft.is_some() {
+        ledger.phase("draft");
+    }
+    report.kv_block_bytes = plan.kv_cache_bytes() / (plan.options.num_blocks as u64).max(1);
+    tracing::info!("memory: {}", memory_plan(&report, &plan.options));
     let mut parts = EngineParts::new(loaded, tokenizer.clone(), plan.options);
+    parts.draft = draft;
     let min_hits = config.prefix_cache.min_hits;
     parts.prefix_store =
         prefix_store.clone().map(|store| (store as Arc<dyn PrefixStore>, min_hits));
@@ -265,6 +281,21 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     report.phases = ledger.phases;
     let graphs = LoadedGraphs { compiler: plan.compiler, prepared };
     Ok(Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store })
+}
+
+/// Where the memory goes, in words.
+fn memory_plan(report: &BootReport, options: &EngineOptions) -> String {
+    let EngineOptions { num_blocks, block_size, .. } = options;
+    let [weights, kv_cache, held] =
+        [report.weights_bytes, report.kv_cache_bytes, report.held_bytes].map(display_bytes);
+    let draft = match report.draft_bytes {
+        0 => String::new(),
+        bytes => format!(", draft model {}", display_bytes(bytes)),
+    };
+    format!(
+        "weights {weights}, KV cache {kv_cache} ({num_blocks} blocks of {block_size} tokens){draft}; \
+         {held} allocated for weights that are not mapped from their file, and the KV cache"
+    )
 }
 
 /// What the engine runs.

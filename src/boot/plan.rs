@@ -61,6 +61,16 @@ impl Plan {
         Ok(Self { backend, compiler, graph, options, states, request })
     }
 
+    /// The plan of a model that guesses for this one's: the same device, limits and blocks.
+    pub(super) fn of_draft(&self, config: &EngineConfig, draft: &Model) -> anyhow::Result<Self> {
+        let graph = draft.graph(config.block_size()).context("building the graph")?;
+        let (options, backend) = (self.options.clone(), Arc::clone(&self.backend));
+        let states = states(&graph, &options)?;
+        let request = request::fields(config, draft, &options, &*backend);
+        let compiler = Compiler::new(Arc::clone(&backend), Arc::clone(self.compiler.cache()));
+        Ok(Self { backend, compiler, graph, options, states, request })
+    }
+
     /// The graph for steps of any size, as the model has it.
     pub(super) fn graph(&self) -> &Graph {
         &self.graph
@@ -282,7 +292,11 @@ fn engine_options(
     let affordable_tokens =
         usize::try_from(affordable).unwrap_or(usize::MAX).saturating_mul(config.block_size());
     let max_model_len = config.max_model_len.unwrap_or_else(|| limit.min(affordable_tokens));
-    let useful = blocks_of(max_model_len).saturating_mul(config.max_num_seqs as u64);
+    // Beyond what sequences can hold at once, blocks keep prefixes: as many as were asked for.
+    let useful = match config.kv_cache_bytes {
+        Some(_) if config.scheduling.is_prefix_cache_on => u64::MAX,
+        _ => blocks_of(max_model_len).saturating_mul(config.max_num_seqs as u64),
+    };
     let num_blocks = affordable.min(useful).min(i32::MAX as u64 / config.block_size() as u64);
     let num_blocks = rounded_down(num_blocks, capabilities.num_blocks_step as u64)
         .max(num_blocks.min(blocks_of(max_model_len)));

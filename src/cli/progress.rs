@@ -52,7 +52,9 @@ impl Progress for Bars {
     fn begin(&self, what: &str, amount: Amount) -> Box<dyn Task> {
         let (length, template) = match amount {
             Amount::Unknown => (None, "{spinner} {msg} ({elapsed})"),
-            Amount::Items(items) => (Some(items), "{spinner} {msg} {wide_bar} {pos}/{len} ETA {eta}"),
+            Amount::Items(items) => {
+                (Some(items), "{spinner} {msg} {wide_bar} {pos}/{len} ETA {eta}")
+            }
             Amount::Bytes(bytes) => (
                 Some(bytes),
                 "{spinner} {msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} \

@@ -75,7 +75,7 @@ fn a_stream_tells_what_was_cached_with_its_counts() {
         let more =
             json!({"max_tokens": 1, "stream": true, "stream_options": {"include_usage": true}});
         fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let mut cached = || {
+        let cached = || {
             let usage = server.chunks(path, &fields).pop().unwrap()["usage"].clone();
             usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap()
         };

@@ -119,8 +119,8 @@ proptest! {
             presence_penalty, frequency_penalty, repetition_penalty, ..params(1.0)
         };
         let mut counts = TokenCounts::new(&prompt, &output[..output.len() / 2]);
-        for token_id in output[output.len() / 2..] {
-            counts.push(*token_id);
+        for &token_id in &output[output.len() / 2..] {
+            counts.push(token_id);
         }
         let without = History { prompt: &prompt, output: &output, ..History::default() };
         let with = History { counts: Some(&counts), ..without };
