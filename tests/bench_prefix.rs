@@ -95,3 +95,16 @@ fn the_table_names_every_figure_and_what_does_not_fit_is_refused() {
     let error = deployment.failure(&["bench", "prefix", "model", "--system-tokens", "2048"]);
     assert!(error.starts_with("error: conversations are too long"), "{error}");
 }
+
+#[test]
+fn a_fresh_engine_finds_the_system_prompt_in_the_folder() {
+    let deployment = Deployment::new();
+    let json = bench(&deployment, &["--prefix-cache-dir", "prefixes"]);
+    let fresh = &json["fresh_engine"];
+    // The system prompt's whole blocks; what the user says differs.
+    assert_eq!(fresh["loaded_blocks"]["median"], 9.0, "{json}");
+    for name in ["time_to_first_token_with_seconds", "time_to_first_token_without_seconds"] {
+        assert!(fresh[name]["median"].as_f64().unwrap() > 0.0, "{json}");
+    }
+    assert_eq!(bench(&deployment, &[])["fresh_engine"], Value::Null);
+}

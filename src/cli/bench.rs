@@ -59,7 +59,7 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     Latency(LatencyArgs),
     Throughput(throughput::ThroughputArgs),
-    Prefix(prefix::PrefixArgs),
+    Prefix(prefix::PrefixBenchArgs),
     Cache(cache::CacheBenchArgs),
 }
 

@@ -16,10 +16,15 @@
 //! Both replays of a run use one engine, one after the other, each beginning with an empty cache;
 //! every other run goes the other way round, so that neither is always the first on a warm machine.
 //!
+//! With `--prefix-cache-dir`, `fresh` measures what the folder gives to engines that have just
+//! started; the conversations above never see it.
+//!
 //! What this module deliberately does not do: it measures no quality; sharing changes no token.
 
+mod fresh;
 mod oracle;
 mod replay;
+mod results;
 mod trace;
 
 use std::fmt;
@@ -28,16 +33,18 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{MAX_LEN, MAX_RUNS, Samples, build, machine, table, threads};
+use super::{MAX_LEN, MAX_RUNS, build, machine, threads};
 use crate::cli::boot::{self, Booted};
 use crate::cli::failure::{Hint as _, Outcome};
 use crate::cli::model_args::ModelArgs;
 use crate::cli::progress::{Amount, Progress, Task};
 use crate::cli::{Context, output, values};
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, PrefixCacheConfig};
 use crate::engine::EngineHandle;
 
-use replay::{Play, Replay, replay};
+use fresh::Fresh;
+use replay::{Play, replay};
+use results::{Counted, Results};
 use trace::{Shape, Trace};
 
 const MAX_SESSIONS: u64 = 4096;
@@ -55,9 +62,12 @@ Examples:
 /// ask again, change what they said last, or begin anew. Prompts are random token ids that are not
 /// special. Everything is answered with and without sharing. Greedy; the model's end-of-text tokens
 /// are ignored.
+///
+/// With --prefix-cache-dir, also the time to first token of the longest system prompt in an engine
+/// that has just started, with and without the folder; its blocks are written there first.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct PrefixArgs {
+pub(super) struct PrefixBenchArgs {
     /// Conversations.
     #[arg(long, value_name = "N", default_value = "8", allow_hyphen_values = true)]
     #[arg(value_parser = values::whole::<usize>(1..=MAX_SESSIONS))]
@@ -111,7 +121,7 @@ pub(super) struct PrefixArgs {
     model: ModelArgs,
 }
 
-impl PrefixArgs {
+impl PrefixBenchArgs {
     fn shape(&self) -> Shape {
         Shape {
             sessions: self.sessions,
@@ -123,72 +133,34 @@ impl PrefixArgs {
     }
 }
 
-/// How long requests took, one sample per run.
-#[derive(Debug, Default)]
-struct Times {
-    median: Samples,
-    p90: Samples,
-    seconds: Samples,
-}
-
-impl Times {
-    fn add(&mut self, replay: &Replay) {
-        let mut sorted: Vec<f64> =
-            replay.requests.iter().map(|one| one.time_to_first_token.as_secs_f64()).collect();
-        sorted.sort_by(f64::total_cmp);
-        let p90 = sorted.get((sorted.len() * 9).div_ceil(10).saturating_sub(1));
-        self.p90.0.push(p90.copied().unwrap_or(f64::NAN));
-        self.median.0.push(Samples(sorted).spread()[0]);
-        self.seconds.0.push(replay.seconds);
-    }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "time_to_first_token_median_seconds": self.median.to_json(),
-            "time_to_first_token_p90_seconds": self.p90.to_json(),
-            "seconds": self.seconds.to_json(),
-        })
-    }
-}
-
-/// Samples of every figure, one per run.
-#[derive(Debug, Default)]
-struct Results {
-    prompt_tokens: Samples,
-    hit_tokens: Samples,
-    hit_rate: Samples,
-    most_unlimited: Samples,
-    most_bounded: Samples,
-    share_of_unlimited: Samples,
-    share_of_bounded: Samples,
-    evicted_blocks: Samples,
-    preemptions: Samples,
-    with: Times,
-    without: Times,
-    speedup_median: Samples,
-    speedup_p90: Samples,
-    speedup_overall: Samples,
-}
-
-pub(super) fn run(args: &PrefixArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &PrefixBenchArgs, context: &Context) -> anyhow::Result<Outcome> {
     let config = args.model.engine_config(context)?;
     let max_num_queued_reqs = config.max_num_queued_reqs.max(args.concurrency);
     let config = EngineConfig { max_num_queued_reqs, ..config };
-    let booted = boot::boot(&config, &*context.progress)?;
-    let results = booted.finish(|booted| {
+    // What a folder remembers of an earlier run would be hits that no conversation gave.
+    let in_memory = EngineConfig { prefix_cache: PrefixCacheConfig::default(), ..config.clone() };
+    let booted = boot::boot(&in_memory, &*context.progress)?;
+    let (trace, results) = booted.finish(|booted| {
         check_fits(args, booted.report.max_model_len)?;
-        measure(args, config.block_size(), booted, &*context.progress)
+        let trace = Trace::new(&args.shape(), &ordinary_ids(booted)?, args.seed);
+        let results = measure(args, config.block_size(), booted, &trace, &*context.progress)?;
+        Ok((trace, results))
     })?;
+    let fresh = match config.prefix_cache.folder {
+        Some(_) => Some(fresh::measure(&config, &trace, args.runs, &*context.progress)?),
+        None => None,
+    };
     if args.json {
-        output::write_json(&to_json(args, &config, &booted, &results))?;
+        output::write_json(&to_json(args, &config, &booted, &results, fresh.as_ref()))?;
     } else {
-        output::write(&results.to_string())?;
+        let fresh_table = fresh.map(|fresh| format!("\n{fresh}")).unwrap_or_default();
+        output::write(&format!("{results}{fresh_table}"))?;
         output::say(Conditions { args, config: &config, booted: &booted });
     }
     Ok(Outcome::Done)
 }
 
-fn check_fits(args: &PrefixArgs, max_model_len: usize) -> anyhow::Result<()> {
+fn check_fits(args: &PrefixBenchArgs, max_model_len: usize) -> anyhow::Result<()> {
     let len = args.shape().max_len(args.answer_tokens);
     let check = || {
         ensure!(
@@ -205,17 +177,17 @@ fn check_fits(args: &PrefixArgs, max_model_len: usize) -> anyhow::Result<()> {
 }
 
 fn measure(
-    args: &PrefixArgs,
+    args: &PrefixBenchArgs,
     block_size: usize,
     booted: &Booted,
+    trace: &Trace,
     progress: &dyn Progress,
 ) -> anyhow::Result<Results> {
     let engine = &booted.engine;
-    let trace = Trace::new(&args.shape(), &ordinary_ids(booted)?, args.seed);
     let num_blocks = engine.stats().num_kv_blocks as usize;
     let num_requests = trace.num_requests();
     let task = progress.begin("measuring", Amount::Items((2 * args.runs * num_requests) as u64));
-    warm_up(engine, &trace)?;
+    warm_up(engine, trace)?;
     let mut results = Results::default();
     for run in 0..args.runs {
         let play = |is_shared: bool, num_before: usize| {
@@ -225,7 +197,7 @@ fn measure(
                 is_shared,
             };
             let num_done = (2 * run + num_before) * num_requests;
-            counted(engine, &trace, played, task.as_ref(), num_done)
+            counted(engine, trace, played, task.as_ref(), num_done)
         };
         let (with, without) = if run % 2 == 0 {
             let with = play(true, 0)?;
@@ -237,13 +209,6 @@ fn measure(
         results.add(&with, &without, block_size, num_blocks);
     }
     Ok(results)
-}
-
-/// A replay, and what the engine counted meanwhile.
-struct Counted {
-    replay: Replay,
-    num_evictions: u64,
-    num_preemptions: u64,
 }
 
 fn counted(
@@ -278,89 +243,9 @@ fn warm_up(engine: &EngineHandle, trace: &Trace) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Results {
-    fn add(&mut self, with: &Counted, without: &Counted, block_size: usize, num_blocks: usize) {
-        let (shared, alone) = (&with.replay, &without.replay);
-        let (num_prompt, num_hit) = (shared.num_prompt_tokens(), shared.num_hit_tokens());
-        let unlimited = oracle::most_hits(shared, block_size, None);
-        let bounded = oracle::most_hits(shared, block_size, Some(num_blocks));
-        self.prompt_tokens.0.push(num_prompt as f64);
-        self.hit_tokens.0.push(num_hit as f64);
-        self.hit_rate.0.push(share(num_hit, num_prompt));
-        self.most_unlimited.0.push(unlimited as f64);
-        self.most_bounded.0.push(bounded as f64);
-        self.share_of_unlimited.0.push(share(num_hit, unlimited));
-        self.share_of_bounded.0.push(share(num_hit, bounded));
-        self.evicted_blocks.0.push(with.num_evictions as f64);
-        self.preemptions.0.push(with.num_preemptions as f64);
-        self.with.add(shared);
-        self.without.add(alone);
-        let speedup = |of: fn(&Times) -> &Samples| {
-            let newest = |times| of(times).0.last().copied().unwrap_or(f64::NAN);
-            newest(&self.without) / newest(&self.with).max(1e-9)
-        };
-        let [median, p90, overall] = [
-            speedup(|times| &times.median),
-            speedup(|times| &times.p90),
-            speedup(|times| &times.seconds),
-        ];
-        self.speedup_median.0.push(median);
-        self.speedup_p90.0.push(p90);
-        self.speedup_overall.0.push(overall);
-    }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "prompt_tokens": self.prompt_tokens.to_json(),
-            "hit_tokens": self.hit_tokens.to_json(),
-            "hit_rate": self.hit_rate.to_json(),
-            "most_hit_tokens_unlimited": self.most_unlimited.to_json(),
-            "most_hit_tokens_bounded": self.most_bounded.to_json(),
-            "share_of_most_unlimited": self.share_of_unlimited.to_json(),
-            "share_of_most_bounded": self.share_of_bounded.to_json(),
-            "evicted_blocks": self.evicted_blocks.to_json(),
-            "preemptions": self.preemptions.to_json(),
-            "with": self.with.to_json(),
-            "without": self.without.to_json(),
-            "speedup": {
-                "time_to_first_token_median": self.speedup_median.to_json(),
-                "time_to_first_token_p90": self.speedup_p90.to_json(),
-                "overall": self.speedup_overall.to_json(),
-            },
-        })
-    }
-}
-
-/// Of nothing, nothing is all there is.
-fn share(part: usize, whole: usize) -> f64 {
-    if whole == 0 { 1.0 } else { part as f64 / whole as f64 }
-}
-
-impl fmt::Display for Results {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figures = [
-            ("tokens of prompts", &self.prompt_tokens, 1.0),
-            ("hit tokens", &self.hit_tokens, 1.0),
-            ("hit rate, %", &self.hit_rate, 1e2),
-            ("of the most with unlimited memory, %", &self.share_of_unlimited, 1e2),
-            ("of the most with these blocks, %", &self.share_of_bounded, 1e2),
-            ("first token, median, ms: with", &self.with.median, 1e3),
-            ("  without", &self.without.median, 1e3),
-            ("  times as fast", &self.speedup_median, 1.0),
-            ("first token, p90, ms: with", &self.with.p90, 1e3),
-            ("  without", &self.without.p90, 1e3),
-            ("  times as fast", &self.speedup_p90, 1.0),
-            ("all requests, s: with", &self.with.seconds, 1.0),
-            ("  without", &self.without.seconds, 1.0),
-            ("  times as fast", &self.speedup_overall, 1.0),
-        ];
-        table(&figures).fmt(f)
-    }
-}
-
 /// On what the figures were measured, in one line.
 struct Conditions<'a> {
-    args: &'a PrefixArgs,
+    args: &'a PrefixBenchArgs,
     config: &'a EngineConfig,
     booted: &'a Booted,
 }
@@ -389,7 +274,13 @@ impl fmt::Display for Conditions<'_> {
     }
 }
 
-fn to_json(args: &PrefixArgs, config: &EngineConfig, booted: &Booted, results: &Results) -> Value {
+fn to_json(
+    args: &PrefixBenchArgs,
+    config: &EngineConfig,
+    booted: &Booted,
+    results: &Results,
+    fresh: Option<&Fresh>,
+) -> Value {
     json!({
         "model": booted.report.model_name,
         "architecture": booted.report.architecture,
@@ -415,54 +306,6 @@ fn to_json(args: &PrefixArgs, config: &EngineConfig, booted: &Booted, results: &
         "machine": machine(),
         "build": build(),
         "results": results.to_json(),
+        "fresh_engine": fresh.map(Fresh::to_json),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::replay::{Event, Served};
-    use super::*;
-
-    /// Two requests, the second of which had `cached_tokens` of the first.
-    fn counted(cached_tokens: usize, milliseconds: [u64; 2]) -> Counted {
-        let served = |prompt: &[u32], cached_tokens, milliseconds| Served {
-            prompt: prompt.to_vec(),
-            answer: vec![9],
-            cached_tokens,
-            time_to_first_token: Duration::from_millis(milliseconds),
-        };
-        let requests = vec![
-            served(&[1, 2, 3, 4], 0, milliseconds[0]),
-            served(&[1, 2, 3, 4, 9, 5], cached_tokens, milliseconds[1]),
-        ];
-        let events = vec![Event::Began(0), Event::Ended(0), Event::Began(1), Event::Ended(1)];
-        let replay = Replay { requests, events, seconds: 2.0 };
-        Counted { replay, num_evictions: 0, num_preemptions: 0 }
-    }
-
-    #[test]
-    fn hits_are_told_as_shares_and_times_side_by_side() {
-        let mut results = Results::default();
-        results.add(&counted(3, [40, 20]), &counted(0, [40, 80]), 3, 100);
-        assert_eq!(results.hit_rate.0, [0.3]);
-        // One block of three tokens, and one of the next: the answer's token was not computed.
-        assert_eq!(
-            (&results.most_unlimited.0[..], &results.share_of_bounded.0[..]),
-            (&[4.0][..], &[0.75][..])
-        );
-        assert_eq!(
-            (&results.with.p90.0[..], &results.speedup_p90.0[..]),
-            (&[0.04][..], &[2.0][..])
-        );
-        assert_eq!(results.speedup_median.0, [2.0]);
-        let text = results.to_string();
-        assert!(text.contains("of the most with these blocks, %"), "{text}");
-    }
-
-    #[test]
-    fn nothing_of_nothing_is_all() {
-        assert_eq!((share(0, 0), share(1, 4)), (1.0, 0.25));
-    }
 }
