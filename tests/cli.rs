@@ -68,6 +68,7 @@ fn every_command_has_help() {
         "bench",
         "bench latency",
         "bench throughput",
+        "bench prefix",
         "bench cache",
         "cache",
         "cache ls",

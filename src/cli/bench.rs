@@ -6,14 +6,15 @@
 //! | prefill tokens/s | `--input-len` divided by that time |
 //! | decode tokens/s | a prompt of 16 tokens, `--output-len` generated; from the first to the last |
 //!
-//! That is `latency`: one request at a time; `throughput` runs many at once, and `cache` runs none:
-//! it measures the graph cache. Greedy, end-of-text tokens ignored. Prompts are random token ids from
-//! a seeded generator, another prompt for each run, so that nothing computed before can be used
-//! again.
+//! That is `latency`: one request at a time; `throughput` runs many at once, `prefix` whole
+//! conversations, and `cache` none: it measures the graph cache. Greedy, end-of-text tokens ignored.
+//! Prompts are random token ids from a seeded generator, another prompt for each run, so that nothing
+//! computed before can be used again, save where `prefix` measures just that.
 //!
 //! What this module deliberately does not do: load from many clients; that is for the server.
 
 mod cache;
+mod prefix;
 mod throughput;
 
 use std::fmt;
@@ -58,6 +59,7 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     Latency(LatencyArgs),
     Throughput(throughput::ThroughputArgs),
+    Prefix(prefix::PrefixBenchArgs),
     Cache(cache::CacheBenchArgs),
 }
 
@@ -107,6 +109,7 @@ pub(crate) fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome
     match &args.command {
         BenchCommand::Latency(args) => latency(args, context),
         BenchCommand::Throughput(args) => throughput::run(args, context),
+        BenchCommand::Prefix(args) => prefix::run(args, context),
         BenchCommand::Cache(args) => cache::run(args, context),
     }
 }
