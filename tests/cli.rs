@@ -68,6 +68,7 @@ fn every_command_has_help() {
         "bench latency",
         "bench throughput",
         "bench cache",
+        "bench simulate",
         "cache",
         "cache ls",
         "cache show",

@@ -7,13 +7,14 @@
 //! | decode tokens/s | a prompt of 16 tokens, `--output-len` generated; from the first to the last |
 //!
 //! That is `latency`: one request at a time; `throughput` runs many at once, and `cache` runs none:
-//! it measures the graph cache. Greedy, end-of-text tokens ignored. Prompts are random token ids from
+//! it measures the graph cache. `simulate` measures nothing: it asks a model of a device. Greedy, end-of-text tokens ignored. Prompts are random token ids from
 //! a seeded generator, another prompt for each run, so that nothing computed before can be used
 //! again.
 //!
 //! What this module deliberately does not do: load from many clients; that is for the server.
 
 mod cache;
+mod simulate;
 mod throughput;
 
 use std::fmt;
@@ -59,6 +60,7 @@ enum BenchCommand {
     Latency(LatencyArgs),
     Throughput(throughput::ThroughputArgs),
     Cache(cache::CacheBenchArgs),
+    Simulate(Box<simulate::SimulateArgs>),
 }
 
 /// Measure prefill and decode speed and time to first token, one request at a time.
@@ -108,6 +110,7 @@ pub(crate) fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome
         BenchCommand::Latency(args) => latency(args, context),
         BenchCommand::Throughput(args) => throughput::run(args, context),
         BenchCommand::Cache(args) => cache::run(args, context),
+        BenchCommand::Simulate(args) => simulate::run(args, context),
     }
 }
 

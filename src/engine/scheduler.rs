@@ -46,6 +46,7 @@ use entry::{Entry, Share};
 pub(crate) use entry::NewSequence;
 pub(crate) use pack::TokenBuckets;
 
+use super::EngineOptions;
 use super::kv_cache::{BlockTable, KvCache};
 use super::rank::Rank;
 use super::scheduler_output::{ScheduledSequence, SchedulerOutput};
@@ -72,6 +73,20 @@ pub(crate) struct Limits {
     pub(crate) max_chunk: usize,
     /// Blocks that admission leaves free for those who run.
     pub(crate) watermark: usize,
+}
+
+impl Limits {
+    /// Those of an engine whose device gives one sequence so many rows of logits.
+    pub(crate) fn new(options: &EngineOptions, max_logits_per_seq: usize) -> Self {
+        Self {
+            max_num_seqs: options.max_num_seqs,
+            max_num_batched_tokens: options.max_num_batched_tokens,
+            max_num_logits: options.max_num_logits(),
+            max_logits_per_seq,
+            max_chunk: options.max_chunk(),
+            watermark: options.watermark(),
+        }
+    }
 }
 
 /// What the results of a step were for one sequence.
