@@ -90,7 +90,7 @@ fn alone_a_request_waits_for_its_own_prefill_only() {
         server.model.launch_seconds(&launch)
     };
     // What it is padded to is 512, 128 and 64 tokens: each step is cut rather than padded.
-    let prefill: f64 = [(512, 512), (128, 640), (60, 700)]
+    let prefill: f64 = [(512_usize, 512), (128, 640), (60, 700)]
         .map(|(num_tokens, len)| {
             let padded = num_tokens.next_power_of_two();
             launch(padded, SequenceShape { num_tokens, len })
