@@ -70,6 +70,7 @@ fn every_command_has_help() {
         "bench throughput",
         "bench prefix",
         "bench cache",
+        "bench simulate",
         "cache",
         "cache ls",
         "cache show",

@@ -7,14 +7,16 @@
 //! | decode tokens/s | a prompt of 16 tokens, `--output-len` generated; from the first to the last |
 //!
 //! That is `latency`: one request at a time; `throughput` runs many at once, `prefix` whole
-//! conversations, and `cache` none: it measures the graph cache. Greedy, end-of-text tokens ignored.
-//! Prompts are random token ids from a seeded generator, another prompt for each run, so that nothing
-//! computed before can be used again, save where `prefix` measures just that.
+//! conversations, and `cache` none: it measures the graph cache. `simulate` measures nothing: it asks
+//! a model of a device. Greedy, end-of-text tokens ignored. Prompts are random token ids from a
+//! seeded generator, another prompt for each run, so that nothing computed before can be used again,
+//! save where `prefix` measures just that.
 //!
 //! What this module deliberately does not do: load from many clients; that is for the server.
 
 mod cache;
 mod prefix;
+mod simulate;
 mod throughput;
 
 use std::fmt;
@@ -61,6 +63,7 @@ enum BenchCommand {
     Throughput(throughput::ThroughputArgs),
     Prefix(prefix::PrefixBenchArgs),
     Cache(cache::CacheBenchArgs),
+    Simulate(Box<simulate::SimulateArgs>),
 }
 
 /// Measure prefill and decode speed and time to first token, one request at a time.
@@ -111,6 +114,7 @@ pub(crate) fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome
         BenchCommand::Throughput(args) => throughput::run(args, context),
         BenchCommand::Prefix(args) => prefix::run(args, context),
         BenchCommand::Cache(args) => cache::run(args, context),
+        BenchCommand::Simulate(args) => simulate::run(args, context),
     }
 }
 

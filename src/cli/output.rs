@@ -65,6 +65,11 @@ impl Table {
     pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
         self.rows.push(cells.map(str::to_owned).to_vec());
     }
+
+    /// Appends a row of as many cells as there are.
+    pub(crate) fn push(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
 }
 
 impl fmt::Display for Table {

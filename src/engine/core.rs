@@ -96,14 +96,7 @@ impl Core {
             is_prefix_cache_on: options.is_prefix_cache_on,
             hash_seed: random_seed(),
         });
-        let limits = Limits {
-            max_num_seqs: options.max_num_seqs,
-            max_num_batched_tokens: options.max_num_batched_tokens,
-            max_num_logits: options.max_num_logits(),
-            max_logits_per_seq: runner.max_logits_per_seq(),
-            max_chunk: options.max_chunk(),
-            watermark: options.watermark(),
-        };
+        let limits = Limits::new(options, runner.max_logits_per_seq());
         let scheduler = Scheduler::new(limits, runner.token_buckets(), kv_cache);
         Self {
             _alive: Alive(Arc::clone(&shared)),

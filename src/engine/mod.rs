@@ -38,6 +38,7 @@
 //! | `runner`, `inputs`, `launch_result` | from a plan to the inputs of graphs, and to rows of logits |
 //! | `sampler`, `stop` | from logits to a token, from text to an end |
 //! | `sequence`, `output`, `stats` | one request's state, its way out, and what is counted |
+//! | [`simulation`] | all of it in virtual time, in front of a model of a device |
 //!
 //! All mutable state belongs to the one thread: there is no lock on the step path.
 //!
@@ -68,6 +69,7 @@ mod scheduler;
 mod scheduler_output;
 mod sequence;
 mod shared;
+pub mod simulation;
 mod slots;
 mod stats;
 mod stop;

@@ -46,6 +46,7 @@ pub(crate) use entry::NewSequence;
 use entry::{Entry, Share};
 pub(crate) use pack::TokenBuckets;
 
+use super::EngineOptions;
 use super::kv_cache::{BlockTable, KvCache};
 use super::rank::Rank;
 use super::scheduler_output::{ScheduledSequence, SchedulerOutput};
@@ -75,6 +76,18 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// Those of an engine whose device gives one sequence so many rows of logits.
+    pub(crate) fn new(options: &EngineOptions, max_logits_per_seq: usize) -> Self {
+        Self {
+            max_num_seqs: options.max_num_seqs,
+            max_num_batched_tokens: options.max_num_batched_tokens,
+            max_num_logits: options.max_num_logits(),
+            max_logits_per_seq,
+            max_chunk: options.max_chunk(),
+            watermark: options.watermark(),
+        }
+    }
+
     /// Tokens that a plan may still take.
     fn tokens_left(&self, plan: &SchedulerOutput) -> usize {
         let taken = plan.total_num_scheduled_tokens + plan.num_kept_tokens;

@@ -112,6 +112,11 @@ impl<T> Key<T> {
         self.idx as usize
     }
 
+    /// The same place, in other slots that stand for these.
+    pub(crate) fn cast<U>(self) -> Key<U> {
+        Key { idx: self.idx, generation: self.generation, of: PhantomData }
+    }
+
     /// A key as it would be handed out, for tests of what only passes keys on.
     #[cfg(test)]
     pub(crate) fn test(idx: u32) -> Self {
