@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | [`EngineConfig`] | everything that loading a model and starting an engine depends on |
 //! | [`GraphCacheConfig`] | the part of it about compiled graphs |
+//! | [`PrefixCacheConfig`] | the part of it about prefixes that outlive the process |
+//! | [`SchedulingConfig`], [`SpeculationConfig`] | the parts about who runs when, and about guesses |
 //! | [`Environment`] | the variables that belong to no flag, read once at the start |
 //!
 //! ```text
@@ -25,8 +27,18 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 pub use graph_cache::{CacheTrust, DEFAULT_CACHE_LOCK_TIMEOUT, GraphCacheConfig, RemoteSettings};
+pub use prefix_cache::{
+    DEFAULT_PREFIX_CACHE_MAX_BYTES, DEFAULT_PREFIX_CACHE_MIN_HITS, PrefixCacheConfig,
+};
+
+pub use scheduling::{
+    DEFAULT_MAX_NUM_QUEUED_TOKENS, SchedulingConfig, SchedulingPolicy, SpeculationConfig,
+    SpeculationMethod,
+};
 
 mod graph_cache;
+mod prefix_cache;
+mod scheduling;
 
 /// Most sequences in one step, where nothing was asked for.
 pub const DEFAULT_MAX_NUM_SEQS: usize = 32;
@@ -118,6 +130,8 @@ pub struct EngineConfig {
     pub threads: Option<usize>,
     /// Where compiled graphs are found and kept.
     pub graph_cache: GraphCacheConfig,
+    /// Where prefixes outlive the process.
+    pub prefix_cache: PrefixCacheConfig,
     /// Longest sequence, prompt and output together; `None`: the model's own limit, or as much of
     /// it as a default budget for the KV cache holds.
     pub max_model_len: Option<usize>,
@@ -131,6 +145,10 @@ pub struct EngineConfig {
     pub kv_cache_bytes: Option<u64>,
     /// Most requests that wait; one more is refused.
     pub max_num_queued_reqs: usize,
+    /// Which of them runs when, and which work is not done twice.
+    pub scheduling: SchedulingConfig,
+    /// Guessing several tokens ahead; `None`: off.
+    pub speculation: Option<SpeculationConfig>,
     /// Compile one graph per size instead of one for all, even where the backend needs only one.
     pub static_shapes: bool,
     /// What only the Ascend backend asks for.
@@ -165,8 +183,8 @@ impl Default for AscendConfig {
 }
 
 impl EngineConfig {
-    /// The configuration of a model with every setting at its default, and compiled graphs in
-    /// memory.
+    /// The configuration of a model with every setting at its default, and compiled graphs and
+    /// prefixes in memory.
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self {
             model: model.into(),
@@ -174,12 +192,15 @@ impl EngineConfig {
             dtype: DTypeChoice::default(),
             threads: None,
             graph_cache: GraphCacheConfig::default(),
+            prefix_cache: PrefixCacheConfig::default(),
             max_model_len: None,
             max_num_seqs: DEFAULT_MAX_NUM_SEQS,
             max_num_batched_tokens: DEFAULT_MAX_NUM_BATCHED_TOKENS,
             block_size: None,
             kv_cache_bytes: None,
             max_num_queued_reqs: DEFAULT_MAX_NUM_QUEUED_REQS,
+            scheduling: SchedulingConfig::default(),
+            speculation: None,
             static_shapes: false,
             ascend: AscendConfig::default(),
         }

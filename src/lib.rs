@@ -14,6 +14,9 @@
 //! | [`text`] | tokenizer, chat template, detokenizer | nothing |
 //! | [`backend`] | devices; `compile` is the only way to an executable | `ir`, `weights`, `graph_cache`, `ffi` |
 //! | [`engine`] | scheduler, KV blocks, sampler, the one engine thread | `ir`, `model`, `weights`, `backend`, `text` |
+//! | [`prefix_store`] | KV blocks of prefixes on disk: the engine's, after a restart | `engine`, `weights`, `graph_cache` |
+//! | [`boot`] | from a configuration to a running engine | `ir`, `weights`, `model`, `text`, `backend`, `engine`, `prefix_store`, `config`, `telemetry`, `build_info`, `graph_cache` |
+//! | [`offline`] | [`Engine`]: the same engine as a library | `boot`, `config`, `engine`, `text`, `graph_cache` |
 //! | [`server`] | HTTP and `OpenAI`'s JSON; nothing else knows them | `engine`, `text`, `config`, `telemetry` |
 //! | [`cli`] | one file per command; puts everything together | everything |
 //!
@@ -32,13 +35,20 @@
 //! ```
 
 pub mod backend;
+pub mod boot;
 pub mod build_info;
 pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod ir;
 pub mod model;
+pub mod offline;
+pub mod prefix_store;
 pub mod server;
 pub mod telemetry;
 pub mod text;
 pub mod weights;
+
+pub use engine::SamplingParams;
+pub use offline::{Choice, Completion, Engine, EngineBuilder, TextStream};
+pub use text::ChatMessage;

@@ -243,6 +243,83 @@ pub const PADDED_TOKENS: Metric = Metric::counter(
     "cairn_padded_tokens_total",
     "Rows computed only to fill a graph's fixed size.",
 );
+/// Prompt tokens that were looked up.
+pub const PREFIX_CACHE_QUERIES: Metric = Metric::counter(
+    "vllm:prefix_cache_queries_total",
+    "Prompt tokens that were looked for in the prefix cache.",
+);
+/// Prompt tokens that were there.
+pub const PREFIX_CACHE_HITS: Metric = Metric::counter(
+    "vllm:prefix_cache_hits_total",
+    "Prompt tokens whose keys and values were in the prefix cache.",
+);
+/// Those of them that lay in a block of which only a part was used.
+pub const PREFIX_CACHE_PARTIAL_HITS: Metric = Metric::counter(
+    "cairn_prefix_cache_partial_hit_tokens_total",
+    "Prompt tokens that were in the prefix cache in a block that had to be copied.",
+);
+/// Prompt tokens that were not there, by label `reason`.
+pub const PREFIX_CACHE_MISSES: Metric = Metric::counter(
+    "cairn_prefix_cache_miss_tokens_total",
+    "Prompt tokens that were not in the prefix cache by reason: new (never computed), evicted, \
+     tail (they fill no block), disabled (not looked for, since their logprobs were asked for).",
+);
+/// Blocks that left the prefix cache, by label `reason`.
+pub const PREFIX_CACHE_EVICTIONS: Metric = Metric::counter(
+    "cairn_prefix_cache_evictions_total",
+    "Blocks that left the prefix cache by reason: capacity, reset.",
+);
+/// Blocks that can be found.
+pub const PREFIX_CACHE_BLOCKS: Metric = Metric::gauge(
+    "cairn_prefix_cache_blocks",
+    "KV blocks that can be found by their tokens, in use or not.",
+);
+/// Copied blocks.
+pub const KV_BLOCK_COPIES: Metric = Metric::counter(
+    "cairn_kv_block_copies_total",
+    "KV blocks copied because another sequence goes on from within them.",
+);
+/// Blocks from disk.
+pub const PREFIX_STORE_BLOCKS_LOADED: Metric = Metric::counter(
+    "cairn_prefix_store_blocks_loaded_total",
+    "KV blocks loaded from the persistent prefix cache.",
+);
+/// Blocks to disk.
+pub const PREFIX_STORE_BLOCKS_SAVED: Metric = Metric::counter(
+    "cairn_prefix_store_blocks_saved_total",
+    "KV blocks handed to the persistent prefix cache.",
+);
+/// Blocks that were not on disk.
+pub const PREFIX_STORE_MISSES: Metric = Metric::counter(
+    "cairn_prefix_store_misses_total",
+    "Times that the persistent prefix cache had nothing for a prompt.",
+);
+/// Trouble with the disk.
+pub const PREFIX_STORE_ERRORS: Metric = Metric::counter(
+    "cairn_prefix_store_errors_total",
+    "Times that the persistent prefix cache could not be read or written; no request failed of it.",
+);
+/// Bytes on disk.
+pub const PREFIX_STORE_BYTES: Metric =
+    Metric::gauge("cairn_prefix_store_bytes", "Bytes that the persistent prefix cache takes.");
+/// Guessed tokens.
+pub const SPEC_DECODE_NUM_DRAFT_TOKENS: Metric = Metric::counter(
+    "vllm:spec_decode_num_draft_tokens_total",
+    "Tokens that speculative decoding guessed.",
+);
+/// Guesses that were right.
+pub const SPEC_DECODE_NUM_ACCEPTED_TOKENS: Metric = Metric::counter(
+    "vllm:spec_decode_num_accepted_tokens_total",
+    "Guessed tokens that were the ones to be generated.",
+);
+/// Requests that took too long.
+pub const REQUESTS_TIMED_OUT: Metric = Metric::counter(
+    "cairn_requests_timed_out_total",
+    "Requests that failed because they were not finished in time.",
+);
+/// Tokens that wait.
+pub const QUEUE_TOKENS: Metric =
+    Metric::gauge("cairn_queue_tokens", "Prompt tokens of requests that are not finished.");
 /// Compiled graphs.
 pub const GRAPHS_COMPILED: Metric =
     Metric::counter("cairn_graphs_compiled_total", "Graphs compiled since the process started.");

@@ -63,6 +63,7 @@ fn every_command_has_help() {
         "",
         "generate",
         "serve",
+        "run-batch",
         "warmup",
         "bench",
         "bench latency",

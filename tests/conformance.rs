@@ -15,6 +15,9 @@
 //! | `refusals` | graphs that a backend may only refuse |
 //! | `invariance` | a row's result does not depend on the rest of the batch, bit for bit |
 //! | `wanted` | the largest logits are those of all |
+//! | `logit_rows` | more rows of logits than sequences |
+//! | `meanwhile` | what is done while the device works |
+//! | `blocks` | blocks of the KV pool that are copied, read and written |
 //! | `random` | random graphs: compile or are refused, and mean the same after the passes |
 //! | `damage` | damaged artifacts are refused or run without a panic |
 //! | `bad_steps` | inputs that do not fit the graph are errors |
@@ -31,6 +34,8 @@ mod ascend;
 mod backends;
 #[path = "conformance/bad_steps.rs"]
 mod bad_steps;
+#[path = "conformance/blocks.rs"]
+mod blocks;
 #[path = "conformance/case.rs"]
 mod case;
 #[path = "conformance/cases/mod.rs"]
@@ -41,6 +46,10 @@ mod damage;
 mod data;
 #[path = "conformance/invariance.rs"]
 mod invariance;
+#[path = "conformance/logit_rows.rs"]
+mod logit_rows;
+#[path = "conformance/meanwhile.rs"]
+mod meanwhile;
 #[path = "conformance/oracle.rs"]
 mod oracle;
 #[path = "conformance/random.rs"]

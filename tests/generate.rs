@@ -53,7 +53,8 @@ fn json_holds_the_same_text_and_the_counts() {
     assert_eq!(json["token_ids"].as_array().unwrap().len(), 8);
     assert_eq!(json["finish_reason"], "length");
     // A token is a byte, and the template is `<user>hello\n<assistant>`.
-    let usage = json!({"prompt_tokens": 23, "completion_tokens": 8, "total_tokens": 31});
+    let usage = json!({"prompt_tokens": 23, "completion_tokens": 8, "total_tokens": 31,
+                       "prompt_tokens_details": {"cached_tokens": 0}});
     assert_eq!(json["usage"], usage);
     assert_eq!(json["graphs"], json!({"compiled": 0, "from_cache": 1}));
     let timings = &json["timings"];
@@ -108,6 +109,51 @@ fn a_stop_string_ends_the_text_before_it() {
     assert_eq!(ended.stdout, format!("{}\n", &whole[..at]));
     let json = deployment.json(&generate("hello", &[&more[..], &["--json"]].concat()));
     assert_eq!((&json["finish_reason"], &json["text"]), (&json!("stop"), &json!(whole[..at])));
+}
+
+#[test]
+fn several_texts_come_one_after_the_other_and_all_in_json() {
+    let deployment = Deployment::new();
+    let more = ["--n", "2", "--temperature", "1", "--seed", "3", "--max-tokens", "8"];
+    let json =
+        deployment.json(&generate("hello", &[&more[..], &["--json", "--logprobs", "2"]].concat()));
+    let choices = json["choices"].as_array().unwrap();
+    assert_eq!((choices.len(), &json["usage"]["completion_tokens"]), (2, &json!(16)));
+    let [one, two] = [0, 1].map(|choice: usize| choices[choice]["text"].as_str().unwrap());
+    assert_ne!(one, two);
+    assert_eq!(json["text"], *one);
+    for choice in choices {
+        let logprobs = choice["logprobs"].as_array().unwrap();
+        assert_eq!(logprobs.len(), 8);
+        assert_eq!(logprobs[0]["token_id"], choice["token_ids"][0]);
+        assert_eq!(logprobs[0]["top"].as_array().unwrap().len(), 2);
+    }
+    let ended = deployment.run(&generate("hello", &more));
+    assert_eq!(ended.stdout, format!("--- 1 of 2 ---\n{one}\n--- 2 of 2 ---\n{two}\n"));
+}
+
+#[test]
+fn beams_and_penalties_are_flags() {
+    let deployment = Deployment::new();
+    let text = |more: &[&str]| {
+        deployment.run(&generate("hello", &[&["--max-tokens", "24"], more].concat())).stdout
+    };
+    let beams = text(&["--beam-width", "3", "--n", "2", "--length-penalty", "0.5"]);
+    assert!(beams.contains("--- 2 of 2 ---"), "{beams}");
+    assert_ne!(text(&[]), text(&["--repetition-penalty", "5", "--frequency-penalty", "2"]));
+    let too_many = deployment.run(&generate("hello", &["--beam-width", "2", "--n", "3"]));
+    assert_eq!(too_many.code, 2, "{too_many:?}");
+    assert!(too_many.stderr.contains("at most the beam width"), "{too_many:?}");
+}
+
+#[test]
+fn guessing_ahead_changes_no_text() {
+    let deployment = Deployment::new();
+    let more = ["--max-tokens", "60", "--ignore-eos", "--temperature", "0.5", "--seed", "1"];
+    let plain = deployment.run(&generate("hello hello hello", &more)).stdout;
+    let guessing = ["--speculative-method", "ngram", "--prompt-lookup-min", "1"];
+    let guessed = deployment.run(&generate("hello hello hello", &[&more[..], &guessing].concat()));
+    assert_eq!((guessed.code, guessed.stdout), (0, plain));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs;
 
-use cairn::cli::boot::{self, Booted};
+use cairn::boot::{self, Booted};
 use cairn::config::{DTypeChoice, EngineConfig};
 use cairn::engine::{Output, Request, ResponseStream, SamplingParams};
 use cairn::model::WeightPolicy;

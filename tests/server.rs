@@ -4,6 +4,9 @@
 //! | Part | What it holds |
 //! | --- | --- |
 //! | `shapes` | what answers look like |
+//! | `choices` | several texts, beams, and what steers the sampler |
+//! | `logprobs` | log probabilities of answers and prompts |
+//! | `prefix_cache` | prompts that begin alike |
 //! | `input` | bodies that are refused |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
@@ -12,14 +15,20 @@
 //! `server/openai_client.py` checks a running server with the official Python client.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "server/choices.rs"]
+mod choices;
 #[path = "server/client.rs"]
 mod client;
 #[path = "server/input.rs"]
 mod input;
 #[path = "server/lifecycle.rs"]
 mod lifecycle;
+#[path = "server/logprobs.rs"]
+mod logprobs;
 #[path = "common/model.rs"]
 mod model;
+#[path = "server/prefix_cache.rs"]
+mod prefix_cache;
 #[path = "server/shapes.rs"]
 mod shapes;
 #[path = "server/wire.rs"]

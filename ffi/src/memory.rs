@@ -198,6 +198,20 @@ impl DeviceSlice {
     pub(crate) fn address(&self) -> *mut c_void {
         self.buffer.address(self.offset)
     }
+
+    /// The device's address of `len` bytes at `offset`.
+    ///
+    /// # Errors
+    /// When they are not inside.
+    pub(crate) fn address_of(
+        &self,
+        function: &'static str,
+        offset: usize,
+        len: usize,
+    ) -> Result<*mut c_void, AclError> {
+        within(function, offset, len, self.len)?;
+        Ok(self.address().wrapping_byte_add(offset))
+    }
 }
 
 /// Memory of the host that the device copies to and from by itself. A new one is all zeros.

@@ -237,6 +237,41 @@ impl<'s> Queue<'s, '_> {
         unsafe { result::memory::copy_async(self.wait.current.acl(), copy, self.wait.stream) }
     }
 
+    /// Copies a range of the device's memory to `offset` in memory of the same device
+    /// (`aclrtMemcpyAsync`, `acl_rt.h`).
+    ///
+    /// # Errors
+    /// As of [`Self::upload`], or when the two overlap, of which CANN says nothing.
+    #[expect(unsafe_code, reason = "calls ACL")]
+    pub fn copy(
+        &mut self,
+        from: &'s DeviceSlice,
+        range: Range<usize>,
+        to: &'s DeviceSlice,
+        offset: usize,
+    ) -> Result<(), AclError> {
+        const FUNCTION: &str = "Queue::copy";
+        for slice in [from, to] {
+            self.wait.current.check(slice.buffer().device(), FUNCTION)?;
+        }
+        let bytes = range.end.checked_sub(range.start);
+        let bytes = bytes.ok_or_else(|| AclError::refused(FUNCTION, format!("range {range:?}")))?;
+        let source = from.address_of(FUNCTION, range.start, bytes)?;
+        let target = to.address_of(FUNCTION, offset, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        if source.addr().abs_diff(target.addr()) < bytes {
+            let message = format!("{range:?} overlaps with where it is copied to");
+            return Err(AclError::refused(FUNCTION, message));
+        }
+        let kind = sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
+        let copy = Copy { to: target, from: source.cast_const(), bytes, kind };
+        // SAFETY: both ends are memory of this device, long enough, as checked, and kept by their
+        // slices, which are borrowed until after the wait.
+        unsafe { result::memory::copy_async(self.wait.current.acl(), copy, self.wait.stream) }
+    }
+
     /// Executes a model (`aclmdlExecuteAsync`, `acl_mdl.h`).
     ///
     /// # Errors

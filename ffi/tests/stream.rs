@@ -248,6 +248,46 @@ fn what_does_not_fit_is_refused_before_it_is_enqueued() {
 }
 
 #[test]
+fn a_stream_copies_within_its_device_but_not_onto_the_source() {
+    let Some(stub) = Stub::new(&[], &[]) else { return };
+    let device = stub.device();
+    let current = device.enter().unwrap();
+    let mut stream = Stream::new(&current).unwrap();
+    let buffer = Arc::new(DeviceBuffer::new(&current, 16).unwrap());
+    buffer.upload(&current, 0, &(0..16).collect::<Vec<u8>>()).unwrap();
+    let (whole, tail) = (
+        DeviceSlice::whole(Arc::clone(&buffer)),
+        DeviceSlice::new(Arc::clone(&buffer), 8, 8).unwrap(),
+    );
+    stub.calls();
+    stream
+        .run(&current, TIMEOUT, |queue| {
+            for (error, message) in [
+                (queue.copy(&whole, 0..9, &tail, 0), "9 bytes at 0 of 8"),
+                (queue.copy(&tail, 7..9, &whole, 0), "2 bytes at 7 of 8"),
+                (queue.copy(&whole, 0..4, &tail, usize::MAX), "of 8"),
+                #[expect(clippy::reversed_empty_ranges, reason = "that is the test")]
+                (queue.copy(&whole, 5..4, &tail, 0), "range 5..4"),
+                (queue.copy(&whole, 6..10, &tail, 0), "6..10 overlaps"),
+                (queue.copy(&tail, 1..3, &whole, 10), "1..3 overlaps"),
+                (queue.copy(&whole, 3..5, &whole, 3), "3..5 overlaps"),
+            ] {
+                let error = error.unwrap_err();
+                assert_eq!(error.origin, Origin::Refused);
+                assert!(error.to_string().contains(message), "{error}");
+            }
+            queue.copy(&whole, 3..3, &tail, 8)?;
+            queue.copy(&whole, 4..8, &tail, 0)?;
+            queue.copy(&tail, 0..2, &whole, 0)
+        })
+        .unwrap();
+    assert_eq!(stub.names(), ["aclrtMemcpyAsync", "aclrtMemcpyAsync", WAIT]);
+    let mut bytes = [0; 16];
+    buffer.download(&current, 0, &mut bytes).unwrap();
+    assert_eq!(bytes, [4, 5, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 12, 13, 14, 15]);
+}
+
+#[test]
 fn events_order_streams_and_measure_time() {
     let Some(stub) = Stub::new(&[], &[]) else { return };
     let device = stub.device();

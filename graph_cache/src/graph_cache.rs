@@ -149,8 +149,12 @@ impl GraphCache {
         let events = Events::new(observers);
         let is_off = options.mode == CacheMode::Off;
         let folder = |path: &std::path::Path, access| {
-            let options =
-                DiskOptions { trust: options.trust.clone(), access, events: events.clone() };
+            let options = DiskOptions {
+                trust: options.trust.clone(),
+                access,
+                events: events.clone(),
+                ..DiskOptions::default()
+            };
             let opened = DiskStore::open_with(path, options).map(Arc::new);
             opened.inspect_err(|error| {
                 let (place, error) = (path.display().to_string(), error.to_string());

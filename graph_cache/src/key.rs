@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`KeyFields`] | the ordered list of everything that changes what the compiler produces |
 //! | [`CacheKey`] | SHA-256 over those fields |
+//! | [`KeyStem`] | the fields that many keys begin with, hashed once |
 //! | [`ClearField`] | a field as a person reads it in `manifest.json` |
 //!
 //! ```text
@@ -124,16 +125,52 @@ impl KeyFields {
         key_of(&self.clear)
     }
 
+    /// These fields as the beginning of many keys.
+    pub fn stem(&self) -> KeyStem {
+        KeyStem::of(&self.clear)
+    }
+
     /// The fields as a person reads them, in order.
     pub fn clear(&self) -> &[ClearField] {
         &self.clear
     }
 }
 
+/// The fields that many keys begin with, hashed once: for whoever needs keys by the thousand.
+///
+/// ```
+/// use cairn_graph_cache::KeyFields;
+///
+/// let (common, own) = (KeyFields::new().text("a", "1"), KeyFields::new().text("b", "2"));
+/// let both = KeyFields::new().text("a", "1").text("b", "2");
+/// assert_eq!(common.stem().key_with(&own), both.key());
+/// ```
+#[derive(Clone, Debug)]
+pub struct KeyStem(Sha256);
+
+impl KeyStem {
+    fn of(fields: &[ClearField]) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(SCHEMA.to_le_bytes());
+        feed(&mut hasher, fields);
+        Self(hasher)
+    }
+
+    /// The key of the fields of the stem, followed by `more`.
+    pub fn key_with(&self, more: &KeyFields) -> CacheKey {
+        let mut hasher = self.0.clone();
+        feed(&mut hasher, &more.clear);
+        CacheKey::from_bytes(hasher.finalize().into())
+    }
+}
+
 /// The key of fields as they are written in a manifest.
 pub(crate) fn key_of(fields: &[ClearField]) -> CacheKey {
-    let mut hasher = Sha256::new();
-    hasher.update(SCHEMA.to_le_bytes());
+    let KeyStem(hasher) = KeyStem::of(fields);
+    CacheKey::from_bytes(hasher.finalize().into())
+}
+
+fn feed(hasher: &mut Sha256, fields: &[ClearField]) {
     for field in fields {
         let (tag, length, value) = match &field.value {
             ClearValue::Text { text } => (TAG_TEXT, text.len() as u64, text.as_bytes()),
@@ -148,7 +185,6 @@ pub(crate) fn key_of(fields: &[ClearField]) -> CacheKey {
         hasher.update(length.to_le_bytes());
         hasher.update(value);
     }
-    CacheKey::from_bytes(hasher.finalize().into())
 }
 
 impl Default for KeyFields {
@@ -256,6 +292,17 @@ mod tests {
             prop_assert_ne!(plain, shifted);
             let into_name = KeyFields::new().text("x", kept).text(&format!("{moved}y"), &right).key();
             prop_assert_ne!(plain, into_name);
+        }
+    }
+
+    #[test]
+    fn a_stem_and_the_rest_give_the_key_of_both_wherever_they_are_split() {
+        let long = "l".repeat(MAX_CLEAR_TEXT_BYTES + 1);
+        let all = KeyFields::new().text("a", "1").bytes("b", b"2").text("c", long);
+        for at in 0..=all.clear.len() {
+            let (stem, rest) = all.clear.split_at(at);
+            let [stem, rest] = [stem, rest].map(|clear| KeyFields { clear: clear.to_vec() });
+            assert_eq!(stem.stem().key_with(&rest), all.key());
         }
     }
 

@@ -116,7 +116,7 @@ pub use events::{Event, Events, Observer};
 pub use explain::{Difference, Explanation, Found, Nearest};
 pub use gc::{Evicted, GcOptions, GcReport, Reclaimed, Tally};
 pub use graph_cache::{Compiled, GetError, GraphCache, LoadFailure, Origin, Outcome, Start};
-pub use key::{CacheKey, ClearField, ClearValue, KeyFields};
+pub use key::{CacheKey, ClearField, ClearValue, KeyFields, KeyStem};
 pub use layered::Layered;
 pub use lock::KeyLock;
 pub use memory::MemoryStore;

@@ -27,11 +27,12 @@ pub(super) struct Piece {
 /// The blocks of a memory; by default there are none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocks {
-    /// Blocks that every state has.
-    num_blocks: usize,
+    /// How many every state has.
+    count: usize,
     /// Bytes of one block, by state.
     state_bytes: Vec<usize>,
-    block_bytes: usize,
+    /// Bytes of one block over all states.
+    bytes: usize,
 }
 
 impl Blocks {
@@ -39,14 +40,14 @@ impl Blocks {
     /// not overflow.
     pub(super) fn new(states: impl IntoIterator<Item = (usize, usize)>) -> Self {
         let (counts, state_bytes): (Vec<_>, Vec<_>) = states.into_iter().unzip();
-        let num_blocks = counts.into_iter().min().unwrap_or(0);
-        let block_bytes = state_bytes.iter().sum();
-        Self { num_blocks, state_bytes, block_bytes }
+        let count = counts.into_iter().min().unwrap_or(0);
+        let bytes = state_bytes.iter().sum();
+        Self { count, state_bytes, bytes }
     }
 
     /// Bytes of one block over all states.
     pub(super) fn block_bytes(&self) -> usize {
-        self.block_bytes
+        self.bytes
     }
 
     /// Bytes of one block, by state.
@@ -68,10 +69,10 @@ impl Blocks {
     /// # Errors
     /// [`BackendError::BadInput`] when there is no such block.
     pub(super) fn index(&self, block: u32) -> Result<usize, BackendError> {
-        let index = usize::try_from(block).ok().filter(|&index| index < self.num_blocks);
+        let index = usize::try_from(block).ok().filter(|&index| index < self.count);
         index.ok_or_else(|| {
-            let num_blocks = self.num_blocks;
-            BackendError::BadInput(format!("block {block} is outside the KV pool of {num_blocks}"))
+            let count = self.count;
+            BackendError::BadInput(format!("block {block} is outside the KV pool of {count}"))
         })
     }
 
@@ -91,10 +92,10 @@ impl Blocks {
     /// # Errors
     /// As of [`index`](Self::index), or when the buffer has another length.
     pub(super) fn index_with_bytes(&self, block: u32, len: usize) -> Result<usize, BackendError> {
-        if len != self.block_bytes {
+        if len != self.bytes {
             return Err(BackendError::BadInput(format!(
                 "block {block} of the KV pool has {} bytes, the buffer for it {len}",
-                self.block_bytes
+                self.bytes
             )));
         }
         self.index(block)

@@ -19,6 +19,10 @@
 pub mod artifact;
 #[cfg(feature = "ascend")]
 pub mod ascend;
+#[cfg_attr(
+    not(any(feature = "ascend", feature = "cpu")),
+    allow(dead_code, reason = "for backends that hold states")
+)]
 mod blocks;
 pub mod compile;
 #[cfg(feature = "cpu")]
@@ -84,6 +88,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Everything besides the graph that changes what [`compile`](Self::compile) produces: target,
     /// versions of whatever compiles or is packed into the artifact. Part of the cache key.
     fn fingerprint(&self) -> Vec<(Cow<'static, str>, String)>;
+
+    /// Everything besides the graph and the [`fingerprint`](Self::fingerprint) that changes the bits
+    /// of what runs here, such as the instructions of this processor. The same artifact runs with
+    /// others, so no graph's key has it; whoever keeps results needs it.
+    fn numerics(&self) -> Vec<(Cow<'static, str>, String)> {
+        Vec::new()
+    }
 
     /// Compiles a graph into an artifact that [`load`](Self::load) accepts.
     ///

@@ -9,15 +9,21 @@
 //! ```
 //!
 //! It still holds callers to the contract: inputs must be as many and as long as the graph says.
+//! The largest of equal logits are the first ones, and it says so itself: whoever wants no more costs
+//! it no rows of zeros. Token 0 may end a sequence; whoever wants long ones ignores that.
 //!
-//! What this module deliberately does not do: it keeps no weights and no states.
+//! What this module deliberately does not do: it keeps no weights and no states, so that the blocks
+//! of its KV pool have no bytes and as many as one likes may be copied.
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::artifact::{Artifact, Files, io_of};
-use super::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Step, Weight};
+use super::{
+    Backend, BackendError, Capabilities, Executable, Memory, Output, Rows, StateSpec, Step, Wanted,
+    Weight,
+};
 use crate::ir::{Dim, Graph, Shape, SymbolId, Verified};
 
 const NAME: &str = "null";
@@ -72,6 +78,28 @@ impl Memory for NullMemory {
     fn allocated_bytes(&self) -> u64 {
         0
     }
+
+    fn copy_blocks(&mut self, _: &[(u32, u32)]) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn read_block(&mut self, _: u32, bytes: &mut [u8]) -> Result<(), BackendError> {
+        check_no_bytes(bytes)
+    }
+
+    fn write_block(&mut self, _: u32, bytes: &[u8]) -> Result<(), BackendError> {
+        check_no_bytes(bytes)
+    }
+}
+
+fn check_no_bytes(bytes: &[u8]) -> Result<(), BackendError> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let len = bytes.len();
+    Err(BackendError::BadInput(format!(
+        "a block of the KV pool has 0 bytes, the buffer for it {len}"
+    )))
 }
 
 /// What a graph takes and returns: all that this backend keeps of it.
@@ -132,10 +160,57 @@ fn decode_shape(text: &str) -> Result<Shape, String> {
     Ok(Shape(dims.collect::<Result<_, _>>()?))
 }
 
-/// Number of elements of a shape in this step; `None` when a symbol has no value or it overflows.
-fn num_elements(shape: &Shape, step: &Step<'_>) -> Option<usize> {
-    let sizes = shape.resolve(step.symbols)?;
-    sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size))
+/// The product of sizes in this step; `None` when a symbol has no value or it overflows.
+fn product(dims: &[Dim], symbols: &[u64]) -> Option<usize> {
+    dims.iter().try_fold(1_usize, |product, dim| {
+        let size = match *dim {
+            Dim::Fixed(size) => size,
+            Dim::Symbolic(SymbolId(id)) => *symbols.get(usize::try_from(id).ok()?)?,
+        };
+        product.checked_mul(usize::try_from(size).ok()?)
+    })
+}
+
+impl Signature {
+    /// Holds a step to the contract.
+    fn check(&self, step: &Step<'_>) -> Result<(), BackendError> {
+        if step.inputs.len() != self.inputs.len() {
+            let (expected, got) = (self.inputs.len(), step.inputs.len());
+            return Err(BackendError::BadInput(format!("expected {expected} inputs, got {got}")));
+        }
+        for (idx, (input, shape)) in step.inputs.iter().zip(&self.inputs).enumerate() {
+            if product(shape.dims(), step.symbols) != Some(input.len()) {
+                let (got, symbols) = (input.len(), step.symbols);
+                return Err(BackendError::BadInput(format!(
+                    "expected input {idx} to have shape {shape} with symbols {symbols:?}, got {got} elements"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows and columns of the output.
+    fn output_size(&self, step: &Step<'_>) -> Result<(usize, usize), BackendError> {
+        let (rows, columns) = match self.output.dims().split_last() {
+            Some((columns, rows)) => (rows, std::slice::from_ref(columns)),
+            None => (&[][..], &[][..]),
+        };
+        let size = product(rows, step.symbols).zip(product(columns, step.symbols));
+        let size = size.filter(|(rows, columns)| rows.checked_mul(*columns).is_some());
+        size.ok_or_else(|| {
+            BackendError::BadInput(format!("the output shape {} has no size", self.output))
+        })
+    }
+
+    /// Makes room for that many numbers of four bytes in an emptied buffer, which keeps it.
+    fn reserve<T>(&self, values: &mut Vec<T>, len: usize) -> Result<(), BackendError> {
+        values.clear();
+        values.try_reserve_exact(len).map_err(|_| BackendError::OutOfMemory {
+            what: format!("the output of shape {}", self.output),
+            needed: Some((len as u64).saturating_mul(4)),
+            detail: String::new(),
+        })
+    }
 }
 
 impl Executable for Signature {
@@ -145,28 +220,37 @@ impl Executable for Signature {
         step: &Step<'_>,
         output: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
-        if step.inputs.len() != self.inputs.len() {
-            let (expected, got) = (self.inputs.len(), step.inputs.len());
-            return Err(BackendError::BadInput(format!("expected {expected} inputs, got {got}")));
-        }
-        for (idx, (input, shape)) in step.inputs.iter().zip(&self.inputs).enumerate() {
-            if num_elements(shape, step) != Some(input.len()) {
-                let (got, symbols) = (input.len(), step.symbols);
-                return Err(BackendError::BadInput(format!(
-                    "expected input {idx} to have shape {shape} with symbols {symbols:?}, got {got} elements"
-                )));
-            }
-        }
-        let num_logits = num_elements(&self.output, step).ok_or_else(|| {
-            BackendError::BadInput(format!("the output shape {} has no size", self.output))
-        })?;
-        output.clear();
-        output.try_reserve_exact(num_logits).map_err(|_| BackendError::OutOfMemory {
-            what: format!("the output of shape {}", self.output),
-            needed: Some((num_logits as u64).saturating_mul(4)),
-            detail: String::new(),
-        })?;
-        output.resize(num_logits, 0.0);
+        self.check(step)?;
+        let (rows, columns) = self.output_size(step)?;
+        self.reserve(output, rows * columns)?;
+        output.resize(rows * columns, 0.0);
+        Ok(())
+    }
+
+    /// Of equal logits, the largest are those of the lowest indices.
+    fn run_wanted(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        wanted: Wanted,
+        output: &mut Output,
+    ) -> Result<(), BackendError> {
+        let (rows, columns) = self.output_size(step)?;
+        let k = match wanted {
+            Wanted::Logits => 0,
+            Wanted::TopK(k) => k.clamp(1, columns.max(1)),
+            Wanted::Argmax => 1,
+        };
+        let Some(last) = i32::try_from(k.min(columns)).ok().filter(|&last| last > 0) else {
+            output.rows = Rows::Logits;
+            return self.run(memory, step, &mut output.logits);
+        };
+        self.check(step)?;
+        self.reserve(&mut output.values, rows * k)?;
+        self.reserve(&mut output.indices, rows * k)?;
+        output.values.resize(rows * k, 0.0);
+        output.indices.extend((0..rows).flat_map(|_| 0..last));
+        output.rows = if wanted == Wanted::Argmax { Rows::Argmax } else { Rows::TopK { k } };
         Ok(())
     }
 }
@@ -229,6 +313,64 @@ mod tests {
     #[test]
     fn returns_zeros_as_large_as_the_output() {
         assert_eq!(run(&[3, 2, 1], &[&[7; 3], &[0; 2]]).unwrap(), [0.0; 10]);
+    }
+
+    #[test]
+    fn the_largest_of_equals_are_the_first() {
+        let backend = NullBackend { dynamic_shapes: true };
+        let mut executable = load(signature().encode().as_bytes()).unwrap();
+        let mut memory = backend.place(Vec::new(), &[]).unwrap();
+        let step = Step { symbols: &[3, 2, 1], inputs: &[&[7; 3], &[0; 2]] };
+        let mut output = Output::default();
+        let mut run = |wanted| {
+            executable.run_wanted(memory.as_mut(), &step, wanted, &mut output).unwrap();
+            output.clone()
+        };
+        let argmax = run(Wanted::Argmax);
+        assert_eq!(
+            (argmax.rows, argmax.indices, argmax.values.len()),
+            (Rows::Argmax, vec![0; 2], 2)
+        );
+        let top = run(Wanted::TopK(3));
+        assert_eq!((top.rows, top.values), (Rows::TopK { k: 3 }, vec![0.0; 6]));
+        assert_eq!(top.indices, [0, 1, 2, 0, 1, 2]);
+        // A row has five; and nothing at all is not asked for.
+        assert_eq!(run(Wanted::TopK(9)).rows, Rows::TopK { k: 5 });
+        assert_eq!(run(Wanted::TopK(0)).rows, Rows::TopK { k: 1 });
+        let all = run(Wanted::Logits);
+        assert_eq!((all.rows, all.logits), (Rows::Logits, vec![0.0; 10]));
+        let bad = Step { inputs: &[], ..step };
+        let result = executable.run_wanted(memory.as_mut(), &bad, Wanted::Argmax, &mut output);
+        assert!(matches!(result, Err(BackendError::BadInput(_))));
+    }
+
+    #[test]
+    fn a_larger_step_than_any_before_is_all_that_allocates() {
+        let backend = NullBackend { dynamic_shapes: true };
+        let mut executable = load(signature().encode().as_bytes()).unwrap();
+        let mut memory = backend.place(Vec::new(), &[]).unwrap();
+        let mut output = Output::default();
+        let mut run = |rows: u64, wanted| {
+            let input = vec![0; rows as usize];
+            let step = Step { symbols: &[3, rows, 1], inputs: &[&[7; 3], &input] };
+            executable.run_wanted(memory.as_mut(), &step, wanted, &mut output).unwrap();
+            (output.values.as_ptr(), output.indices.as_ptr())
+        };
+        let places = run(64, Wanted::TopK(5));
+        for (rows, wanted) in [(1, Wanted::Argmax), (64, Wanted::TopK(5)), (40, Wanted::TopK(3))] {
+            assert_eq!(run(rows, wanted), places);
+        }
+    }
+
+    #[test]
+    fn blocks_have_no_bytes_and_may_be_copied() {
+        let mut memory = NullBackend { dynamic_shapes: true }.place(Vec::new(), &[]).unwrap();
+        assert_eq!(memory.block_bytes(), 0);
+        memory.copy_blocks(&[(0, 7), (u32::MAX, 0)]).unwrap();
+        memory.read_block(3, &mut []).unwrap();
+        memory.write_block(3, &[]).unwrap();
+        assert!(matches!(memory.read_block(3, &mut [0]), Err(BackendError::BadInput(_))));
+        assert!(matches!(memory.write_block(3, &[0]), Err(BackendError::BadInput(_))));
     }
 
     #[test]

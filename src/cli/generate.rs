@@ -5,6 +5,8 @@
 //!                                                                              `--> one summary line
 //! ```
 //!
+//! One text is printed as it is made; several, one after the other, once all are done.
+//!
 //! What this module deliberately does not do: conversations of several turns; the server does.
 
 use std::io::{self, Read};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::boot::{self, BootReport, Booted};
 use super::failure::{Hint, Outcome, Usage};
@@ -20,10 +22,10 @@ use super::model_args::ModelArgs;
 use super::values::{self, TopK};
 use super::{Context, output};
 use crate::engine::{
-    FinishReason, Output, Request, RequestError, ResponseStream, SamplingParams, SubmitError,
-    Usage as TokenUsage,
+    BeamParams, ChoiceDelta, MAX_CHOICES, MAX_LOGPROBS, Output, Request, RequestError,
+    ResponseStream, SamplingParams, SubmitError, TokenLogprobs, Usage as TokenUsage,
 };
-use crate::text::ChatMessage;
+use crate::text::{ChatMessage, Tokenizer};
 
 /// Most bytes of a prompt on stdin: far more than any context holds.
 const MAX_PROMPT_BYTES: u64 = 16 << 20;
@@ -34,6 +36,7 @@ Examples:
   cairn generate model.gguf --prompt \"Once upon a time\" --raw --max-tokens 50
   cairn generate --prompt \"A haiku\" --temperature 0.8 --top-p 0.95 --seed 7
   cairn generate --prompt - --json < question.txt
+  cairn generate --prompt \"A name for a ship\" --temperature 1 --n 3
 
 Without sampling flags the output is the same each time: temperature 0 always takes the most likely
 token.";
@@ -42,7 +45,8 @@ token.";
 ///
 /// The prompt is put into the model's chat template as a user's message; a model without a template
 /// gets it as it is, as with --raw. Only the generated text goes to stdout, ended by a line break;
-/// one line with counts and times follows on stderr. Ctrl-C ends the text early (exit code 130).
+/// of several texts, each has a line `--- 1 of 3 ---` above it. One line with counts and times
+/// follows on stderr. Ctrl-C ends the text early (exit code 130).
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct GenerateArgs {
@@ -61,6 +65,11 @@ pub(crate) struct GenerateArgs {
     /// Print one JSON object at the end instead of the text as it is made.
     #[arg(long)]
     json: bool,
+
+    /// Tell the log probability of each token, and of the N likeliest in its place; from 0 to 20.
+    #[arg(long, value_name = "N", requires = "json", allow_hyphen_values = true)]
+    #[arg(value_parser = values::whole::<usize>(0..=MAX_LOGPROBS as u64))]
+    logprobs: Option<usize>,
 
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -104,13 +113,54 @@ struct SamplingArgs {
     #[arg(value_parser = values::whole::<u64>(0..=u64::MAX))]
     seed: Option<u64>,
 
+    /// How many texts to generate.
+    #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
+    #[arg(value_parser = values::whole::<usize>(1..=MAX_CHOICES as u64))]
+    n: usize,
+
+    /// Makes tokens that were generated before less likely, once for all; from -2 to 2.
+    #[arg(long, value_name = "P", default_value = "0", allow_hyphen_values = true)]
+    #[arg(value_parser = values::real(-2.0..=2.0))]
+    presence_penalty: f32,
+
+    /// The same for each time that they were; from -2 to 2.
+    #[arg(long, value_name = "P", default_value = "0", allow_hyphen_values = true)]
+    #[arg(value_parser = values::real(-2.0..=2.0))]
+    frequency_penalty: f32,
+
+    /// Makes tokens of prompt and text less likely by a factor; above 0, 1 changes nothing.
+    #[arg(long, value_name = "P", default_value = "1", allow_hyphen_values = true)]
+    #[arg(value_parser = values::real(f32::MIN_POSITIVE..=100.0))]
+    repetition_penalty: f32,
+
+    /// Search for the likeliest texts with so many beams instead of choosing token by token.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(value_parser = values::whole::<usize>(1..=MAX_CHOICES as u64))]
+    beam_width: Option<usize>,
+
+    /// With beams: above 0 favours long texts, below 0 short ones.
+    #[arg(long, value_name = "P", default_value = "1", allow_hyphen_values = true)]
+    #[arg(requires = "beam_width", value_parser = values::real(-100.0..=100.0))]
+    length_penalty: f32,
+
+    /// Tokens to generate before the text may end.
+    #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
+    #[arg(value_parser = values::whole::<usize>(0..=u64::MAX))]
+    min_tokens: usize,
+
+    /// Go on after the model's end-of-text tokens.
+    #[arg(long)]
+    ignore_eos: bool,
+
     /// End before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
 }
 
 impl SamplingArgs {
-    fn params(&self) -> Result<SamplingParams, Usage> {
+    fn params(&self, logprobs: Option<usize>) -> Result<SamplingParams, Usage> {
+        let length_penalty = self.length_penalty;
+        let beam = |width| BeamParams { width, length_penalty, early_stopping: false };
         let params = SamplingParams {
             max_tokens: Some(self.max_tokens),
             temperature: self.temperature,
@@ -118,6 +168,14 @@ impl SamplingArgs {
             top_p: self.top_p,
             min_p: self.min_p,
             seed: self.seed,
+            n: self.n,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            repetition_penalty: self.repetition_penalty,
+            beam: self.beam_width.map(beam),
+            min_tokens: self.min_tokens,
+            ignore_eos: self.ignore_eos,
+            logprobs,
             stop: self.stop.clone(),
             ..SamplingParams::default()
         };
@@ -129,7 +187,7 @@ impl SamplingArgs {
 /// Runs the command.
 pub(crate) fn run(args: &GenerateArgs, context: &Context) -> anyhow::Result<Outcome> {
     // All that can be wrong with what was typed comes before the long work.
-    let params = args.sampling.params()?;
+    let params = args.sampling.params(args.logprobs)?;
     let prompt = args.prompt_text()?;
     let config = args.model.engine_config(context)?;
 
@@ -144,19 +202,24 @@ fn generate(
     booted: &Booted,
 ) -> anyhow::Result<Outcome> {
     let prompt_token_ids = args.tokens(prompt, booted)?;
-    let num_prompt_tokens = prompt_token_ids.len();
+    let mut made = Made::new(prompt_token_ids.len(), params.n);
     let stream = submit(booted, Request::new(prompt_token_ids, params))?;
 
-    let mut made = Made::new(num_prompt_tokens);
-    let followed = follow(stream, &mut made, !args.json);
-    // What failed before its first word leaves stdout empty.
-    if !args.json && (followed.is_ok() || !made.text.is_empty()) {
+    let is_streamed = !args.json && made.choices.len() == 1;
+    let followed = follow(stream, &mut made, is_streamed);
+    if args.json {
+        let outcome = followed?;
+        output::write_json(&made.to_json(&booted.report, &booted.tokenizer))?;
+        output::say(made.summary(outcome, &booted.report));
+        return Ok(outcome);
+    }
+    if !is_streamed {
+        output::write(&made.texts())?;
+    } else if followed.is_ok() || made.choices.iter().any(|choice| !choice.text.is_empty()) {
+        // What failed before its first word leaves stdout empty.
         output::write("\n")?;
     }
     let outcome = followed?;
-    if args.json {
-        output::write_json(&made.to_json(&booted.report))?;
-    }
     output::say(made.summary(outcome, &booted.report));
     Ok(outcome)
 }
@@ -214,13 +277,11 @@ fn submit(booted: &Booted, request: Request) -> anyhow::Result<ResponseStream> {
 
 /// What has been generated.
 struct Made {
-    text: String,
-    token_ids: Vec<u32>,
+    choices: Vec<ChoiceDelta>,
     started: Instant,
     first_token: Option<Duration>,
     num_prompt_tokens: usize,
-    reason: Option<FinishReason>,
-    finished: Option<(FinishReason, TokenUsage)>,
+    finished: Option<TokenUsage>,
 }
 
 /// Collects the output, and prints it as it comes if asked to, until the end or Ctrl-C.
@@ -248,11 +309,10 @@ fn follow(
                     if is_printed && !delta.text.is_empty() {
                         output::write(&delta.text)?;
                     }
-                    made.append(&delta.text, &delta.token_ids);
-                    made.reason = delta.end.map(|end| end.reason).or(made.reason);
+                    made.append(delta);
                 }
                 Some(Output::Finished(usage)) => {
-                    made.finished = made.reason.map(|reason| (reason, usage));
+                    made.finished = Some(usage);
                     return Ok(Outcome::Done);
                 }
                 Some(Output::Failed(error)) => return Err(error.into()),
@@ -263,37 +323,44 @@ fn follow(
 }
 
 impl Made {
-    fn new(num_prompt_tokens: usize) -> Self {
+    fn new(num_prompt_tokens: usize, num_choices: usize) -> Self {
+        let choice = |index| ChoiceDelta { index, ..ChoiceDelta::default() };
         Self {
-            text: String::new(),
-            token_ids: Vec::new(),
+            choices: (0..num_choices).map(choice).collect(),
             started: Instant::now(),
             first_token: None,
             num_prompt_tokens,
-            reason: None,
             finished: None,
         }
     }
 
-    fn append(&mut self, text: &str, token_ids: &[u32]) {
-        self.text.push_str(text);
-        self.token_ids.extend_from_slice(token_ids);
+    fn append(&mut self, delta: ChoiceDelta) {
         self.first_token.get_or_insert_with(|| self.started.elapsed());
+        let choice = &mut self.choices[delta.index];
+        choice.text.push_str(&delta.text);
+        choice.token_ids.extend(delta.token_ids);
+        choice.logprobs.extend(delta.logprobs);
+        choice.end = delta.end;
+    }
+
+    /// Several texts, one after the other.
+    fn texts(&self) -> String {
+        let num_choices = self.choices.len();
+        let text = |(number, choice): (usize, &ChoiceDelta)| {
+            format!("--- {number} of {num_choices} ---\n{}\n", choice.text)
+        };
+        (1..).zip(&self.choices).map(text).collect()
     }
 
     /// As the engine counted, or as seen from here when it was interrupted.
     fn usage(&self) -> TokenUsage {
-        self.finished.map_or_else(
-            || TokenUsage {
-                prompt_tokens: self.num_prompt_tokens,
-                completion_tokens: self.token_ids.len(),
-                cached_tokens: 0,
-                queue_time: Duration::ZERO,
-                time_to_first_token: self.first_token.unwrap_or_default(),
-                total_time: self.started.elapsed(),
-            },
-            |(_, usage)| usage,
-        )
+        self.finished.unwrap_or_else(|| TokenUsage {
+            prompt_tokens: self.num_prompt_tokens,
+            completion_tokens: self.choices.iter().map(|choice| choice.token_ids.len()).sum(),
+            time_to_first_token: self.first_token.unwrap_or_default(),
+            total_time: self.started.elapsed(),
+            ..TokenUsage::default()
+        })
     }
 
     fn summary(&self, outcome: Outcome, report: &BootReport) -> String {
@@ -313,21 +380,27 @@ impl Made {
         )
     }
 
-    fn to_json(&self, report: &BootReport) -> serde_json::Value {
+    /// The first text stands at the top, too, for whoever asks for one.
+    fn to_json(&self, report: &BootReport, tokenizer: &Tokenizer) -> Value {
         let usage = self.usage();
         let phases = report.phases.iter();
         let phases: serde_json::Map<_, _> = phases
             .map(|(name, duration)| ((*name).to_owned(), json!(duration.as_secs_f64())))
             .collect();
+        let choices: Vec<_> =
+            self.choices.iter().map(|choice| choice_json(choice, tokenizer)).collect();
+        let first = |key: &str| choices.first().map_or(&Value::Null, |choice| &choice[key]);
         json!({
             "model": report.model_name,
-            "text": self.text,
-            "token_ids": self.token_ids,
-            "finish_reason": self.finished.map_or("abort", |(reason, _)| reason.as_str()),
+            "text": first("text"),
+            "token_ids": first("token_ids"),
+            "finish_reason": first("finish_reason"),
+            "choices": choices,
             "usage": {
                 "prompt_tokens": usage.prompt_tokens,
                 "completion_tokens": usage.completion_tokens,
                 "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+                "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
             },
             "timings": {
                 "time_to_first_token_seconds": usage.time_to_first_token.as_secs_f64(),
@@ -341,6 +414,36 @@ impl Made {
             },
         })
     }
+}
+
+fn choice_json(choice: &ChoiceDelta, tokenizer: &Tokenizer) -> Value {
+    let mut json = json!({
+        "index": choice.index,
+        "text": choice.text,
+        "token_ids": choice.token_ids,
+        "finish_reason": choice.end.as_ref().map_or("abort", |end| end.reason.as_str()),
+    });
+    if let Some(sum) = choice.end.as_ref().and_then(|end| end.cumulative_logprob) {
+        json["cumulative_logprob"] = json!(sum);
+    }
+    if !choice.logprobs.is_empty() {
+        let likely = |(token_id, logprob): (u32, f32)| {
+            let bytes = tokenizer.token_bytes(token_id).unwrap_or_default();
+            json!({
+                "token_id": token_id,
+                "token": String::from_utf8_lossy(bytes),
+                "logprob": logprob,
+            })
+        };
+        let entry = |entry: &TokenLogprobs| {
+            let mut token = likely((entry.token_id, entry.logprob));
+            token["rank"] = json!(entry.rank);
+            token["top"] = entry.top.iter().copied().map(likely).collect();
+            token
+        };
+        json["logprobs"] = choice.logprobs.iter().map(entry).collect();
+    }
+    json
 }
 
 /// The rate after the first token; of one token alone, the rate from the start.
@@ -358,15 +461,20 @@ pub(crate) fn tokens_per_second(usage: &TokenUsage) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{ChoiceEnd, FinishReason, fake};
+
+    fn delta(index: usize, text: &str, token_ids: &[u32]) -> ChoiceDelta {
+        let (text, token_ids) = (text.to_owned(), token_ids.to_vec());
+        ChoiceDelta { index, text, token_ids, ..ChoiceDelta::default() }
+    }
 
     fn usage(completion_tokens: usize, first_ms: u64, total_ms: u64) -> TokenUsage {
         TokenUsage {
-            cached_tokens: 0,
             prompt_tokens: 3,
             completion_tokens,
-            queue_time: Duration::ZERO,
             time_to_first_token: Duration::from_millis(first_ms),
             total_time: Duration::from_millis(total_ms),
+            ..TokenUsage::default()
         }
     }
 
@@ -381,14 +489,16 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_scripts_look_for() {
-        let mut made = Made::new(3);
-        made.finished = Some((FinishReason::Stop, usage(24, 210, 575)));
+        let mut made = Made::new(3, 1);
+        let end = ChoiceEnd { reason: FinishReason::Stop, stop: None, cumulative_logprob: None };
+        made.append(ChoiceDelta { end: Some(end), ..ChoiceDelta::default() });
+        made.finished = Some(usage(24, 210, 575));
         let report = BootReport { graphs_compiled: 1, ..BootReport::default() };
         assert_eq!(
             made.summary(Outcome::Done, &report),
             "24 tokens, first after 0.21 s, 63.0 tokens/s; graphs: 1 compiled, 0 from cache"
         );
-        let json = made.to_json(&report);
+        let json = made.to_json(&report, &fake::tokenizer());
         assert_eq!(json["finish_reason"], "stop");
         assert_eq!(json["graphs"]["compiled"], 1);
         assert_eq!(json["usage"]["total_tokens"], 27);
@@ -396,12 +506,39 @@ mod tests {
 
     #[test]
     fn what_was_made_before_an_interruption_is_counted() {
-        let mut made = Made::new(3);
-        made.append("Hel", &[1, 2]);
-        made.append("lo", &[3]);
-        assert_eq!((made.text.as_str(), made.usage().completion_tokens), ("Hello", 3));
-        let summary = made.summary(Outcome::Interrupted, &BootReport::default());
+        let mut made = Made::new(3, 1);
+        made.append(delta(0, "Hel", &[1, 2]));
+        made.append(delta(0, "lo", &[3]));
+        assert_eq!((made.choices[0].text.as_str(), made.usage().completion_tokens), ("Hello", 3));
+        let report = BootReport::default();
+        let summary = made.summary(Outcome::Interrupted, &report);
         assert!(summary.starts_with("interrupted: 3 tokens, "), "{summary}");
-        assert_eq!(made.to_json(&BootReport::default())["finish_reason"], "abort");
+        assert_eq!(made.to_json(&report, &fake::tokenizer())["finish_reason"], "abort");
+    }
+
+    #[test]
+    fn several_texts_have_a_line_above_each() {
+        let mut made = Made::new(3, 2);
+        made.append(delta(1, "two", &[1]));
+        made.append(delta(0, "one", &[2]));
+        assert_eq!(made.texts(), "--- 1 of 2 ---\none\n--- 2 of 2 ---\ntwo\n");
+        let json = made.to_json(&BootReport::default(), &fake::tokenizer());
+        assert_eq!((&json["text"], &json["choices"][1]["text"]), (&json!("one"), &json!("two")));
+    }
+
+    #[test]
+    fn logprobs_are_told_with_the_texts_of_their_tokens() {
+        let entry = TokenLogprobs {
+            token_id: b'a'.into(),
+            logprob: -0.5,
+            rank: 2,
+            top: vec![(b'b'.into(), -0.25)],
+        };
+        let choice = ChoiceDelta { logprobs: vec![entry], ..delta(0, "a", &[b'a'.into()]) };
+        let json = choice_json(&choice, &fake::tokenizer());
+        let top = json!([{"token_id": 98, "token": "b", "logprob": -0.25}]);
+        let expected =
+            json!([{"token_id": 97, "token": "a", "logprob": -0.5, "rank": 2, "top": top}]);
+        assert_eq!(json["logprobs"], expected);
     }
 }

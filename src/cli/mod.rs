@@ -7,12 +7,10 @@
 //!
 //! | File | Holds |
 //! | --- | --- |
-//! | `generate` `serve` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
+//! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
-//! | `cache_args` | those of them about the graph cache |
-//! | `graph_cache` | from those to an open cache |
-//! | `boot` | from a configuration to a running engine |
-//! | [`models`] | MODEL to a path; known models, fetched and verified |
+//! | `speculation_args`, `cache_args`, `prefix_args` | those of them about guesses, about the graph cache, and about prefixes that outlive the process |
+//! | `scheduling_args` | flags of commands that run many requests |
 //! | `values` | flag values: ranges, sizes with units |
 //! | `output` | the only code that writes to stdout and stderr |
 //! | `progress` | spinners and bars |
@@ -24,24 +22,23 @@
 //! What this module deliberately does not do: it computes nothing of its own. What a library user
 //! would want lies in the other modules.
 
-#[cfg(feature = "ascend")]
-mod ascend;
 mod bench;
-pub mod boot;
 mod cache;
 mod cache_args;
 mod doctor;
 mod failure;
 mod generate;
-mod graph_cache;
 mod inspect;
 mod model_args;
-pub mod models;
 mod output;
+mod prefix_args;
 mod print_config;
 mod progress;
 mod pull;
+mod run_batch;
+mod scheduling_args;
 mod serve;
+mod speculation_args;
 mod values;
 mod warmup;
 
@@ -50,6 +47,9 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+#[cfg(feature = "ascend")]
+use crate::boot::ascend;
+use crate::boot::{self, graph_cache, models};
 use crate::build_info;
 use crate::config::{self, Environment, LogFormat};
 use crate::telemetry::{self, LogFilter};
@@ -126,6 +126,7 @@ struct GlobalArgs {
 enum CliCommand {
     Generate(generate::GenerateArgs),
     Serve(serve::ServeArgs),
+    RunBatch(run_batch::RunBatchArgs),
     Warmup(warmup::WarmupArgs),
     Bench(bench::BenchArgs),
     Cache(Box<cache::CacheCommandArgs>),
@@ -173,6 +174,7 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
     match &cli.command {
         CliCommand::Generate(args) => generate::run(args, &context),
         CliCommand::Serve(args) => serve::run(args, &context),
+        CliCommand::RunBatch(args) => run_batch::run(args, &context),
         CliCommand::Warmup(args) => warmup::run(args, &context),
         CliCommand::Bench(args) => bench::run(args, &context),
         CliCommand::Cache(args) => cache::run(args, &context),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::cache_args::CacheArgs;
+use super::prefix_args::PrefixArgs;
+use super::speculation_args::SpeculationArgs;
 use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
@@ -84,7 +86,13 @@ pub(crate) struct ModelArgs {
     static_shapes: bool,
 
     #[command(flatten)]
+    speculation: SpeculationArgs,
+
+    #[command(flatten)]
     cache: CacheArgs,
+
+    #[command(flatten)]
+    prefix: PrefixArgs,
 
     #[command(flatten)]
     ascend: AscendArgs,
@@ -148,17 +156,21 @@ impl ModelArgs {
     /// What the flags mean. Fetches the model when it is a known one that is not there yet.
     pub(crate) fn engine_config(&self, context: &Context) -> anyhow::Result<EngineConfig> {
         let Context { environment, progress } = context;
+        // What is wrong with flags is told before anything is fetched.
+        let speculation = self.speculation.config()?;
         let model = models::resolve(self.model.as_deref(), environment, &**progress)?;
         Ok(EngineConfig {
             backend: self.backend,
             dtype: self.dtype,
             threads: self.threads,
             graph_cache: self.cache.config(environment),
+            prefix_cache: self.prefix.config(),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             block_size: self.block_size,
             kv_cache_bytes: self.kv_cache_bytes,
+            speculation,
             static_shapes: self.static_shapes,
             ascend: self.ascend.config(),
             ..EngineConfig::new(model)

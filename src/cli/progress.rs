@@ -12,36 +12,13 @@
 //!
 //! What this module deliberately does not do: results and summaries. Those are for after the end.
 
-use std::fmt;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
-use super::values::display_bytes;
-
-/// How much there is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Amount {
-    /// Nobody knows.
-    Unknown,
-    /// So many things.
-    Items(u64),
-    /// So many bytes.
-    Bytes(u64),
-}
-
-/// Where progress is shown.
-pub(crate) trait Progress: fmt::Debug + Send + Sync {
-    /// Begins a task. `what` says what is being done: `loading the model`.
-    fn begin(&self, what: &str, amount: Amount) -> Box<dyn Task>;
-}
-
-/// Something that is being done; dropping it ends it.
-pub(crate) trait Task: Send + Sync {
-    /// So much of the amount is done by now.
-    fn advance_to(&self, done: u64);
-}
+pub(crate) use crate::boot::{Amount, Progress, Silent, Task};
+use crate::boot::{Hidden, display_bytes};
 
 /// What fits this process's stderr.
 pub(crate) fn for_stderr(no_progress: bool) -> Box<dyn Progress> {
@@ -51,16 +28,6 @@ pub(crate) fn for_stderr(no_progress: bool) -> Box<dyn Progress> {
         Box::new(Bars)
     } else {
         Box::new(Lines)
-    }
-}
-
-/// Shows nothing.
-#[derive(Debug)]
-pub(crate) struct Silent;
-
-impl Progress for Silent {
-    fn begin(&self, _what: &str, _amount: Amount) -> Box<dyn Task> {
-        Box::new(Hidden)
     }
 }
 
@@ -77,12 +44,6 @@ impl Progress for Lines {
     }
 }
 
-struct Hidden;
-
-impl Task for Hidden {
-    fn advance_to(&self, _done: u64) {}
-}
-
 /// Spinners and bars.
 #[derive(Debug)]
 struct Bars;
@@ -91,7 +52,7 @@ impl Progress for Bars {
     fn begin(&self, what: &str, amount: Amount) -> Box<dyn Task> {
         let (length, template) = match amount {
             Amount::Unknown => (None, "{spinner} {msg} ({elapsed})"),
-            Amount::Items(items) => (Some(items), "{spinner} {msg} {wide_bar} {pos}/{len}"),
+            Amount::Items(items) => (Some(items), "{spinner} {msg} {wide_bar} {pos}/{len} ETA {eta}"),
             Amount::Bytes(bytes) => (
                 Some(bytes),
                 "{spinner} {msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} \

@@ -21,6 +21,7 @@ use clap::Args;
 use super::boot::{self, BootReport, Booted};
 use super::failure::{Hint, Outcome};
 use super::model_args::ModelArgs;
+use super::scheduling_args::SchedulingArgs;
 use super::values::{self, display_bytes};
 use super::{Context, graph_cache, output};
 use crate::build_info;
@@ -37,7 +38,7 @@ Examples:
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version
+/version /reset_prefix_cache
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -53,6 +54,9 @@ unknown state or the engine panicked (restart the process), 4 the device or a li
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     server: ServerArgs,
+
+    #[command(flatten)]
+    scheduling: SchedulingArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -97,11 +101,12 @@ struct ServerArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let ServeArgs { model, server } = args;
+    let ServeArgs { model, server, scheduling } = args;
     // Before the long work, and held from then on: nobody takes the port meanwhile.
     let listener = bind(&server.host, server.port)?;
     let config = EngineConfig {
         max_num_queued_reqs: server.max_num_queued_reqs,
+        scheduling: scheduling.config(),
         ..model.engine_config(context)?
     };
     let booted = boot::boot(&config, &*context.progress)?;
@@ -111,7 +116,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let Booted { engine, tokenizer, chat_template, report, graphs, cache } = booted;
+    let Booted { engine, tokenizer, chat_template, report, graphs, cache, .. } = booted;
     let state = state(server, config.backend, engine.clone(), tokenizer, chat_template, report);
     state.report(move || graph_cache::samples(&cache.stats().snapshot()));
     let served = runtime.block_on(serve(listener, server, state));

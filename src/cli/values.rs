@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 
+pub(crate) use crate::boot::display_bytes;
+
 /// Parser of a switch's variable: anything but nothing, `0`, `false`, `no` and `off` is on.
 pub(crate) fn switch() -> FalseyValueParser {
     FalseyValueParser::new()
@@ -84,6 +86,12 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(number))
 }
 
+/// Parser of a span of time that is not nothing.
+pub(crate) fn positive_seconds(text: &str) -> Result<Duration, String> {
+    let span = seconds(text)?;
+    if span.is_zero() { Err("expected more than 0 seconds".to_owned()) } else { Ok(span) }
+}
+
 /// Parser of a size in bytes, at least one, with an optional unit.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -110,16 +118,6 @@ fn unit_bytes(unit: &str) -> Option<u64> {
         "tib" => 1 << 40,
         _ => return None,
     })
-}
-
-/// A size for people: `98.4 MB`.
-pub(crate) fn display_bytes(bytes: u64) -> String {
-    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
-    let size = bytes as f64;
-    match units.into_iter().find(|(unit, _)| size >= *unit) {
-        Some((unit, name)) => format!("{:.1} {name}", size / unit),
-        None => format!("{bytes} bytes"),
-    }
 }
 
 #[cfg(test)]
@@ -170,17 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_told_in_decimal_units() {
-        assert_eq!(display_bytes(999), "999 bytes");
-        assert_eq!(display_bytes(98_362_432), "98.4 MB");
-        assert_eq!(display_bytes(2_000_000_000), "2.0 GB");
-    }
-
-    #[test]
     fn spans_of_time_are_finite() {
         assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
         for text in ["-1", "NaN", "inf", "1e30", "30s"] {
             assert!(seconds(text).is_err(), "{text}");
         }
+        assert_eq!((seconds("0"), positive_seconds("1")), (Ok(Duration::ZERO), seconds("1")));
+        assert!(positive_seconds("0").is_err());
     }
 }

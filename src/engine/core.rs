@@ -31,6 +31,8 @@ use super::scheduler::{Limits, Scheduler};
 use super::scheduler_output::SchedulerOutput;
 use super::shared::{Alive, Phase, Shared};
 
+/// How long nothing must happen before the books are checked.
+const IDLE_BEFORE_CHECK: Duration = Duration::from_secs(1);
 /// How long a busy disk is left alone while the engine has nothing else to do.
 const SAVE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -62,6 +64,9 @@ pub(crate) struct Core {
     drafter: Option<Drafter>,
     /// The step that runs.
     step: SchedulerOutput,
+    num_steps: u64,
+    /// Steps until the books were checked last.
+    num_steps_checked: u64,
     runner: Runner,
 }
 
@@ -108,6 +113,8 @@ impl Core {
             prefixes: prefixes.map(Prefixes::new),
             drafter,
             step: SchedulerOutput::default(),
+            num_steps: 0,
+            num_steps_checked: 0,
             runner,
         }
     }
@@ -135,13 +142,27 @@ impl Core {
             if self.save_some() {
                 continue;
             }
-            if self.host.is_idle() {
-                debug_assert_eq!(self.host.scheduler.check_integrity(), Ok(()));
-            }
-            if self.inbox.is_closed && self.host.is_idle() {
+            let is_idle = self.host.is_idle();
+            debug_assert!(!is_idle || self.host.scheduler.check_integrity() == Ok(()));
+            if self.inbox.is_closed && is_idle {
                 return;
             }
-            self.inbox.wait(next_timeout, &mut self.host, self.prefixes.as_mut());
+            let is_unchecked = is_idle && self.num_steps_checked != self.num_steps;
+            let check_at = is_unchecked.then(|| Instant::now() + IDLE_BEFORE_CHECK);
+            let until = next_timeout.into_iter().chain(check_at).min();
+            let has_come = self.inbox.wait(until, &mut self.host, self.prefixes.as_mut());
+            if is_unchecked && !has_come {
+                self.check_integrity();
+            }
+        }
+    }
+
+    /// Looks whether the books are in order, now that nobody waits for it.
+    fn check_integrity(&mut self) {
+        self.num_steps_checked = self.num_steps;
+        if let Err(what) = self.host.scheduler.check_integrity() {
+            tracing::error!(what, "the KV cache's books are wrong: cached prefixes are forgotten");
+            self.host.kv_cache().reset();
         }
     }
 
@@ -180,6 +201,7 @@ impl Core {
     /// # Errors
     /// When there can be no next one.
     fn run_step(&mut self) -> Result<(), Death> {
+        self.num_steps += 1;
         let Self { host, runner, step, inbox, prefixes, .. } = self;
         std::mem::swap(step, &mut host.plan);
         host.plan.clear();
@@ -249,19 +271,24 @@ impl Inbox {
         }
     }
 
-    /// Waits for one command, at most until then, and takes it.
-    fn wait(&mut self, until: Option<Instant>, host: &mut Host, prefixes: Option<&mut Prefixes>) {
+    /// Waits for one command, at most until then, and takes it; `false` when none came.
+    fn wait(
+        &mut self,
+        until: Option<Instant>,
+        host: &mut Host,
+        prefixes: Option<&mut Prefixes>,
+    ) -> bool {
         let received = match until {
             None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => {
-                self.commands.recv_timeout(at.saturating_duration_since(Instant::now()))
-            }
+            Some(at) => self.commands.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
+        let received_any = received.is_ok();
         match received {
             Ok(command) => self.take(command, host, prefixes),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => self.is_closed = true,
         }
+        received_any
     }
 
     fn take(&mut self, command: Command, host: &mut Host, prefixes: Option<&mut Prefixes>) {

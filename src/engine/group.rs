@@ -126,7 +126,12 @@ impl Group {
         stop_token_ids.sort_unstable();
         let mode = if params.beam.is_some() {
             let max_tokens = max_len - num_prompt_tokens;
-            Mode::Beams(Box::new(Beams::new(&params, &stop_token_ids, num_prompt_tokens, max_tokens)))
+            Mode::Beams(Box::new(Beams::new(
+                &params,
+                &stop_token_ids,
+                num_prompt_tokens,
+                max_tokens,
+            )))
         } else if params.num_sequences() > params.n {
             Mode::BestOf { is_forked: false, ended: Vec::new() }
         } else {

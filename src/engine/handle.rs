@@ -213,7 +213,13 @@ impl EngineHandle {
     }
 
     /// All that takes time is done here, on the caller's thread.
-    fn submission(&self, request: Request, id: RequestId, slot: Slot, outbox: Outbox) -> Submission {
+    fn submission(
+        &self,
+        request: Request,
+        id: RequestId,
+        slot: Slot,
+        outbox: Outbox,
+    ) -> Submission {
         let inner = &*self.inner;
         let Request { mut prompt_token_ids, params, cache_salt, .. } = request;
         let num_prompt_tokens = prompt_token_ids.len();

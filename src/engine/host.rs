@@ -117,9 +117,7 @@ impl Host {
             num_prompt_logits: group.prompt_logprobs.as_ref().map_or(0, Vec::len),
             cache_salt: cache_salt.as_deref(),
         };
-        let counts = group.params.has_penalties().then(|| {
-            TokenCounts::new(&prompt_token_ids, &[])
-        });
+        let counts = group.params.has_penalties().then(|| TokenCounts::new(&prompt_token_ids, &[]));
         let (text, is_held) = (group.text.clone(), group.is_held());
         let group_key = self.groups.insert(group);
         let mut sequence = Sequence::new(group_key, prompt_token_ids, seed, counts, text);

@@ -89,7 +89,8 @@ pub use request::{
     SubmitError, Usage,
 };
 pub use sampling::{
-    BeamParams, InvalidParam, MAX_CHOICES, MAX_LOGPROBS, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS,
-    SamplingParams, TokenLogprobs,
+    BeamParams, InvalidParam, MAX_ABS_LOGIT_BIAS, MAX_BAD_WORD_TOKENS, MAX_BAD_WORDS, MAX_CHOICES,
+    MAX_LOGIT_BIASES, MAX_LOGPROBS, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, SamplingParams,
+    TokenLogprobs,
 };
 pub use stats::EngineStats;

@@ -32,12 +32,8 @@ pub struct PrefixBlock {
 pub trait PrefixStore: Send + Sync + fmt::Debug {
     /// Key of the block that follows `parent` (`None`: the first) with those tokens, under that cache
     /// salt.
-    fn key_of(
-        &self,
-        parent: Option<PrefixKey>,
-        salt: Option<&str>,
-        token_ids: &[u32],
-    ) -> PrefixKey;
+    fn key_of(&self, parent: Option<PrefixKey>, salt: Option<&str>, token_ids: &[u32])
+    -> PrefixKey;
 
     /// Whether it is there, as far as is known without IO.
     fn contains(&self, key: &PrefixKey) -> bool;

@@ -118,7 +118,7 @@ impl PrefixIo {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub(crate) fn new(store: Arc<dyn PrefixStore>, min_hits: u32) -> std::io::Result<Self> {
+    pub(crate) fn new(store: Arc<dyn PrefixStore>, min_hits: u32) -> Result<Self, std::io::Error> {
         let (loader, jobs) = channel();
         let (saver, blocks) = sync_channel::<PrefixBlock>(MAX_BLOCKS_IN_FLIGHT);
         let mut threads = Vec::new();
@@ -131,13 +131,7 @@ impl PrefixIo {
                 to.save(block);
             }
         })?);
-        Ok(Self {
-            store,
-            min_hits,
-            loader: Some(loader),
-            saver: Some(saver),
-            threads,
-        })
+        Ok(Self { store, min_hits, loader: Some(loader), saver: Some(saver), threads })
     }
 }
 
@@ -215,7 +209,14 @@ impl Prefixes {
     }
 
     /// Takes note of a prompt that is computed.
-    pub(crate) fn note(&mut self, keys: &PrefixKeys, tokens: &[u32], num_cached: usize, table: impl FnOnce() -> BlockTable, block_size: usize) {
+    pub(crate) fn note(
+        &mut self,
+        keys: &PrefixKeys,
+        tokens: &[u32],
+        num_cached: usize,
+        table: impl FnOnce() -> BlockTable,
+        block_size: usize,
+    ) {
         if self.hits.len() > MAX_COUNTED {
             self.hits.clear();
         }
@@ -241,7 +242,12 @@ impl Prefixes {
     }
 
     /// Notes the prompts that this step completed, and hands some blocks to the saver.
-    pub(crate) fn save(&mut self, host: &mut Host, step: &SchedulerOutput, memory: &mut dyn Memory) {
+    pub(crate) fn save(
+        &mut self,
+        host: &mut Host,
+        step: &SchedulerOutput,
+        memory: &mut dyn Memory,
+    ) {
         let block_size = host.kv_cache().block_size();
         for share in step.scheduled.iter().filter(|share| share.is_sampled) {
             let Some(sequence) = host.sequences.0.get(share.key) else { continue };
@@ -250,7 +256,13 @@ impl Prefixes {
             if is_first && !group.prefix_keys.keys.is_empty() {
                 let scheduler = &host.scheduler;
                 let table = || scheduler.kv_cache().fork(scheduler.table(share.key));
-                self.note(&group.prefix_keys, sequence.prompt(), group.cached_tokens, table, block_size);
+                self.note(
+                    &group.prefix_keys,
+                    sequence.prompt(),
+                    group.cached_tokens,
+                    table,
+                    block_size,
+                );
             }
         }
         self.save_some(memory, block_size);

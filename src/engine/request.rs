@@ -165,7 +165,9 @@ pub enum SubmitError {
         max_model_len: usize,
     },
     /// The queue is full: try again later.
-    #[error("{num_requests} requests with {num_tokens} prompt tokens are unfinished already; the limit is {limit}")]
+    #[error(
+        "{num_requests} requests with {num_tokens} prompt tokens are unfinished already; the limit is {limit}"
+    )]
     Overloaded {
         /// Requests that are not finished.
         num_requests: usize,

@@ -23,7 +23,9 @@ use super::group::{Group, GroupKey, Mode};
 use super::host::{Host, SequenceEnd};
 use super::request::{ChoiceDelta, ChoiceEnd, FinishReason, RequestError, StopMatch};
 use super::runner::StepResults;
-use super::sampling::{History, Hypothesis, Row, Sampled, Sampler, TokenLogprobs, choice_seed, uniform};
+use super::sampling::{
+    History, Hypothesis, Row, Sampled, Sampler, TokenLogprobs, choice_seed, uniform,
+};
 use super::scheduler::Progress;
 use super::scheduler_output::{ScheduledSequence, SchedulerOutput};
 use super::sequence::{SeqKey, Sequence};
@@ -217,7 +219,8 @@ impl Host {
     ) -> Result<(), RequestError> {
         let sequence = &self.sequences.0[key];
         let group = &mut self.groups[sequence.group];
-        let (Some(logprobs), Some(num_top)) = (&mut group.prompt_logprobs, group.params.prompt_logprobs)
+        let (Some(logprobs), Some(num_top)) =
+            (&mut group.prompt_logprobs, group.params.prompt_logprobs)
         else {
             return Ok(());
         };
@@ -318,7 +321,11 @@ impl Host {
             }
             let last = tokens.last().filter(|_| hypothesis.is_stopped);
             output.end = Some(ChoiceEnd {
-                reason: if hypothesis.is_stopped { FinishReason::Stop } else { FinishReason::Length },
+                reason: if hypothesis.is_stopped {
+                    FinishReason::Stop
+                } else {
+                    FinishReason::Length
+                },
                 stop: last.and_then(|&token_id| group.stop_of_token(token_id)),
                 cumulative_logprob: Some(hypothesis.cumulative_logprob),
             });

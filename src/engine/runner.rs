@@ -176,10 +176,7 @@ impl Runner {
     ///
     /// # Errors
     /// When the device cannot be used any more. All else is the trouble of a launch, or of a row.
-    pub(crate) fn run(
-        &mut self,
-        meanwhile: &mut dyn FnMut(),
-    ) -> Result<StepResults<'_>, Death> {
+    pub(crate) fn run(&mut self, meanwhile: &mut dyn FnMut()) -> Result<StepResults<'_>, Death> {
         let num_launches = self.launches.len();
         let copied = self.graphs.copy_blocks(&self.copies)?;
         let mut num_padded_tokens = 0;

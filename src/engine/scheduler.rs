@@ -42,8 +42,8 @@ mod pack;
 
 use std::collections::BTreeSet;
 
-use entry::{Entry, Share};
 pub(crate) use entry::NewSequence;
+use entry::{Entry, Share};
 pub(crate) use pack::TokenBuckets;
 
 use super::kv_cache::{BlockTable, KvCache};
@@ -72,6 +72,20 @@ pub(crate) struct Limits {
     pub(crate) max_chunk: usize,
     /// Blocks that admission leaves free for those who run.
     pub(crate) watermark: usize,
+}
+
+impl Limits {
+    /// Tokens that a plan may still take.
+    fn tokens_left(&self, plan: &SchedulerOutput) -> usize {
+        let taken = plan.total_num_scheduled_tokens + plan.num_kept_tokens;
+        self.max_num_batched_tokens.saturating_sub(taken)
+    }
+
+    /// Rows of logits that a plan may still take.
+    fn logits_left(&self, plan: &SchedulerOutput) -> usize {
+        let taken = plan.total_num_logits + plan.num_kept_tokens;
+        self.max_num_logits.saturating_sub(taken)
+    }
 }
 
 /// What the results of a step were for one sequence.
@@ -167,9 +181,9 @@ impl Scheduler {
     /// Forgets a sequence, wherever it is, and frees its blocks; what it computed stays in the
     /// prefix cache. `plan` is the one that is being made.
     pub(crate) fn remove(&mut self, key: SeqKey, tokens: &[u32], plan: &mut SchedulerOutput) {
-        let Some(mut entry) = self.entries.get_mut(key.idx()).and_then(|slot| {
-            slot.take_if(|entry| entry.key == key)
-        }) else {
+        let Some(mut entry) =
+            self.entries.get_mut(key.idx()).and_then(|slot| slot.take_if(|entry| entry.key == key))
+        else {
             return;
         };
         if entry.planned.is_some() {
@@ -195,18 +209,19 @@ impl Scheduler {
             self.admit_waiting(plan, tokens);
         }
         while plan.is_empty() && self.num_in_flight == 0 && !self.waiting.is_empty() {
-            // Those who run wait for each other, or for one that waits: beams do.
-            let Some(&latest) = self.running.last() else { break };
-            self.preempt(latest, plan);
+            // Whoever was to get the blocks that a preemption freed has ended; or those who run wait
+            // for each other, or for one that waits: beams do.
             self.admit_waiting(plan, tokens);
+            let latest = self.running.last().filter(|_| plan.is_empty());
+            let Some(&latest) = latest else { break };
+            self.preempt(latest, plan);
         }
     }
 
     fn schedule_running(&mut self, plan: &mut SchedulerOutput) {
+        plan.num_kept_tokens = 0;
         let mut idx = 0;
-        while idx < self.running.len()
-            && plan.total_num_scheduled_tokens < self.limits.max_num_batched_tokens
-        {
+        while idx < self.running.len() && self.limits.tokens_left(plan) > 0 {
             let key = self.running[idx];
             if self.try_share(key, plan) {
                 idx += 1;
@@ -221,6 +236,11 @@ impl Scheduler {
     /// Plans a running sequence, if there is anything to plan; `false` when blocks ran out.
     fn try_share(&mut self, key: SeqKey, plan: &mut SchedulerOutput) -> bool {
         let entry = self.entries[key.idx()].as_mut().expect("invariant: it runs");
+        if entry.is_waited_for() {
+            // Those behind it must not take all of the step before it can be planned.
+            plan.num_kept_tokens += 1;
+            return true;
+        }
         let Some(share) = entry.next_share(&self.limits, plan) else {
             return true;
         };
@@ -242,12 +262,13 @@ impl Scheduler {
     fn admit_waiting(&mut self, plan: &mut SchedulerOutput, tokens: &impl Tokens) {
         // Those that wait for a prompt that another is computing are passed over.
         let mut after = None;
-        while self.running.len() < self.limits.max_num_seqs
-            && plan.total_num_scheduled_tokens < self.limits.max_num_batched_tokens
-        {
+        while self.running.len() < self.limits.max_num_seqs && self.limits.tokens_left(plan) > 0 {
             let next = match after {
                 None => self.waiting.first(),
-                Some(after) => self.waiting.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)).next(),
+                Some(after) => self
+                    .waiting
+                    .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
+                    .next(),
             };
             let Some(&place) = next else { return };
             match self.try_admit(place.1.0, plan, tokens) {
@@ -294,8 +315,13 @@ impl Scheduler {
         let (num_computed, num_tokens) = (entry.num_computed_tokens, entry.num_tokens);
         let copies = &mut plan.copies;
         let num_copies = copies.len();
-        let has_room = self.kv_cache.try_reserve(&mut entry.table, num_computed, num_tokens, watermark, copies)
-            && share_out(&self.kv_cache, entry, share, plan);
+        let has_room = self.kv_cache.try_reserve(
+            &mut entry.table,
+            num_computed,
+            num_tokens,
+            watermark,
+            copies,
+        ) && share_out(&self.kv_cache, entry, share, plan);
         if !has_room {
             plan.copies.truncate(num_copies);
             entry.drop_blocks();
@@ -375,11 +401,6 @@ impl Scheduler {
     /// Tokens of the sequence's prompt that were cached when it was admitted first.
     pub(crate) fn num_cached_tokens(&self, key: SeqKey) -> usize {
         self.entry(key).num_cached_tokens
-    }
-
-    /// Whether a sequence is in the running batch.
-    pub(crate) fn is_running(&self, key: SeqKey) -> bool {
-        self.entry(key).is_running
     }
 
     /// Sequences in the running batch.
@@ -481,8 +502,6 @@ fn share_out(
     entry.plan(share);
     true
 }
-
-
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ pub(crate) struct SchedulerOutput {
     pub(crate) total_num_scheduled_tokens: usize,
     /// Equal to the sum of `num_logits`; at most `max_num_logits`.
     pub(crate) total_num_logits: usize,
+    /// Tokens that are kept for sequences that can be planned only once their results are there.
+    pub(super) num_kept_tokens: usize,
     /// Sequences that lost their blocks while this step was planned.
     pub(crate) num_preempted: usize,
     /// Blocks to be copied before the step runs, in this order.
@@ -50,6 +52,7 @@ impl SchedulerOutput {
         self.scheduled.clear();
         self.total_num_scheduled_tokens = 0;
         self.total_num_logits = 0;
+        self.num_kept_tokens = 0;
         self.num_preempted = 0;
         self.copies.clear();
         self.block_ids.clear();
@@ -61,7 +64,8 @@ impl SchedulerOutput {
         self.block_ids.extend_from_slice(blocks);
         self.total_num_scheduled_tokens += share.num_scheduled_tokens;
         self.total_num_logits += share.num_logits;
-        self.scheduled.push(ScheduledSequence { blocks: first_block..self.block_ids.len(), ..share });
+        self.scheduled
+            .push(ScheduledSequence { blocks: first_block..self.block_ids.len(), ..share });
     }
 
     /// Takes a sequence's share out again; the others keep their order.

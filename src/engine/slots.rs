@@ -117,6 +117,12 @@ impl<T> Key<T> {
     pub(crate) fn test(idx: u32) -> Self {
         Self { idx, generation: 0, of: PhantomData }
     }
+
+    /// The key of whatever comes to the same place next.
+    #[cfg(test)]
+    pub(crate) fn next(self) -> Self {
+        Self { generation: self.generation + 1, ..self }
+    }
 }
 
 // By hand, for `T` need not be any of these.

@@ -88,7 +88,8 @@ impl StopStrings {
         self.held.push_str(text);
         for (idx, byte) in text.bytes().enumerate() {
             self.automata.iter_mut().for_each(|automaton| automaton.advance(byte));
-            let complete = (0..).zip(&self.automata).filter(|(_, automaton)| automaton.is_complete());
+            let complete =
+                (0..).zip(&self.automata).filter(|(_, automaton)| automaton.is_complete());
             if let Some((which, found)) = complete.max_by_key(|(_, automaton)| automaton.matched) {
                 // Both ends of a match lie between characters, since stop strings are whole ones.
                 let end = start + idx + 1;

@@ -1,6 +1,7 @@
 //! The engine as a whole, over the fake model.
 
 mod death;
+mod exactness;
 mod host_cost;
 
 use std::sync::atomic::Ordering;
@@ -350,7 +351,10 @@ fn one_request_more_than_the_queue_holds_is_refused() {
     let (taken, refused): (Vec<_>, Vec<_>) = streams.into_iter().partition(Result::is_ok);
     assert_eq!((taken.len(), engine.num_unfinished()), (5, 5));
     for refusal in refused {
-        assert!(matches!(refusal, Err(SubmitError::Overloaded { num_requests: 5, .. })), "{refusal:?}");
+        assert!(
+            matches!(refusal, Err(SubmitError::Overloaded { num_requests: 5, .. })),
+            "{refusal:?}"
+        );
     }
     drop(gate);
     for stream in taken {

@@ -10,6 +10,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::HeaderMap;
@@ -84,6 +85,7 @@ impl ReceivedBody {
     fn reserve(&mut self, state: &ServerState, bytes: usize) -> Result<(), ApiError> {
         let full = || ApiError::Overloaded {
             message: "the memory for request bodies is in use".to_owned(),
+            retry_after: Duration::from_secs(1),
         };
         let permits = u32::try_from(bytes).map_err(|_| full())?;
         let more =

@@ -7,6 +7,8 @@
 //! The table is [`ApiError::row`]. What this module deliberately does not do: it sends no internal
 //! detail. What only the operator should read is logged where it happens, under the request's id.
 
+use std::time::Duration;
+
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -39,7 +41,9 @@ pub(crate) enum ApiError {
     #[error("content-encoding `{encoding}` is not supported; send the body as it is")]
     ContentEncoding { encoding: String },
     #[error("{message}; try again later")]
-    Overloaded { message: String },
+    Overloaded { message: String, retry_after: Duration },
+    #[error("the request was not finished within {} s, the most that it may take", .0.as_secs_f64())]
+    TimedOut(Duration),
     #[error("the server is shutting down and takes no new requests")]
     Draining,
     #[error("the engine has stopped")]
@@ -72,7 +76,9 @@ impl ApiError {
             SubmitError::PromptTooLong { .. } => {
                 Self::ContextLength { param: prompt_param, message: error.to_string() }
             }
-            SubmitError::Overloaded { .. } => Self::Overloaded { message: error.to_string() },
+            SubmitError::Overloaded { retry_after, .. } => {
+                Self::Overloaded { message: error.to_string(), retry_after }
+            }
             SubmitError::Draining => Self::Draining,
             SubmitError::Stopped => Self::EngineStopped,
         }
@@ -83,7 +89,7 @@ impl ApiError {
         match error {
             RequestError::Stopped => Self::EngineStopped,
             RequestError::Died(_) => Self::EngineDied,
-            RequestError::TimedOut(_) => Self::Overloaded { message: error.to_string() },
+            RequestError::TimedOut(limit) => Self::TimedOut(*limit),
             RequestError::Execution(detail) => {
                 tracing::error!(detail, "a request failed in the engine");
                 Self::Internal
@@ -112,6 +118,9 @@ impl ApiError {
             Self::ContentEncoding { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, None),
             Self::Overloaded { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("rate_limit_exceeded"))
+            }
+            Self::TimedOut(_) => {
+                (StatusCode::GATEWAY_TIMEOUT, "server_error", Some("request_timed_out"))
             }
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("draining")),
             Self::EngineStopped => {
@@ -154,7 +163,10 @@ impl ApiError {
             Self::MethodNotAllowed { allow, .. } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
-            Self::Overloaded { .. } | Self::Draining | Self::EngineStopped | Self::EngineDied => {
+            Self::Overloaded { retry_after, .. } => {
+                headers.insert(RETRY_AFTER, whole_seconds(*retry_after).into());
+            }
+            Self::Draining | Self::EngineStopped | Self::EngineDied => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -167,6 +179,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.row().0, self.headers(), self.body().to_json()).into_response()
     }
+}
+
+/// Rounded up, and at least one: whoever comes back at once comes back too soon.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 /// The text, cut at a character's end when it is too long to send.
@@ -204,16 +221,29 @@ mod tests {
 
     #[test]
     fn a_full_queue_tells_when_to_come_back() {
-        let overloaded = SubmitError::Overloaded {
-            num_requests: 7,
-            num_tokens: 70,
-            limit: "7 requests".into(),
-            retry_after: std::time::Duration::from_secs(1),
+        let header = |retry_after| {
+            let error = SubmitError::Overloaded {
+                num_requests: 7,
+                num_tokens: 70,
+                limit: "7 requests".into(),
+                retry_after,
+            };
+            let response = ApiError::from_submit(error, "prompt").into_response();
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            response.headers()[RETRY_AFTER].to_str().unwrap().to_owned()
         };
-        let error = ApiError::from_submit(overloaded, "prompt");
-        let response = error.into_response();
-        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        assert_eq!(header(Duration::ZERO), "1");
+        assert_eq!(header(Duration::from_millis(2001)), "3");
+    }
+
+    #[test]
+    fn too_slow_is_a_gateways_timeout() {
+        let error = ApiError::from_request(&RequestError::TimedOut(Duration::from_millis(1500)));
+        assert_eq!(
+            error.to_string(),
+            "the request was not finished within 1.5 s, the most that it may take"
+        );
+        assert_eq!(error.into_response().status(), StatusCode::GATEWAY_TIMEOUT);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::ServerState;
-use crate::engine::{EngineStats, FinishReason, Usage};
+use crate::engine::{ChoiceDelta, EngineStats, FinishReason, Usage};
 use crate::telemetry::{self as names, Metric, MetricKind, Sample};
 
 /// Everything that the server records.
@@ -79,22 +79,29 @@ impl Metrics {
 #[derive(Debug)]
 pub(super) struct RequestRecord {
     metrics: Arc<Metrics>,
-    last_token_at: Option<Instant>,
+    /// By choice.
+    last_token_at: Vec<Option<Instant>>,
+    /// Why the last choice that ended did so.
+    reason: FinishReason,
     has_ended: bool,
 }
 
 impl RequestRecord {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, last_token_at: None, has_ended: false }
+    pub(super) fn new(metrics: Arc<Metrics>, num_choices: usize) -> Self {
+        let last_token_at = vec![None; num_choices];
+        Self { metrics, last_token_at, reason: FinishReason::Stop, has_ended: false }
     }
 
-    /// Tokens arrived.
-    pub(super) fn tokens(&mut self, num_tokens: usize) {
-        if num_tokens == 0 {
-            return;
+    /// More of a choice arrived.
+    pub(super) fn delta(&mut self, delta: &ChoiceDelta) {
+        if let Some(end) = &delta.end {
+            self.reason = end.reason;
         }
+        let num_tokens = delta.token_ids.len();
+        let last_token_at = self.last_token_at.get_mut(delta.index).filter(|_| num_tokens > 0);
+        let Some(last_token_at) = last_token_at else { return };
         let now = Instant::now();
-        if let Some(last) = self.last_token_at.replace(now) {
+        if let Some(last) = last_token_at.replace(now) {
             let gap = now.duration_since(last) / u32::try_from(num_tokens).unwrap_or(u32::MAX);
             let mut recorded = self.metrics.lock();
             for _ in 0..num_tokens {
@@ -104,23 +111,27 @@ impl RequestRecord {
     }
 
     /// The request ended well.
-    pub(super) fn finished(&mut self, reason: FinishReason, usage: &Usage) {
-        self.end(reason.as_str());
+    pub(super) fn finished(&mut self, usage: &Usage) {
+        let reason = self.reason.as_str();
+        self.end(reason);
         let mut recorded = self.metrics.lock();
         recorded.queue_time.observe_seconds(usage.queue_time);
         recorded.time_to_first_token.observe_seconds(usage.time_to_first_token);
         recorded.e2e_latency.observe_seconds(usage.total_time);
         recorded.prompt_tokens.observe(usage.prompt_tokens as f64);
         recorded.generation_tokens.observe(usage.completion_tokens as f64);
-        if usage.completion_tokens > 1 {
+        // Choices are generated side by side.
+        let per_choice = usage.completion_tokens as f64 / self.last_token_at.len() as f64;
+        if per_choice > 1.0 {
             let decode = usage.total_time.saturating_sub(usage.time_to_first_token);
-            let mean = decode.as_secs_f64() / (usage.completion_tokens - 1) as f64;
+            let mean = decode.as_secs_f64() / (per_choice - 1.0);
             recorded.time_per_output_token.observe(mean);
         }
         drop(recorded);
         tracing::debug!(
-            reason = reason.as_str(),
+            reason,
             prompt_tokens = usage.prompt_tokens,
+            cached_tokens = usage.cached_tokens,
             completion_tokens = usage.completion_tokens,
             queue_ms = usage.queue_time.as_secs_f64() * 1e3,
             time_to_first_token_ms = usage.time_to_first_token.as_secs_f64() * 1e3,
@@ -221,6 +232,37 @@ impl Page {
         self.one(&names::GRAPHS_COMPILED, stats.graphs_compiled);
         self.one(&names::GRAPHS_FROM_CACHE, stats.graphs_from_cache);
         self.one(&names::COMPILES_AFTER_READY, stats.compiles_after_ready);
+        self.one(&names::QUEUE_TOKENS, stats.num_queued_tokens);
+        self.one(&names::REQUESTS_TIMED_OUT, stats.num_requests_timed_out);
+        self.one(&names::SPEC_DECODE_NUM_DRAFT_TOKENS, stats.num_draft_tokens);
+        self.one(&names::SPEC_DECODE_NUM_ACCEPTED_TOKENS, stats.num_accepted_tokens);
+        self.prefix_cache(stats);
+    }
+
+    fn prefix_cache(&mut self, stats: &EngineStats) {
+        self.one(&names::PREFIX_CACHE_QUERIES, stats.prefix_query_tokens);
+        self.one(&names::PREFIX_CACHE_HITS, stats.prefix_hit_tokens);
+        self.one(&names::PREFIX_CACHE_PARTIAL_HITS, stats.prefix_partial_hit_tokens);
+        self.by_reason(
+            &names::PREFIX_CACHE_MISSES,
+            &[
+                ("new", stats.prefix_miss_new_tokens),
+                ("evicted", stats.prefix_miss_evicted_tokens),
+                ("tail", stats.prefix_miss_tail_tokens),
+                ("disabled", stats.prefix_miss_disabled_tokens),
+            ],
+        );
+        self.by_reason(
+            &names::PREFIX_CACHE_EVICTIONS,
+            &[
+                ("capacity", stats.prefix_evictions_capacity),
+                ("reset", stats.prefix_evictions_reset),
+            ],
+        );
+        self.one(&names::PREFIX_CACHE_BLOCKS, stats.num_kv_blocks_cached);
+        self.one(&names::KV_BLOCK_COPIES, stats.num_block_copies);
+        self.one(&names::PREFIX_STORE_BLOCKS_LOADED, stats.prefix_blocks_loaded);
+        self.one(&names::PREFIX_STORE_BLOCKS_SAVED, stats.prefix_blocks_saved);
     }
 
     fn recorded(&mut self, recorded: &Recorded) {
@@ -265,6 +307,13 @@ impl Page {
 
     fn one(&mut self, metric: &Metric, value: u64) {
         self.labelled(metric, [(vec![], value.to_string())]);
+    }
+
+    fn by_reason(&mut self, metric: &Metric, counts: &[(&str, u64)]) {
+        let series = counts
+            .iter()
+            .map(|(reason, count)| (vec![("reason", (*reason).to_owned())], count.to_string()));
+        self.labelled(metric, series);
     }
 
     fn labelled(
@@ -320,6 +369,7 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::ChoiceEnd;
 
     fn rendered(metrics: &Metrics) -> String {
         let mut page = Page::new("tiny \"one\"");
@@ -336,18 +386,20 @@ mod tests {
     #[test]
     fn a_finished_request_is_in_every_histogram() {
         let metrics = Arc::new(Metrics::default());
-        let mut record = RequestRecord::new(Arc::clone(&metrics));
-        record.tokens(1);
-        record.tokens(2);
+        let mut record = RequestRecord::new(Arc::clone(&metrics), 1);
+        let end = ChoiceEnd { reason: FinishReason::Length, stop: None, cumulative_logprob: None };
+        record.delta(&ChoiceDelta { token_ids: vec![1], ..ChoiceDelta::default() });
+        let (token_ids, end) = (vec![2, 3], Some(end));
+        record.delta(&ChoiceDelta { token_ids, end, ..ChoiceDelta::default() });
         let usage = Usage {
             prompt_tokens: 7,
-            cached_tokens: 0,
+            cached_tokens: 4,
             completion_tokens: 3,
             queue_time: Duration::from_millis(1),
             time_to_first_token: Duration::from_millis(30),
             total_time: Duration::from_millis(50),
         };
-        record.finished(FinishReason::Length, &usage);
+        record.finished(&usage);
         drop(record);
         let page = rendered(&metrics);
         let label = "{model_name=\"tiny \\\"one\\\"\"";
@@ -381,7 +433,7 @@ mod tests {
     #[test]
     fn a_request_that_is_dropped_counts_as_aborted() {
         let metrics = Arc::new(Metrics::default());
-        drop(RequestRecord::new(Arc::clone(&metrics)));
+        drop(RequestRecord::new(Arc::clone(&metrics), 1));
         assert_eq!(metrics.lock().ended["abort"], 1);
     }
 

@@ -8,6 +8,7 @@
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
 //!          /version /metrics          what runs here, and how it is doing
+//!          /reset_prefix_cache        forgets what was computed before
 //! ```
 //!
 //! | Noun | Meaning |
@@ -15,6 +16,7 @@
 //! | [`ServerState`] | what every handler needs: engine, tokenizer, template, options, metrics |
 //! | [`ServerOptions`] | limits, time-outs, defaults |
 //! | [`About`] | what `/version` tells |
+//! | [`answer`] | what the server would send, for those who have no HTTP |
 //! | ticket | one completion request that is being answered; a drain waits for all of them |
 //!
 //! What this module deliberately does not do: it computes nothing. Tokens come from the text module
@@ -29,12 +31,14 @@ mod observe;
 mod openai;
 mod options;
 mod panics;
+mod prefix_cache;
 mod routes;
 mod serve;
 mod sse;
 mod stall;
 mod state;
 
+pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
 pub use options::ServerOptions;
 pub use serve::serve;
 pub use state::{About, ServerState};

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, models};
-use super::{ServerState, health, metrics};
+use super::{ServerState, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -23,7 +23,7 @@ const POST: &str = "POST";
 const MODEL_PREFIX: &str = "/v1/models/";
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 
-const ROUTES: [Route; 8] = [
+const ROUTES: [Route; 9] = [
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
@@ -32,6 +32,7 @@ const ROUTES: [Route; 8] = [
     Route { path: "/health/ready", allow: GET },
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
+    Route { path: "/reset_prefix_cache", allow: POST },
 ];
 
 fn route(path: &str) -> Option<&'static Route> {
@@ -58,6 +59,7 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/health/ready", get(health::ready))
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))
+        .route("/reset_prefix_cache", post(prefix_cache::reset))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, which also bounds the sum over all requests.

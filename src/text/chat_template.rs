@@ -54,6 +54,11 @@ pub struct ChatMessage {
 }
 
 impl ChatMessage {
+    /// What somebody says.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into() }
+    }
+
     fn to_value(&self) -> Value {
         Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
     }

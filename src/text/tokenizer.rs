@@ -113,6 +113,15 @@ impl Tokenizer {
         self.inner.segmenter.id_to_token(id)
     }
 
+    /// The bytes that a token stands for, unless it is the first of a text; alone they may be part
+    /// of a character.
+    ///
+    /// # Errors
+    /// [`TextError::UnknownToken`] for an id that the vocabulary does not have.
+    pub fn token_bytes(&self, id: u32) -> Result<&[u8], TextError> {
+        Ok(self.inner.vocabulary.token(id)?.bytes)
+    }
+
     /// Whether the id marks structure (such as the end of a turn) rather than being text.
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.vocabulary.token(id).is_ok_and(|token| token.is_special)

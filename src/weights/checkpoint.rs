@@ -24,6 +24,7 @@ use super::gguf_names::transformers_name;
 use super::mmap::Mapping;
 use super::safetensors;
 use super::shards::read_index;
+use super::stamp::FileStamp;
 use super::table::{StoredDType, TensorEntry};
 use super::tensor::Tensor;
 use crate::ir::DType;
@@ -56,6 +57,7 @@ pub struct Checkpoint {
 struct File {
     path: PathBuf,
     bytes: Bytes,
+    stamp: FileStamp,
 }
 
 /// Where a tensor is, and what.
@@ -213,6 +215,11 @@ impl Checkpoint {
         self.files.iter().map(|file| file.path.as_path())
     }
 
+    /// The same files, with what they were when they were opened.
+    pub fn stamps(&self) -> impl ExactSizeIterator<Item = (&Path, FileStamp)> {
+        self.files.iter().map(|file| (file.path.as_path(), file.stamp))
+    }
+
     /// Bytes of all mapped files together.
     pub fn total_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes.len() as u64).sum()
@@ -230,8 +237,9 @@ impl Checkpoint {
 
 impl File {
     fn open(path: PathBuf) -> Result<Self, WeightsError> {
-        let bytes = Bytes::mapped(Mapping::open(&path)?);
-        Ok(Self { path, bytes })
+        let mapping = Mapping::open(&path)?;
+        let stamp = mapping.stamp();
+        Ok(Self { path, bytes: Bytes::mapped(mapping), stamp })
     }
 }
 

@@ -18,17 +18,22 @@ use fs_err as fs;
 use memmap2::Mmap;
 
 use super::error::WeightsError;
+use super::stamp::FileStamp;
 
 /// A whole file, mapped read-only.
 #[derive(Debug)]
-pub(super) struct Mapping(Mmap);
+pub(super) struct Mapping {
+    map: Mmap,
+    stamp: FileStamp,
+}
 
 impl Mapping {
     /// Maps the regular file at `path`, which must not be empty. Links are followed.
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         expect_regular(path, &fs::metadata(path)?)?;
         let file = fs::File::open(path)?;
-        expect_regular(path, &file.metadata()?)?;
+        let metadata = file.metadata()?;
+        expect_regular(path, &metadata)?;
         #[expect(unsafe_code, reason = "mapping a file is unsafe: others may change it meanwhile")]
         // SAFETY: `Mmap::map` asks that the file is not changed while it is mapped. We map it
         // read-only and never write to it. What another process may do to it cannot become
@@ -43,13 +48,18 @@ impl Mapping {
                 format!("failed to map file `{}`: {error}", path.display()),
             )
         })?;
-        Ok(Self(map))
+        Ok(Self { map, stamp: FileStamp::of(&metadata) })
+    }
+
+    /// Which file it is, and its state when it was opened.
+    pub(super) fn stamp(&self) -> FileStamp {
+        self.stamp
     }
 }
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`Tensor`] | name, dtype, shape (outermost first) and bytes |
 //! | [`Bytes`] | a range of a mapped file or of owned memory; cheap to clone |
 //! | [`GgufMetadata`] | the key-value table of a GGUF file |
+//! | [`FileStamp`] | which file it is that was opened, and in which state |
 //! | [`dequantise`](fn@dequantise) | the readable reference of every element type |
 //!
 //! Both formats are read by name: Transformers' names everywhere, which `gguf_names` maps from
@@ -40,6 +41,7 @@ mod gguf_reader;
 mod mmap;
 mod safetensors;
 mod shards;
+mod stamp;
 mod table;
 mod tensor;
 
@@ -48,4 +50,5 @@ pub use checkpoint::{Checkpoint, Format};
 pub use dequantise::{BlockSizeMismatch, dequantise, q4_k_scale_min};
 pub use error::{Optional, WeightsError};
 pub use gguf_metadata::GgufMetadata;
+pub use stamp::FileStamp;
 pub use tensor::Tensor;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cairn::backend::compile::Compiler;
 use cairn::backend::cpu::{CpuBackend, KernelSet};
 use cairn::backend::{Backend, Executable, Memory, StateSpec, Step, Weight};
-use cairn::cli::models::{ModelError, fetch_default};
+use cairn::boot::models::{ModelError, fetch_default};
 use cairn::ir::SymbolId;
 use cairn::model::{Model, WeightPolicy};
 use cairn_graph_cache::GraphCache;

@@ -106,9 +106,30 @@ impl Loaded {
         tensors: &HashMap<String, Vec<Tensor>>,
         symbols: &[u64],
     ) -> Result<Self, BackendError> {
+        let (weights, states) = (weights_of(graph, tensors), states_of(graph, symbols));
+        Self::of_weights(backend, graph, weights, &states)
+    }
+
+    /// The same with those weights and states.
+    pub(crate) fn of_weights(
+        backend: &dyn Backend,
+        graph: &Verified<Graph>,
+        weights: Vec<Weight>,
+        states: &[StateSpec],
+    ) -> Result<Self, BackendError> {
         let executable = backend.load(&backend.compile(graph)?.files())?;
-        let memory = backend.place(weights_of(graph, tensors), &states_of(graph, symbols))?;
+        let memory = backend.place(weights, states)?;
         Ok(Self { executable, memory })
+    }
+
+    /// What lives on the device.
+    pub(crate) fn memory(&mut self) -> &mut dyn Memory {
+        self.memory.as_mut()
+    }
+
+    /// Another memory for the same graph; returns the last one.
+    pub(crate) fn swap_memory(&mut self, memory: Box<dyn Memory>) -> Box<dyn Memory> {
+        std::mem::replace(&mut self.memory, memory)
     }
 
     pub(crate) fn run(
@@ -134,6 +155,22 @@ impl Loaded {
         let mut output = Output::default();
         let step = Step { symbols, inputs: &inputs };
         self.executable.run_wanted(self.memory.as_mut(), &step, wanted, &mut output)?;
+        Ok(output)
+    }
+
+    /// A run that calls `meanwhile`.
+    pub(crate) fn run_meanwhile(
+        &mut self,
+        symbols: &[u64],
+        inputs: &[Vec<i32>],
+        wanted: Wanted,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Output, BackendError> {
+        let inputs: Vec<&[i32]> = inputs.iter().map(Vec::as_slice).collect();
+        let mut output = Output::default();
+        let step = Step { symbols, inputs: &inputs };
+        let memory = self.memory.as_mut();
+        self.executable.run_meanwhile(memory, &step, wanted, &mut output, meanwhile)?;
         Ok(output)
     }
 

@@ -81,6 +81,24 @@ fn a_bad_parameter_is_named() {
         ("top_k", vec!["-7", "1.5", "\"a\"", "9223372036854775808"]),
         ("min_p", vec!["-0.1", "1.1", "\"a\""]),
         ("seed", vec!["1.5", "\"a\"", "99999999999999999999"]),
+        ("n", vec!["0", "-1", "129", "100000", "2147483648", "1.5", "\"2\"", "[]"]),
+        ("best_of", vec!["0", "-1", "129", "true"]),
+        ("min_tokens", vec!["-1", "1.5"]),
+        ("presence_penalty", vec!["2.5", "-3", "1e999", "\"a\""]),
+        ("frequency_penalty", vec!["2.5", "-3", "[]"]),
+        ("repetition_penalty", vec!["0", "-1", "1e300"]),
+        ("logit_bias", vec!["{\"abc\": 1}", "{\"1000000\": 1}", "{\"5\": \"x\"}", "[1]", "5"]),
+        ("bad_words", vec!["[\"\"]", "\"x\"", "[1]"]),
+        ("allowed_token_ids", vec!["[]", "[4294967295]", "[1000000]", "[-1]"]),
+        ("prompt_logprobs", vec!["-1", "21", "true"]),
+        ("use_beam_search", vec!["1", "\"true\""]),
+        ("length_penalty", vec!["2", "\"a\""]),
+        ("early_stopping", vec!["true", "\"never\""]),
+        ("include_stop_str_in_output", vec!["1"]),
+        ("priority", vec!["2147483648", "1.5"]),
+        ("deadline", vec!["0", "-1", "1e9", "\"soon\""]),
+        ("timeout", vec!["0", "-1", "1e9"]),
+        ("cache_salt", vec!["\"\"", "5"]),
         ("stop", vec!["[\"\"]", "[1]", "{}", "5", "\"\""]),
         ("stop_token_ids", vec!["[-1]", "[4294967295]", "[\"a\"]", "5"]),
         ("ignore_eos", vec!["1", "\"true\""]),
@@ -98,6 +116,24 @@ fn a_bad_parameter_is_named() {
                 assert_eq!(reply.error()["param"], param, "{value:.40}: {reply:?}");
             }
         }
+    }
+    for (param, value) in
+        [("logprobs", json!(-1)), ("logprobs", json!(21)), ("logprobs", json!(true))]
+    {
+        let reply = server.complete(&json!({"prompt": "a", param: value}));
+        assert_eq!((reply.status, &reply.error()["param"]), (400, &json!(param)), "{value}");
+    }
+    for (param, fields) in [
+        ("logprobs", json!({"logprobs": 1})),
+        ("top_logprobs", json!({"top_logprobs": 1})),
+        ("top_logprobs", json!({"logprobs": true, "top_logprobs": -1})),
+        ("top_logprobs", json!({"logprobs": true, "top_logprobs": 21})),
+        ("best_of", json!({"n": 3, "best_of": 2})),
+    ] {
+        let mut body = json!({"messages": user("a")});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let reply = server.chat(&body);
+        assert_eq!((reply.status, &reply.error()["param"]), (400, &json!(param)), "{fields}");
     }
     let many = json!({"prompt": "a", "stop": vec!["x"; 10_000]});
     assert_eq!(server.complete(&many).error()["param"], "stop");
@@ -117,18 +153,15 @@ fn a_bad_parameter_is_named() {
 fn what_is_not_supported_is_refused_by_name_unless_it_asks_for_nothing() {
     let server = start_server(&[]);
     let shared = json!({
-        "n": [2, 0, -1, 100_000, 2_147_483_648_u64], "best_of": [2], "presence_penalty": [0.5, -2],
-        "frequency_penalty": [1], "repetition_penalty": [1.1], "logit_bias": [{"5": 1}, {"abc": 1}, [1]],
-        "use_beam_search": [true], "prompt_logprobs": [1], "bad_words": [["x"]], "min_tokens": [3],
         "guided_json": [{}], "guided_regex": ["(a+)+"], "structured_outputs": [{"json": {}}],
         "response_format": [{"type": "json_object"}, {"type": "json_schema"}],
+        "skip_special_tokens": [false], "truncate_prompt_tokens": [5], "return_token_ids": [true],
     });
     let chat = json!({
-        "logprobs": [true], "top_logprobs": [5], "tools": [[{"type": "function"}]],
-        "tool_choice": ["required", {"type": "function"}], "functions": [[{}]],
-        "modalities": [["audio"]], "audio": [{}],
+        "tools": [[{"type": "function"}]], "tool_choice": ["required", {"type": "function"}],
+        "functions": [[{}]], "modalities": [["audio"]], "audio": [{}], "echo": [true],
     });
-    let completions = json!({"logprobs": [1, 100_000, -1], "suffix": ["x"]});
+    let completions = json!({"suffix": ["x"]});
     let tables = [
         (COMPLETIONS, json!({"prompt": "a"}), [&shared, &completions]),
         (CHAT, json!({"messages": user("a")}), [&shared, &chat]),

@@ -73,7 +73,7 @@ def a_chat_stream_adds_up_to_the_whole(ctx):
     whole = ctx.client.chat.completions.create(**fields)
     chunks = list(ctx.client.chat.completions.create(**fields, stream=True, stream_options={"include_usage": True}))
     assert chunks[0].choices[0].delta.role == "assistant", chunks[0]
-    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage, chunks[-1]
+    assert chunks[-1].choices == [] and chunks[-1].usage.total_tokens == whole.usage.total_tokens, chunks[-1]
     assert all(chunk.usage is None for chunk in chunks[:-1])
     assert len({chunk.id for chunk in chunks}) == 1
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1])
@@ -133,11 +133,83 @@ def a_seed_repeats_and_a_stop_string_ends(ctx):
 
 
 @check
+def several_choices_come_whole_and_streamed(ctx):
+    fields = dict(
+        model=ctx.model, messages=MESSAGES, n=3, seed=7, max_tokens=8, temperature=1, extra_body=ALL_TOKENS
+    )
+    whole = ctx.client.chat.completions.create(**fields)
+    assert [choice.index for choice in whole.choices] == [0, 1, 2], whole
+    assert whole.usage.completion_tokens == 24, whole.usage
+    texts = ["", "", ""]
+    for chunk in ctx.client.chat.completions.create(**fields, stream=True):
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == [choice.message.content for choice in whole.choices], (texts, whole)
+    alone = ctx.client.chat.completions.create(**fields | {"n": 1})
+    assert alone.choices[0].message.content == texts[0], (alone, texts)
+
+
+@check
+def logprobs_have_the_shape_of_openai(ctx):
+    fields = dict(model=ctx.model, max_tokens=4, temperature=0, extra_body=ALL_TOKENS)
+    chat = ctx.client.chat.completions.create(**fields, messages=MESSAGES, logprobs=True, top_logprobs=3)
+    content = chat.choices[0].logprobs.content
+    assert len(content) == 4 and all(len(token.top_logprobs) == 3 for token in content), content
+    assert all(token.top_logprobs[0].token == token.token and token.logprob <= 0 for token in content), content
+    joined = bytes(byte for token in content for byte in token.bytes).decode(errors="replace")
+    assert joined == chat.choices[0].message.content, (joined, chat)
+    chunks = ctx.client.chat.completions.create(
+        **fields, messages=MESSAGES, logprobs=True, top_logprobs=3, stream=True
+    )
+    streamed = [token for chunk in chunks if chunk.choices[0].logprobs for token in chunk.choices[0].logprobs.content]
+    assert streamed == content, (streamed, content)
+    text = ctx.client.completions.create(**fields, prompt="Once upon", logprobs=2)
+    logprobs = text.choices[0].logprobs
+    lists = (logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, logprobs.text_offset)
+    assert [len(entries) for entries in lists] == [4] * 4, logprobs
+
+
+@check
+def an_echo_scores_the_prompt(ctx):
+    fields = dict(model=ctx.model, prompt="Once upon a time", echo=True, logprobs=1)
+    one = ctx.client.completions.create(**fields, max_tokens=1, temperature=0).choices[0]
+    none = ctx.client.completions.create(**fields, max_tokens=0).choices[0]
+    assert one.logprobs.token_logprobs[0] is None and None not in one.logprobs.token_logprobs[1:], one
+    assert one.logprobs.token_logprobs[:-1] == none.logprobs.token_logprobs, (one, none)
+    assert none.text == fields["prompt"] and none.finish_reason == "length", none
+
+
+@check
+def biases_stops_and_penalties_are_taken(ctx):
+    extra = {"ignore_eos": True, "repetition_penalty": 1.1, "min_tokens": 2, "bad_words": ["never"], "min_p": 0.01}
+    answer = ctx.client.chat.completions.create(
+        model=ctx.model, messages=MESSAGES, max_tokens=6, presence_penalty=0.5, frequency_penalty=0.5,
+        logit_bias={"100": 100}, extra_body=extra,
+    )
+    assert answer.usage.completion_tokens == 6, answer
+    beams = ctx.client.completions.create(
+        model=ctx.model, prompt="Once upon", n=2, best_of=4, max_tokens=6,
+        extra_body={"use_beam_search": True, "length_penalty": 1.0},
+    )
+    assert len(beams.choices) == 2 and beams.choices[0].text != beams.choices[1].text, beams
+
+
+@check
+def what_was_computed_before_is_told(ctx):
+    messages = [{"role": "system", "content": "You answer in one word. " * 20}, *MESSAGES]
+    fields = dict(model=ctx.model, messages=messages, max_tokens=1)
+    ctx.client.chat.completions.create(**fields)
+    usage = ctx.client.chat.completions.create(**fields).usage
+    assert 0 < usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens, usage
+
+
+@check
 def bad_requests_name_their_field(ctx):
     create = ctx.client.chat.completions.create
     for param, fields in {
         "temperature": {"temperature": -1},
-        "n": {"n": 2},
+        "n": {"n": 0},
+        "top_logprobs": {"logprobs": True, "top_logprobs": 100},
+        "logit_bias": {"logit_bias": {"no token": 1}},
         "tools": {"tools": [{"type": "function", "function": {"name": "f"}}]},
         "max_tokens": {"max_tokens": -1},
     }.items():

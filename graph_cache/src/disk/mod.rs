@@ -69,6 +69,9 @@ pub struct DiskOptions {
     pub trust: Trust,
     /// What may be done with the folder.
     pub access: DiskAccess,
+    /// Whether entries may be evicted as soon as they were read or written, though this process
+    /// lives: for whoever keeps what it needs of them elsewhere.
+    pub releases: bool,
     /// Where is told what happens.
     pub events: Events,
 }

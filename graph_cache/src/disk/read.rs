@@ -26,7 +26,7 @@ use crate::entry::{
 };
 use crate::filesystem::{Kind, Stat};
 use crate::key::CacheKey;
-use crate::store::MissReason;
+use crate::store::{MissReason, StoreError};
 use crate::trust::Trust;
 
 /// How often an entry may be replaced by another one while it is read.
@@ -66,7 +66,25 @@ impl DiskStore {
         if let Err(error) = self.fs.set_modified(&self.layout.entry(key), SystemTime::now()) {
             tracing::debug!(%error, "the time of use of a cache entry is not recorded");
         }
-        if let Some(lease) = self.lease() {
+        self.hold(key);
+    }
+
+    /// Says that an entry was used last at this time, whatever its own time says. For whoever knows
+    /// of uses that read nothing here.
+    ///
+    /// # Errors
+    /// When the store is only read, or there is no entry of this key.
+    pub fn set_last_used(&self, key: &CacheKey, time: SystemTime) -> Result<(), StoreError> {
+        self.check_writable()?;
+        let set = self.fs.set_modified(&self.layout.entry(key), time);
+        set.map_err(StoreError::io("set an entry's last use"))
+    }
+
+    /// Tells others that this process needs the entry as long as it lives.
+    pub(super) fn hold(&self, key: &CacheKey) {
+        if !self.options.releases
+            && let Some(lease) = self.lease()
+        {
             lease.mark_used(key);
         }
     }

@@ -13,7 +13,6 @@ use fs_err as fs;
 use super::{DiskAccess, DiskOptions, DiskStore, Layout, Scanned, sweep};
 use crate::entry::codec::FORMAT;
 use crate::entry::{Entry, MANIFEST, RECORD, SIGNATURES};
-use crate::events::Events;
 use crate::filesystem::Kind;
 use crate::key::CacheKey;
 use crate::store::{LockOutcome, Lookup, MissReason, Put, Store as _, StoreError, Wait};
@@ -31,7 +30,7 @@ pub(super) fn open(root: &Path) -> DiskStore {
 }
 
 pub(super) fn open_as(root: &Path, access: DiskAccess, trust: Trust) -> DiskStore {
-    let options = DiskOptions { trust, access, events: Events::default() };
+    let options = DiskOptions { trust, access, ..DiskOptions::default() };
     DiskStore::open_with(root, options).unwrap()
 }
 

@@ -10,7 +10,6 @@ use fs_err as fs;
 use super::tests::{filled, hit, names_in, new_root, open, open_as};
 use super::{DiskAccess, DiskOptions, DiskStore};
 use crate::entry::{MANIFEST, RECORD};
-use crate::events::Events;
 use crate::filesystem::Stat;
 use crate::key::CacheKey;
 use crate::store::{Lookup, MissReason, Put, Store as _, StoreError};
@@ -88,7 +87,7 @@ fn an_entry_of_another_user_is_used_in_a_layer_only() {
     let (_folder, root) = new_root();
     let (_store, entry) = filled(&root);
     let open = |owner, access, trust| {
-        let options = DiskOptions { trust, access, events: Events::default() };
+        let options = DiskOptions { trust, access, ..DiskOptions::default() };
         DiskStore::open_on(Box::new(Hooked(Arc::new(OwnedBy(owner)))), &root, options)
     };
     let error = open(54321, DiskAccess::ReadWrite, Trust::Owner).unwrap_err();

@@ -78,7 +78,7 @@ impl DiskStore {
     }
 
     pub(super) fn write_entry(&self, entry: &Entry) -> Result<Put, StoreError> {
-        const DOING: &str = "store a compiled graph";
+        const DOING: &str = "store an entry";
         self.check_writable()?;
         check_size("manifest", entry.manifest_json().len() as u64, MAX_MANIFEST_BYTES)?;
         check_size("file of signatures", entry.signatures().len() as u64, MAX_SIGNATURES_BYTES)?;
@@ -89,9 +89,7 @@ impl DiskStore {
         let (mut draft, bytes) = self.write_draft(entry).map_err(StoreError::io(DOING))?;
         let key = entry.key();
         // Before it appears, lest somebody who makes room takes it at once.
-        if let Some(lease) = self.lease() {
-            lease.mark_used(key);
-        }
+        self.hold(key);
         let mut attempt = 1;
         loop {
             let error = match self.publish(&mut draft, key) {

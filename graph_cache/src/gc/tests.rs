@@ -93,6 +93,26 @@ impl Filled {
     }
 }
 
+#[test]
+fn a_store_that_releases_what_it_used_has_it_evicted_by_the_last_use_that_was_set() {
+    let filled = Filled::new(3);
+    let options = DiskOptions { releases: true, ..DiskOptions::default() };
+    let store = DiskStore::open_with(&filled.root, options).unwrap();
+    for idx in 0..3 {
+        assert!(matches!(store.get(&filled.key(idx)), Lookup::Hit(_)));
+        let minutes = [2, 3, 1][idx];
+        let then = SystemTime::now() - Duration::from_mins(minutes);
+        store.set_last_used(&filled.key(idx), then).unwrap();
+    }
+    let report = filled.gc(2 * filled.entry_bytes());
+    assert_eq!((report.num_in_use, filled.there()), (0, vec![0, 2]));
+    let new = entry("new");
+    store.put(&new).unwrap();
+    assert_eq!(filled.gc(0).num_in_use, 0);
+    assert!(store.set_last_used(new.key(), SystemTime::now()).is_err());
+    assert!(reader(&filled.root).set_last_used(new.key(), SystemTime::now()).is_err());
+}
+
 fn reader(root: &Path) -> DiskStore {
     let options = DiskOptions { access: DiskAccess::ReadOnly, ..DiskOptions::default() };
     DiskStore::open_with(root, options).unwrap()

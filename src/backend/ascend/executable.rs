@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! fill staging -> copy to device -> execute -> copy results back -> wait, with a time-out
+//!                 `---------------- only enqueued --------------'  ^ what the caller does meanwhile
 //! ```
 //!
 //! Addresses never change between steps of one memory: the datasets are made with the first step,
@@ -169,19 +170,37 @@ impl Executable for AscendExecutable {
         wanted: Wanted,
         output: &mut Output,
     ) -> Result<(), BackendError> {
+        self.run_meanwhile(memory, step, wanted, output, &mut || ())
+    }
+
+    fn run_meanwhile(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        wanted: Wanted,
+        output: &mut Output,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), BackendError> {
         let session = Arc::clone(&self.session);
-        self.run_step(memory, step, wanted, output).map_err(|error| session.with_log(error))
+        let mut meanwhile = Some(meanwhile);
+        let mut once = || meanwhile.take().into_iter().for_each(|meanwhile| meanwhile());
+        let result = self.run_step(memory, step, wanted, output, &mut once);
+        // Nothing was enqueued by a launch that failed.
+        once();
+        result.map_err(|error| session.with_log(error))
     }
 }
 
 impl AscendExecutable {
-    /// [`run_wanted`](Executable::run_wanted), without what CANN has logged when it fails.
+    /// [`run_meanwhile`](Executable::run_meanwhile), without what CANN has logged when it fails; a
+    /// launch that fails does not call `meanwhile`.
     fn run_step(
         &mut self,
         memory: &mut dyn Memory,
         step: &Step<'_>,
         wanted: Wanted,
         output: &mut Output,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<(), BackendError> {
         let memory = memory
             .as_any_mut()
@@ -196,7 +215,7 @@ impl AscendExecutable {
         let host = staging.step.as_mut_slice().map_err(|error| run_error(&error))?;
         self.plan.fill(step, &mut host[..self.plan.len()])?;
         let (rows, range) = self.results.answer(wanted);
-        self.start_time = self.launch(&current, stream, staging, range.clone())?;
+        self.start_time = self.launch(&current, stream, staging, range.clone(), meanwhile)?;
         output.rows = rows;
         self.results.read(rows, range, host_results(staging)?, output);
         let is_open = match (rows, wanted) {
@@ -219,14 +238,16 @@ impl AscendExecutable {
         self.start_time
     }
 
-    /// Runs the step in the staging buffer and brings back a piece of the results. Returns what the
-    /// host needed to start it.
+    /// Runs the step in the staging buffer and brings back a piece of the results. `meanwhile` is
+    /// called before the wait, whose time-out begins after it. Returns what the host needed to start
+    /// the step.
     fn launch(
         &self,
         current: &Current<'_>,
         stream: &mut Stream,
         staging: &mut Staging,
         range: Range<usize>,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<Duration, BackendError> {
         let bound = self.bound()?;
         let (step, results) = (&staging.step, &mut staging.results);
@@ -238,6 +259,7 @@ impl AscendExecutable {
                 queue.execute(&self.model, &bound.inputs, &bound.outputs)?;
                 let start_time = started.elapsed();
                 queue.download(&result, results, 0..range.len())?;
+                meanwhile();
                 Ok(start_time)
             })
             .map_err(|error| run_error(&error))

@@ -1,15 +1,17 @@
 //! Weights and KV cache on the device: one copy for all graphs.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_ffi::{Current, DeviceSlice};
+use cairn_ffi::{AclError, Current, DeviceBuffer, DeviceSlice};
 
 use super::artifact::{InputSpec, Role};
 use super::dtype::GeDType;
 use super::kv_layout;
 use super::session::{Session, allocate, run_error};
+use crate::backend::blocks::{Blocks, Piece};
 use crate::backend::{BackendError, Memory, StateSpec, Weight};
 use crate::ir::DType;
 use crate::weights::Tensor;
@@ -24,6 +26,8 @@ pub(super) struct AscendMemory {
     weights: Vec<Placed>,
     states: Vec<Placed>,
     mask: Placed,
+    /// Without those that padding is written to.
+    blocks: Blocks,
     /// Last, so that it outlives the memory that lies on its device.
     session: Arc<Session>,
 }
@@ -54,7 +58,8 @@ impl AscendMemory {
             .iter()
             .enumerate()
             .map(|(idx, state)| place_state(&current, idx, state))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let blocks = Blocks::new(states.iter().map(blocks_of));
         let mask = Placed {
             slice: upload(&current, "the causal mask", &[&causal_mask()])?,
             dtype: Some(GeDType::Bool),
@@ -62,7 +67,7 @@ impl AscendMemory {
         };
         drop(current);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { id, weights, states, mask, session })
+        Ok(Self { id, weights, states, mask, blocks, session })
     }
 
     /// Tells this memory from every other one.
@@ -116,6 +121,73 @@ impl Memory for AscendMemory {
         let all = self.weights.iter().chain(&self.states).chain([&self.mask]);
         all.map(|placed| placed.slice.len() as u64).sum()
     }
+
+    fn block_bytes(&self) -> usize {
+        self.blocks.block_bytes()
+    }
+
+    fn copy_blocks(&mut self, copies: &[(u32, u32)]) -> Result<(), BackendError> {
+        self.blocks.check_copies(copies)?;
+        if copies.is_empty() {
+            return Ok(());
+        }
+        self.copy(copies).map_err(|error| self.session.with_log(error))
+    }
+
+    fn read_block(&mut self, block: u32, bytes: &mut [u8]) -> Result<(), BackendError> {
+        let block = self.blocks.index_with_bytes(block, bytes.len())?;
+        self.for_each_piece(block, |current, buffer, at, range| {
+            buffer.download(current, at, &mut bytes[range])
+        })
+    }
+
+    fn write_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), BackendError> {
+        let block = self.blocks.index_with_bytes(block, bytes.len())?;
+        self.for_each_piece(block, |current, buffer, at, range| {
+            buffer.upload(current, at, &bytes[range])
+        })
+    }
+}
+
+impl AscendMemory {
+    /// Copies blocks that are there, on the stream of the steps, and waits for the end.
+    fn copy(&self, copies: &[(u32, u32)]) -> Result<(), BackendError> {
+        let current = self.session.enter()?;
+        let mut shared = self.session.shared();
+        let stream = shared.stream(&current)?;
+        let copied = stream.run(&current, self.session.timeout(), |queue| {
+            for (state, &len) in self.states.iter().zip(self.blocks.state_bytes()) {
+                for &(from, to) in copies.iter().filter(|(from, to)| from != to) {
+                    let (from, to) = (from as usize * len, to as usize * len);
+                    queue.copy(&state.slice, from..from + len, &state.slice, to)?;
+                }
+            }
+            Ok(())
+        });
+        copied.map_err(|error| run_error(&error))
+    }
+
+    /// Calls with the place of each part of a block on the device, and with that among its bytes.
+    fn for_each_piece(
+        &self,
+        block: usize,
+        mut call: impl FnMut(&Current<'_>, &DeviceBuffer, usize, Range<usize>) -> Result<(), AclError>,
+    ) -> Result<(), BackendError> {
+        let current = self.session.enter().map_err(|error| self.session.with_log(error))?;
+        for Piece { state, offset, range } in self.blocks.pieces(block) {
+            let slice = &self.states[state].slice;
+            call(&current, slice.buffer(), slice.offset() + offset, range)
+                .map_err(|error| self.session.with_log(run_error(&error)))?;
+        }
+        Ok(())
+    }
+}
+
+/// How many blocks a state has, and the bytes of each on the device.
+fn blocks_of(state: &Placed) -> (usize, usize) {
+    // The last one is where padding is written to.
+    let with_dump = state.shape.first().map_or(1, |&with_dump| with_dump as usize);
+    (with_dump - 1, state.slice.len() / with_dump)
 }
 
 fn place_weight(current: &Current<'_>, weight: Weight) -> Result<Placed, BackendError> {

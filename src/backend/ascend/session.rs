@@ -30,7 +30,7 @@ pub(super) struct Session {
 /// What graphs use in turn.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// Created with the first step.
+    /// Created with the first step or copy.
     stream: Option<Stream>,
     workspace: Option<Arc<DeviceBuffer>>,
     staging: Option<Staging>,
@@ -129,6 +129,11 @@ impl Shared {
         self.result_bytes = self.result_bytes.max(result_bytes);
     }
 
+    /// The stream.
+    pub(super) fn stream(&mut self, current: &Current<'_>) -> Result<&mut Stream, BackendError> {
+        open(&mut self.stream, current)
+    }
+
     /// The stream, and buffers that are large enough for every graph that was announced.
     pub(super) fn stream_and_staging(
         &mut self,
@@ -141,13 +146,19 @@ impl Shared {
         if !self.staging.as_ref().is_some_and(is_large_enough) {
             self.staging = Some(Staging::new(current, self.step_bytes, self.result_bytes)?);
         }
-        if self.stream.is_none() {
-            self.stream = Some(Stream::new(current).map_err(|error| run_error(&error))?);
-        }
-        match (&mut self.stream, &mut self.staging) {
-            (Some(stream), Some(staging)) => Ok((stream, staging)),
-            _ => unreachable!("invariant: both were made above"),
-        }
+        let staging = self.staging.as_mut().expect("invariant: it was made above");
+        Ok((open(&mut self.stream, current)?, staging))
+    }
+}
+
+/// The stream, made when it is not there yet.
+fn open<'a>(
+    stream: &'a mut Option<Stream>,
+    current: &Current<'_>,
+) -> Result<&'a mut Stream, BackendError> {
+    match stream {
+        Some(stream) => Ok(stream),
+        None => Ok(stream.insert(Stream::new(current).map_err(|error| run_error(&error))?)),
     }
 }
 

@@ -9,7 +9,7 @@ use super::kernels::{AttentionArgs, CacheShape, Kernels, Matrix, Query, RopeArgs
 use super::memory::{CpuMemory, PlacedWeight};
 use super::plan::{Attention, Bound, Call, Plan, Size, Source, Step as PlanStep, View};
 use super::{NAME, reference};
-use crate::backend::{BackendError, Executable, Memory, Step};
+use crate::backend::{BackendError, Executable, Memory, Output, Rows, Step, Wanted};
 
 /// A plan with its kernels and working memory.
 pub(super) struct CpuExecutable {
@@ -70,6 +70,31 @@ impl Executable for CpuExecutable {
             output.extend_from_slice(result.row(row));
         }
         Ok(())
+    }
+
+    /// The step runs on the pool, and `meanwhile` beside it.
+    fn run_meanwhile(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        _: Wanted,
+        output: &mut Output,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), BackendError> {
+        output.rows = Rows::Logits;
+        let logits = &mut output.logits;
+        let pool = Arc::clone(&self.pool);
+        if pool.current_num_threads() == 1 {
+            // As many threads as the user asked for, one after the other.
+            meanwhile();
+            return self.run(memory, step, logits);
+        }
+        let mut result = Ok(());
+        pool.in_place_scope(|scope| {
+            scope.spawn(|_| result = self.run(memory, step, logits));
+            meanwhile();
+        });
+        result
     }
 }
 

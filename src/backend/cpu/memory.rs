@@ -2,9 +2,12 @@
 
 use std::any::Any;
 
+use crate::backend::blocks::{Blocks, Piece};
 use crate::backend::{BackendError, Memory, StateSpec, Weight};
 use crate::ir::DType;
 use crate::weights::Bytes;
+
+const F32_BYTES: usize = size_of::<f32>();
 
 /// One placed weight.
 #[derive(Debug)]
@@ -29,14 +32,24 @@ pub(super) struct PlacedState {
 pub(super) struct CpuMemory {
     pub(super) weights: Vec<PlacedWeight>,
     pub(super) states: Vec<PlacedState>,
+    blocks: Blocks,
 }
 
 impl CpuMemory {
     pub(super) fn new(weights: Vec<Weight>, states: &[StateSpec]) -> Result<Self, BackendError> {
         let weights = weights.into_iter().map(place_weight).collect::<Result<_, _>>()?;
         check_room(states)?;
-        let states = states.iter().map(place_state).collect();
-        Ok(Self { weights, states })
+        let states: Vec<_> = states.iter().map(place_state).collect();
+        let blocks = Blocks::new(states.iter().map(blocks_of));
+        Ok(Self { weights, states, blocks })
+    }
+}
+
+/// How many blocks a state has, and the bytes of each.
+fn blocks_of(state: &PlacedState) -> (usize, usize) {
+    match state.shape.split_first() {
+        Some((&num_blocks, block)) => (num_blocks, block.iter().product::<usize>() * F32_BYTES),
+        None => (0, 0),
     }
 }
 
@@ -48,7 +61,45 @@ impl Memory for CpuMemory {
     fn allocated_bytes(&self) -> u64 {
         let vectors = self.weights.iter().map(|weight| weight.vector.len());
         let states = self.states.iter().map(|state| state.values.len());
-        vectors.chain(states).sum::<usize>() as u64 * size_of::<f32>() as u64
+        vectors.chain(states).sum::<usize>() as u64 * F32_BYTES as u64
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.blocks.block_bytes()
+    }
+
+    fn copy_blocks(&mut self, copies: &[(u32, u32)]) -> Result<(), BackendError> {
+        self.blocks.check_copies(copies)?;
+        for (state, &bytes) in self.states.iter_mut().zip(self.blocks.state_bytes()) {
+            let len = bytes / F32_BYTES;
+            for &(from, to) in copies {
+                let (from, to) = (from as usize * len, to as usize * len);
+                state.values.copy_within(from..from + len, to);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_block(&mut self, block: u32, bytes: &mut [u8]) -> Result<(), BackendError> {
+        let block = self.blocks.index_with_bytes(block, bytes.len())?;
+        for Piece { state, offset, range } in self.blocks.pieces(block) {
+            let values = &self.states[state].values[offset / F32_BYTES..];
+            for (bytes, value) in bytes[range].as_chunks_mut().0.iter_mut().zip(values) {
+                *bytes = value.to_le_bytes();
+            }
+        }
+        Ok(())
+    }
+
+    fn write_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), BackendError> {
+        let block = self.blocks.index_with_bytes(block, bytes.len())?;
+        for Piece { state, offset, range } in self.blocks.pieces(block) {
+            let values = &mut self.states[state].values[offset / F32_BYTES..];
+            for (value, bytes) in values.iter_mut().zip(bytes[range].as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }
+        Ok(())
     }
 }
 

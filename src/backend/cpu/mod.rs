@@ -113,6 +113,14 @@ impl Backend for CpuBackend {
         ]
     }
 
+    fn numerics(&self) -> Vec<(Cow<'static, str>, String)> {
+        match self.kernels {
+            KernelSet::Reference => Vec::new(),
+            // They differ in what is rounded once and what twice.
+            KernelSet::Fast => vec![("instructions".into(), fast::instructions().to_owned())],
+        }
+    }
+
     fn compile(&self, graph: &Verified<Graph>) -> Result<Artifact, BackendError> {
         let plan = lower::lower(graph, self.kernels)?;
         Ok(Artifact::single(artifact::FILE, artifact::to_bytes(&plan)?, io_of(graph)))

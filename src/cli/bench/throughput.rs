@@ -24,6 +24,7 @@ use crate::cli::boot::{self, Booted};
 use crate::cli::failure::Outcome;
 use crate::cli::model_args::ModelArgs;
 use crate::cli::progress::{Amount, Progress};
+use crate::cli::scheduling_args::SchedulingArgs;
 use crate::cli::{Context, output, values};
 use crate::config::EngineConfig;
 
@@ -70,6 +71,9 @@ pub(super) struct ThroughputArgs {
     json: bool,
 
     #[command(flatten)]
+    scheduling: SchedulingArgs,
+
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -81,8 +85,11 @@ struct Results {
 }
 
 pub(super) fn run(args: &ThroughputArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let config =
-        EngineConfig { max_num_queued_reqs: args.num_seqs, ..args.model.engine_config(context)? };
+    let config = EngineConfig {
+        max_num_queued_reqs: args.num_seqs,
+        scheduling: args.scheduling.config(),
+        ..args.model.engine_config(context)?
+    };
     let booted = boot::boot(&config, &*context.progress)?;
     let results = booted.finish(|booted| {
         let max_model_len = booted.report.max_model_len;

@@ -115,7 +115,8 @@ impl DraftModel {
             };
             let is_guessed = share.is_sampled && may_draft;
             let end = if share.is_sampled { known } else { share.tokens().end };
-            let wanted = if is_guessed { num_tokens.min(max_len.saturating_sub(known + 1)) } else { 0 };
+            let wanted =
+                if is_guessed { num_tokens.min(max_len.saturating_sub(known + 1)) } else { 0 };
             if !host.scheduler.reserve_drafts(share.key, end + wanted, &mut host.plan) {
                 continue;
             }
@@ -153,7 +154,11 @@ impl DraftModel {
             num_computed.insert(share.key, share.tokens().end);
             let guess = guesses.iter_mut().find(|guess| guess.key == share.key);
             let (Some(guess), true) = (guess, share.is_sampled) else { continue };
-            match results.row(place, 0).ok().and_then(|row| results::guess(host, share.key, &guess.drafts, row)) {
+            match results
+                .row(place, 0)
+                .ok()
+                .and_then(|row| results::guess(host, share.key, &guess.drafts, row))
+            {
                 Some(token_id) => {
                     guess.drafts.push(token_id);
                     host.sequences.0[share.key].set_drafts(&guess.drafts);

@@ -52,7 +52,6 @@ pub(super) struct Chain {
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) block_size: usize,
-    pub(super) is_prefix_cache_on: bool,
     pub(super) hash_fn: HashFn,
     pub(super) hash_seed: u64,
     pub(super) blocks: Vec<Block>,
@@ -78,7 +77,6 @@ impl Pool {
         (0..num_blocks).for_each(|block| links.push_back(&mut free, block));
         Self {
             block_size,
-            is_prefix_cache_on,
             hash_fn,
             hash_seed,
             blocks: vec![Block { refs: 0, node: None }; num_blocks as usize],

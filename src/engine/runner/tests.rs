@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::backend::{BackendError, Batching, Capabilities, DeviceFate, Output, Rows};
+use crate::engine::death::Fate;
 use crate::engine::kv_cache::BlockId;
 use crate::engine::scheduler_output::ScheduledSequence;
 use crate::engine::slots::Key;
-use crate::engine::death::Fate;
 use crate::model::io::{GraphInput, symbols};
 
 #[derive(Debug, Default)]

@@ -141,6 +141,7 @@ impl BeamSearch {
     }
 
     /// Live beams; none once the search has ended.
+    #[cfg(test)]
     pub(crate) fn num_live(&self) -> usize {
         self.live.len()
     }

@@ -46,7 +46,6 @@ mod weights;
 mod tests;
 
 pub(crate) use beam::{BeamSearch, BeamStep, Hypothesis};
-pub(crate) use error::SampleError;
 pub use logprobs::TokenLogprobs;
 pub use params::{
     BeamParams, MAX_ABS_LOGIT_BIAS, MAX_BAD_WORD_TOKENS, MAX_BAD_WORDS, MAX_CHOICES,

@@ -63,17 +63,6 @@ impl TokenCounts {
         self.num_output_tokens += 1;
     }
 
-    /// Forgets a generated token, one that was pushed.
-    pub(crate) fn pop(&mut self, token_id: u32) {
-        let count = self.output.get_mut(&token_id);
-        let count = count.expect("invariant: only tokens that were pushed are popped");
-        count.times -= 1;
-        if count.times == 0 {
-            self.output.remove(&token_id);
-        }
-        self.num_output_tokens -= 1;
-    }
-
     /// Generated tokens, each time.
     pub(crate) fn num_output_tokens(&self) -> usize {
         self.num_output_tokens

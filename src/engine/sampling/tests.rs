@@ -7,6 +7,7 @@ mod limits;
 mod processing;
 mod rows;
 
+use super::error::SampleError;
 use super::*;
 
 /// Sampling with nothing but a temperature.

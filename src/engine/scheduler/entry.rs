@@ -92,7 +92,13 @@ impl Entry {
     }
 
     /// Another sequence with the same tokens, which has computed as much if it runs.
-    pub(super) fn fork(&self, key: SeqKey, rank: Rank, table: BlockTable, is_running: bool) -> Self {
+    pub(super) fn fork(
+        &self,
+        key: SeqKey,
+        rank: Rank,
+        table: BlockTable,
+        is_running: bool,
+    ) -> Self {
         let num_computed = if is_running { self.num_done_tokens } else { 0 };
         Self {
             key,
@@ -140,18 +146,21 @@ impl Entry {
         self.drop_blocks();
     }
 
+    /// Whether it can be planned only once the results of its last step are there.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.in_flight.is_some() && !self.is_predictable
+    }
+
     /// What it would compute next within the limits and the rest of a plan; `None` for nothing.
     pub(super) fn next_share(&self, limits: &Limits, plan: &SchedulerOutput) -> Option<Share> {
-        let is_waited_for = self.in_flight.is_some() && !self.is_predictable;
         let len = self.num_tokens + self.num_expected;
         // A sequence that is full has nothing more to say, so its last token is not computed.
-        if self.planned.is_some() || is_waited_for || len >= self.max_len {
+        if self.planned.is_some() || len >= self.max_len {
             return None;
         }
         let missing = len.checked_sub(self.num_computed_tokens).filter(|&missing| missing > 0)?;
-        let tokens_left = limits.max_num_batched_tokens - plan.total_num_scheduled_tokens;
-        let logits_left = limits.max_num_logits - plan.total_num_logits;
-        let logits_left = logits_left.min(limits.max_logits_per_seq);
+        let tokens_left = limits.tokens_left(plan);
+        let logits_left = limits.logits_left(plan).min(limits.max_logits_per_seq);
         let mut chunk = missing.min(tokens_left).min(limits.max_chunk);
         if self.num_computed_tokens < self.num_prompt_logits {
             // Each row of the prompt is wanted, and so is each after it in the same share.

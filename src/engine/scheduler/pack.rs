@@ -33,7 +33,8 @@ impl TokenBuckets {
     pub(super) fn cut(&self, plan: &SchedulerOutput) -> Option<(usize, usize)> {
         let num_tokens = plan.total_num_scheduled_tokens;
         let larger = self.sizes.partition_point(|&size| size < num_tokens);
-        let (&larger, &smaller) = (self.sizes.get(larger)?, self.sizes.get(larger.checked_sub(1)?)?);
+        let (&larger, &smaller) =
+            (self.sizes.get(larger)?, self.sizes.get(larger.checked_sub(1)?)?);
         let (num_padded, num_put_off) = (larger - num_tokens, num_tokens - smaller);
         if num_padded <= num_put_off {
             return None;

@@ -6,26 +6,28 @@
 //! | `messages[].content` | a string, or text parts, which are joined by line ends |
 //! | `max_completion_tokens`, `max_tokens` | the first wins; default: the rest of the context |
 //! | `temperature` | the server's default, 1 unless set otherwise |
+//! | `logprobs`, `top_logprobs` | whether, and of how many of the likeliest besides the token itself |
 //! | `add_generation_prompt` | default true |
 //! | `add_special_tokens` | default false: templates write them out |
 
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
-use super::generate::{self, Answer, Head, Prepared, Shape};
+use super::generate::{self, Answer, Head, OfPrompt, Prepared, Shape};
 use super::json::parse;
+use super::logprobs::{ChatLogprobs, PromptLogprobs};
 use super::prompt::{check_model, check_text_bytes, encode};
-use super::sampling::sampling_params;
+use super::requests::{ChatRequest, Content, Message, NOT_SUPPORTED_IN_CHAT, Part};
+use super::sampling::{Named, Setting, sampling_params};
+use super::scheduling;
 use super::types::{
-    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatRequest, Content,
-    Delta, Message, NOT_SUPPORTED_IN_CHAT, Part, TokenUsage, UsageKey,
+    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, Delta, StopReason,
+    TokenUsage, UsageKey,
 };
-use crate::engine::{self, FinishReason};
+use crate::engine::{ChoiceDelta, ChoiceEnd, TokenLogprobs};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
-use crate::server::sse::Event;
-use crate::text::ChatMessage;
+use crate::text::{ChatMessage, Tokenizer};
 
 const PARAM: &str = "messages";
 
@@ -37,29 +39,59 @@ pub(crate) async fn chat_completions(
     generate::endpoint(state, request, prepare).await
 }
 
-fn prepare(state: &ServerState, id: &str, body: &[u8]) -> Result<Prepared<Shaped>, ApiError> {
+/// Reads and checks a body; the text is the request's id.
+///
+/// # Errors
+/// The first field that is wrong, by name.
+pub(super) fn prepare(
+    state: &ServerState,
+    id: &str,
+    body: &[u8],
+) -> Result<Prepared<Shaped>, ApiError> {
     let request: ChatRequest = parse(body, NOT_SUPPORTED_IN_CHAT)?;
     let fields = &request.sampling;
     check_model(state, fields)?;
     let max_tokens = match request.max_completion_tokens {
-        Some(count) => ("max_completion_tokens", Some(count)),
-        None => ("max_tokens", fields.max_tokens),
+        Some(count) => Named { param: "max_completion_tokens", value: Some(count) },
+        None => Named { param: "max_tokens", value: fields.max_tokens },
     };
-    let defaults = &state.options().default_sampling;
-    let params = sampling_params(fields, max_tokens, defaults, state.engine().vocab_size())?;
+    let logprobs = Named { param: "top_logprobs", value: num_logprobs(&request)? };
+    let setting = Setting {
+        defaults: &state.options().default_sampling,
+        tokenizer: state.tokenizer(),
+        vocab_size: state.engine().vocab_size(),
+    };
+    let params = sampling_params(fields, max_tokens, logprobs, setting)?;
     let streaming = generate::streaming(fields)?;
 
     let messages = conversation(request.messages)?;
     let add_generation_prompt = request.add_generation_prompt.unwrap_or(true);
     let text = render(state, &messages, add_generation_prompt)?;
     let add_special_tokens = fields.add_special_tokens.unwrap_or(false);
-    let prompt_token_ids = encode(state, PARAM, &text, add_special_tokens)?;
-    if prompt_token_ids.is_empty() {
+    let prompt = encode(state, PARAM, &text, add_special_tokens)?;
+    if prompt.is_empty() {
         return Err(ApiError::invalid(PARAM, "the messages render to an empty prompt"));
     }
-    let requests = vec![engine::Request::new(prompt_token_ids, params)];
-    let head = Head::new(state, "chatcmpl", id, streaming);
-    Ok(Prepared { requests, streaming, prompt_param: PARAM, shape: Shaped { head } })
+    let shape = Shaped {
+        head: Head::new(state, "chatcmpl", id, streaming),
+        tokenizer: state.tokenizer().clone(),
+        has_logprobs: params.logprobs.is_some(),
+        prompt_logprobs: params.prompt_logprobs,
+    };
+    let requests = scheduling::requests(fields, vec![prompt], params)?;
+    Ok(Prepared { requests, streaming, prompt_param: PARAM, shape })
+}
+
+/// How many of the likeliest tokens are asked for; `None`: no log probabilities at all.
+fn num_logprobs(request: &ChatRequest) -> Result<Option<i64>, ApiError> {
+    match (request.logprobs.unwrap_or(false), request.top_logprobs.unwrap_or(0)) {
+        (true, count) => Ok(Some(count)),
+        (false, 0) => Ok(None),
+        (false, _) => {
+            let message = "`top_logprobs` is only allowed together with `logprobs`";
+            Err(ApiError::invalid("top_logprobs", message))
+        }
+    }
 }
 
 fn render(
@@ -139,12 +171,16 @@ fn joined(parts: Vec<Part>) -> Result<String, String> {
 }
 
 /// The shape of a chat completion.
-struct Shaped {
+pub(super) struct Shaped {
     head: Head,
+    tokenizer: Tokenizer,
+    has_logprobs: bool,
+    /// How many of the likeliest tokens are told for each token of the prompt.
+    prompt_logprobs: Option<usize>,
 }
 
 impl Shaped {
-    fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, usage: UsageKey) -> Event {
+    fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, usage: UsageKey) -> Vec<u8> {
         let chunk = ChatChunk {
             id: &self.head.id,
             object: "chat.completion.chunk",
@@ -153,13 +189,26 @@ impl Shaped {
             choices,
             usage,
         };
-        Event::json(&chunk.to_json())
+        chunk.to_json()
     }
 
-    fn choice(&self, index: usize, delta: Delta<'_>, reason: Option<FinishReason>) -> Event {
-        let finish_reason = reason.map(FinishReason::as_str);
-        let choice = ChatChunkChoice { index, delta, logprobs: (), finish_reason };
+    fn choice(&self, choice: ChatChunkChoice<'_>) -> Vec<u8> {
         self.chunk(vec![choice], self.head.usage_so_far())
+    }
+
+    fn whole_choice<'a>(&self, choice: &'a ChoiceDelta) -> ChatChoice<'a> {
+        let end = choice.end.as_ref();
+        ChatChoice {
+            index: choice.index,
+            message: AssistantMessage { role: "assistant", content: &choice.text, refusal: () },
+            logprobs: self.logprobs(&choice.logprobs),
+            finish_reason: end.map(|end| end.reason.as_str()),
+            stop_reason: end.and_then(StopReason::of),
+        }
+    }
+
+    fn logprobs(&self, logprobs: &[TokenLogprobs]) -> Option<ChatLogprobs> {
+        self.has_logprobs.then(|| ChatLogprobs::new(&self.tokenizer, logprobs))
     }
 }
 
@@ -168,43 +217,52 @@ impl Shape for Shaped {
         &self.head
     }
 
-    fn opening(&self, index: usize) -> Option<Event> {
+    fn opening(&mut self, index: usize, _of_prompt: &OfPrompt) -> Option<Vec<u8>> {
         let delta = Delta { role: Some("assistant"), content: Some("") };
-        Some(self.choice(index, delta, None))
+        Some(self.choice(ChatChunkChoice { index, delta, ..ChatChunkChoice::default() }))
     }
 
-    fn delta(&self, index: usize, text: &str) -> Event {
-        self.choice(index, Delta { role: None, content: Some(text) }, None)
+    fn delta(&mut self, delta: &ChoiceDelta) -> Option<Vec<u8>> {
+        if delta.text.is_empty() && delta.logprobs.is_empty() {
+            return None;
+        }
+        Some(self.choice(ChatChunkChoice {
+            index: delta.index,
+            delta: Delta { role: None, content: Some(&delta.text) },
+            logprobs: self.logprobs(&delta.logprobs),
+            ..ChatChunkChoice::default()
+        }))
     }
 
-    fn finish(&self, index: usize, reason: FinishReason) -> Event {
-        self.choice(index, Delta::default(), Some(reason))
+    fn finish(&mut self, index: usize, end: &ChoiceEnd) -> Vec<u8> {
+        self.choice(ChatChunkChoice {
+            index,
+            finish_reason: Some(end.reason.as_str()),
+            stop_reason: StopReason::of(end),
+            ..ChatChunkChoice::default()
+        })
     }
 
-    fn usage(&self, usage: TokenUsage) -> Event {
+    fn usage(&mut self, usage: TokenUsage) -> Vec<u8> {
         self.chunk(Vec::new(), UsageKey::Of(usage))
     }
 
-    fn whole(&self, answers: &[Answer], usage: TokenUsage) -> Response {
-        let choices = answers
-            .iter()
-            .enumerate()
-            .map(|(index, answer)| ChatChoice {
-                index,
-                message: AssistantMessage { role: "assistant", content: &answer.text, refusal: () },
-                logprobs: (),
-                finish_reason: answer.reason.as_str(),
-            })
-            .collect();
+    fn whole(&mut self, answer: &Answer) -> Vec<u8> {
+        let of_prompt = answer.of_prompts.first().and_then(Option::as_deref);
+        let prompt_logprobs = self
+            .prompt_logprobs
+            .zip(of_prompt)
+            .map(|(num_top, logprobs)| PromptLogprobs::new(&self.tokenizer, logprobs, num_top));
         let completion = ChatCompletion {
             id: &self.head.id,
             object: "chat.completion",
             created: self.head.created,
             model: &self.head.model,
-            choices,
-            usage,
+            choices: answer.choices.iter().map(|choice| self.whole_choice(choice)).collect(),
+            usage: answer.usage,
+            prompt_logprobs,
         };
-        ([(CONTENT_TYPE, "application/json")], completion.to_json()).into_response()
+        completion.to_json()
     }
 }
 

@@ -1,28 +1,31 @@
-//! `POST /v1/completions`: continues one or several prompts, one choice each.
+//! `POST /v1/completions`: continues one or several prompts.
 //!
 //! | Field | Default |
 //! | --- | --- |
 //! | `max_tokens` | 16 |
 //! | `temperature` | the server's, 1 unless set otherwise |
-//! | `echo` | false; with true the text begins with the prompt |
+//! | `logprobs` | none; a number tells of each token so many of the likeliest, and itself |
+//! | `echo` | false; with true text and `logprobs` begin with the prompt's |
 //! | `add_special_tokens` | true |
+//!
+//! With `echo`, `max_tokens` may be 0: then the answer is the prompt and nothing more. The engine
+//! generates at least one token, which is not shown.
 
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
-use super::generate::{self, Answer, Head, Prepared, Shape};
+use super::generate::{self, Answer, Head, OfPrompt, Prepared, Shape};
 use super::json::parse;
-use super::prompt::{check_model, encode};
-use super::sampling::{check_token_ids, sampling_params};
-use super::types::{
-    Completion, CompletionChoice, CompletionRequest, NOT_SUPPORTED_IN_COMPLETIONS, Prompt,
-    TokenUsage, UsageKey,
-};
-use crate::engine::{self, FinishReason};
+use super::logprobs::{Offsets, PromptLogprobs, TextLogprobs};
+use super::prompt::{check_model, check_token_ids, encode};
+use super::requests::{CompletionRequest, NOT_SUPPORTED_IN_COMPLETIONS, Prompt};
+use super::sampling::{Named, Setting, sampling_params};
+use super::scheduling;
+use super::types::{Completion, CompletionChoice, StopReason, TokenUsage, UsageKey};
+use crate::engine::{ChoiceDelta, ChoiceEnd, FinishReason, TokenLogprobs};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
-use crate::server::sse::Event;
+use crate::text::Tokenizer;
 
 /// `max_tokens` of a request that does not say, as `OpenAI` has it.
 const DEFAULT_MAX_TOKENS: u64 = 16;
@@ -36,28 +39,52 @@ pub(crate) async fn completions(
     generate::endpoint(state, request, prepare).await
 }
 
-fn prepare(state: &ServerState, id: &str, body: &[u8]) -> Result<Prepared<Shaped>, ApiError> {
+/// Reads and checks a body; the text is the request's id.
+///
+/// # Errors
+/// The first field that is wrong, by name.
+pub(super) fn prepare(
+    state: &ServerState,
+    id: &str,
+    body: &[u8],
+) -> Result<Prepared<Shaped>, ApiError> {
     let request: CompletionRequest = parse(body, NOT_SUPPORTED_IN_COMPLETIONS)?;
     let fields = &request.sampling;
     check_model(state, fields)?;
     let mut defaults = state.options().default_sampling.clone();
     defaults.max_tokens = defaults.max_tokens.or(Some(DEFAULT_MAX_TOKENS));
-    let vocab_size = state.engine().vocab_size();
-    let max_tokens = ("max_tokens", fields.max_tokens);
-    let params = sampling_params(fields, max_tokens, &defaults, vocab_size)?;
+    let is_echo = request.echo.unwrap_or(false);
+    let is_only_echo = is_echo && fields.max_tokens == Some(0);
+    let max_tokens = if is_only_echo { Some(1) } else { fields.max_tokens };
+    let mut params = sampling_params(
+        fields,
+        Named { param: "max_tokens", value: max_tokens },
+        Named { param: "logprobs", value: request.logprobs },
+        Setting {
+            defaults: &defaults,
+            tokenizer: state.tokenizer(),
+            vocab_size: state.engine().vocab_size(),
+        },
+    )?;
     let streaming = generate::streaming(fields)?;
 
     let prompts = tokens(state, &request)?;
-    let echoes = match request.echo {
-        Some(true) => echoed(state, request.prompt, &prompts)?,
-        _ => vec![String::new(); prompts.len()],
+    let echoes = if is_echo { echoes(state, &request, &prompts)? } else { Vec::new() };
+    let shape = Shaped {
+        head: Head::new(state, "cmpl", id, streaming),
+        tokenizer: state.tokenizer().clone(),
+        echoes,
+        is_only_echo,
+        logprobs: params.logprobs,
+        prompt_logprobs: params.prompt_logprobs,
+        choices_per_prompt: params.n,
+        offsets: (0..prompts.len() * params.n).map(|_| None).collect(),
     };
-    let requests = prompts
-        .into_iter()
-        .map(|prompt_token_ids| engine::Request::new(prompt_token_ids, params.clone()))
-        .collect();
-    let head = Head::new(state, "cmpl", id, streaming);
-    Ok(Prepared { requests, streaming, prompt_param: PARAM, shape: Shaped { head, echoes } })
+    if is_echo {
+        params.prompt_logprobs = params.prompt_logprobs.max(params.logprobs);
+    }
+    let requests = scheduling::requests(fields, prompts, params)?;
+    Ok(Prepared { requests, streaming, prompt_param: PARAM, shape })
 }
 
 fn tokens(state: &ServerState, request: &CompletionRequest) -> Result<Vec<Vec<u32>>, ApiError> {
@@ -87,50 +114,142 @@ fn tokens(state: &ServerState, request: &CompletionRequest) -> Result<Vec<Vec<u3
     Ok(prompts)
 }
 
-/// The prompts as text.
-fn echoed(
+/// What choices begin with: the prompts as text.
+fn echoes(
     state: &ServerState,
-    prompt: Option<Prompt>,
-    tokens: &[Vec<u32>],
-) -> Result<Vec<String>, ApiError> {
-    if let Some(Prompt::Texts(texts)) = prompt {
-        return Ok(texts);
-    }
-    let decode = |ids: &Vec<u32>| state.tokenizer().decode(ids, false);
-    tokens
-        .iter()
-        .map(decode)
-        .collect::<Result<_, _>>()
-        .map_err(|error| ApiError::invalid(PARAM, format!("prompt cannot be decoded: {error}")))
+    request: &CompletionRequest,
+    prompts: &[Vec<u32>],
+) -> Result<Vec<Echo>, ApiError> {
+    let texts = match &request.prompt {
+        Some(Prompt::Texts(texts)) => Some(texts),
+        _ => None,
+    };
+    let echo = |(prompt, ids): (usize, &Vec<u32>)| {
+        let text = match texts {
+            Some(texts) => texts[prompt].clone(),
+            None => state.tokenizer().decode(ids, false).map_err(|error| {
+                ApiError::invalid(PARAM, format!("prompt cannot be decoded: {error}"))
+            })?,
+        };
+        Ok(Echo { text, first_token_id: ids[0], hides_special: texts.is_some() })
+    };
+    prompts.iter().enumerate().map(echo).collect()
+}
+
+/// What the choices of one prompt begin with.
+struct Echo {
+    text: String,
+    /// The one token of the prompt that has no log probability.
+    first_token_id: u32,
+    /// Whether tokens were added to the text that it does not show.
+    hides_special: bool,
 }
 
 /// The shape of a text completion.
-struct Shaped {
+pub(super) struct Shaped {
     head: Head,
-    /// What every choice begins with; empty without `echo`.
-    echoes: Vec<String>,
+    tokenizer: Tokenizer,
+    /// By prompt; empty without `echo`.
+    echoes: Vec<Echo>,
+    /// Whether nothing but the prompt is shown.
+    is_only_echo: bool,
+    /// How many of the likeliest tokens are told for each token.
+    logprobs: Option<usize>,
+    /// The same for `prompt_logprobs`.
+    prompt_logprobs: Option<usize>,
+    choices_per_prompt: usize,
+    /// By choice, once it has begun: where its next token begins.
+    offsets: Vec<Option<Offsets>>,
 }
 
 impl Shaped {
-    fn completion<'a>(
-        &'a self,
-        choices: Vec<CompletionChoice<'a>>,
-        usage: UsageKey,
-    ) -> Completion<'a> {
-        Completion {
+    fn completion(&self, choices: Vec<CompletionChoice<'_>>, usage: UsageKey) -> Vec<u8> {
+        let completion = Completion {
             id: &self.head.id,
             object: "text_completion",
             created: self.head.created,
             model: &self.head.model,
             choices,
             usage,
+        };
+        completion.to_json()
+    }
+
+    fn chunk(&self, choice: CompletionChoice<'_>) -> Vec<u8> {
+        self.completion(vec![choice], self.head.usage_so_far())
+    }
+
+    fn echo(&self, choice: usize) -> Option<&Echo> {
+        self.echoes.get(choice / self.choices_per_prompt)
+    }
+
+    /// The logprobs of the prompt that a choice echoes, so far as there are any.
+    fn echoed_logprobs(&self, choice: usize, of_prompt: &OfPrompt) -> Option<TextLogprobs> {
+        let num_top = self.logprobs?;
+        let mut logprobs = TextLogprobs::default();
+        if let Some((echo, of_prompt)) = self.echo(choice).zip(of_prompt.as_deref()) {
+            let mut offsets = Offsets::new(self.tokenizer.detokenizer(echo.hides_special), 0);
+            for entry in of_prompt {
+                let token_id = entry.as_ref().map_or(echo.first_token_id, |entry| entry.token_id);
+                let entry = entry.as_ref().map(|entry| (entry, num_top));
+                logprobs.push(&self.tokenizer, token_id, entry, &mut offsets);
+            }
+        }
+        Some(logprobs)
+    }
+
+    /// Adds the logprobs of a choice's next tokens.
+    fn extend(&mut self, choice: usize, logprobs: &mut TextLogprobs, more: &[TokenLogprobs]) {
+        let num_top = self.logprobs.unwrap_or(0);
+        let begin = self.echo(choice).map_or(0, |echo| echo.text.chars().count());
+        let offsets = self.offsets[choice]
+            .get_or_insert_with(|| Offsets::new(self.tokenizer.detokenizer(true), begin));
+        for entry in more {
+            logprobs.push(&self.tokenizer, entry.token_id, Some((entry, num_top)), offsets);
         }
     }
 
-    fn chunk(&self, index: usize, text: &str, reason: Option<FinishReason>) -> Event {
-        let finish_reason = reason.map(FinishReason::as_str);
-        let choice = CompletionChoice { index, text, logprobs: (), finish_reason };
-        Event::json(&self.completion(vec![choice], self.head.usage_so_far()).to_json())
+    fn whole_choice<'a>(
+        &mut self,
+        choice: &'a ChoiceDelta,
+        of_prompt: &OfPrompt,
+    ) -> CompletionChoice<'a> {
+        let index = choice.index;
+        let mut logprobs = self.echoed_logprobs(index, of_prompt);
+        if let Some(logprobs) = logprobs.as_mut().filter(|_| !self.is_only_echo) {
+            self.extend(index, logprobs, &choice.logprobs);
+        }
+        let text = match self.echo(index) {
+            Some(echo) if self.is_only_echo => echo.text.clone().into(),
+            Some(echo) => format!("{}{}", echo.text, choice.text).into(),
+            None => choice.text.as_str().into(),
+        };
+        let end = choice.end.as_ref();
+        CompletionChoice {
+            index,
+            text,
+            logprobs,
+            finish_reason: end.map(|end| self.reason(end)),
+            stop_reason: end.filter(|_| !self.is_only_echo).and_then(StopReason::of),
+            prompt_logprobs: self
+                .prompt_logprobs
+                .zip(of_prompt.as_deref())
+                .map(|(num_top, logprobs)| PromptLogprobs::new(&self.tokenizer, logprobs, num_top)),
+        }
+    }
+
+    /// The word for an end. Who asked for no token got as many as asked for.
+    fn reason(&self, end: &ChoiceEnd) -> &'static str {
+        if self.is_only_echo { FinishReason::Length.as_str() } else { end.reason.as_str() }
+    }
+
+    /// What is told of the tokens: what is not shown was not generated.
+    fn shown(&self, usage: TokenUsage) -> TokenUsage {
+        if self.is_only_echo {
+            TokenUsage { completion_tokens: 0, total_tokens: usage.prompt_tokens, ..usage }
+        } else {
+            usage
+        }
     }
 }
 
@@ -139,41 +258,46 @@ impl Shape for Shaped {
         &self.head
     }
 
-    fn opening(&self, index: usize) -> Option<Event> {
-        let echo = self.echoes.get(index).filter(|echo| !echo.is_empty())?;
-        Some(self.chunk(index, echo, None))
+    fn opening(&mut self, index: usize, of_prompt: &OfPrompt) -> Option<Vec<u8>> {
+        let text = self.echo(index)?.text.as_str().into();
+        let logprobs = self.echoed_logprobs(index, of_prompt);
+        Some(self.chunk(CompletionChoice { index, text, logprobs, ..CompletionChoice::default() }))
     }
 
-    fn delta(&self, index: usize, text: &str) -> Event {
-        self.chunk(index, text, None)
+    fn delta(&mut self, delta: &ChoiceDelta) -> Option<Vec<u8>> {
+        if self.is_only_echo || (delta.text.is_empty() && delta.logprobs.is_empty()) {
+            return None;
+        }
+        let mut logprobs = self.logprobs.map(|_| TextLogprobs::default());
+        if let Some(logprobs) = &mut logprobs {
+            self.extend(delta.index, logprobs, &delta.logprobs);
+        }
+        let (index, text) = (delta.index, delta.text.as_str().into());
+        Some(self.chunk(CompletionChoice { index, text, logprobs, ..CompletionChoice::default() }))
     }
 
-    fn finish(&self, index: usize, reason: FinishReason) -> Event {
-        self.chunk(index, "", Some(reason))
+    fn finish(&mut self, index: usize, end: &ChoiceEnd) -> Vec<u8> {
+        self.chunk(CompletionChoice {
+            index,
+            finish_reason: Some(self.reason(end)),
+            stop_reason: StopReason::of(end).filter(|_| !self.is_only_echo),
+            ..CompletionChoice::default()
+        })
     }
 
-    fn usage(&self, usage: TokenUsage) -> Event {
-        Event::json(&self.completion(Vec::new(), UsageKey::Of(usage)).to_json())
+    fn usage(&mut self, usage: TokenUsage) -> Vec<u8> {
+        self.completion(Vec::new(), UsageKey::Of(self.shown(usage)))
     }
 
-    fn whole(&self, answers: &[Answer], usage: TokenUsage) -> Response {
-        let texts: Vec<String> = answers
+    fn whole(&mut self, answer: &Answer) -> Vec<u8> {
+        let choices = answer
+            .choices
             .iter()
-            .zip(&self.echoes)
-            .map(|(answer, echo)| format!("{echo}{}", answer.text))
-            .collect();
-        let choices = answers
-            .iter()
-            .zip(&texts)
-            .enumerate()
-            .map(|(index, (answer, text))| CompletionChoice {
-                index,
-                text,
-                logprobs: (),
-                finish_reason: Some(answer.reason.as_str()),
+            .map(|choice| {
+                let prompt = choice.index / self.choices_per_prompt;
+                self.whole_choice(choice, &answer.of_prompts[prompt])
             })
             .collect();
-        let body = self.completion(choices, UsageKey::Of(usage)).to_json();
-        ([(CONTENT_TYPE, "application/json")], body).into_response()
+        self.completion(choices, UsageKey::Of(self.shown(answer.usage)))
     }
 }

@@ -1,26 +1,34 @@
 //! The one flow behind both kinds of completion.
 //!
 //! ```text
-//! read body -> admit -> prepare (blocking thread) -> submit -+-> collect -> one JSON answer
-//!    |                                                       `-> stream  -> events
+//! read body -> admit -> prepare (blocking thread) -> submit -+-> whole  -> one JSON answer
+//!    |                                                       `-> stream -> events
 //!    `- a ticket, held until the last byte is handed over
+//!
+//! prompts        0          1          one engine request each
+//! choices      0 1 2      3 4 5        with `n` of 3
 //! ```
 //!
 //! Everything that can be refused is refused before the first byte of the answer, so that it has
 //! its own HTTP status. What fails later is the last event of the stream.
 //!
 //! What this module deliberately does not do: it does not know how an answer looks; see [`Shape`].
+//! Only [`endpoint`] knows HTTP: [`whole`] is the same answer without it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::types::{SamplingFields, TokenUsage, UsageKey};
-use crate::engine::{self, FinishReason, Output, RequestError, ResponseStream, Usage};
+use super::requests::SamplingFields;
+use super::types::{TokenUsage, UsageKey};
+use crate::engine::{
+    self, ChoiceDelta, ChoiceEnd, Output, RequestError, ResponseStream, TokenLogprobs, Usage,
+};
 use crate::server::error::ApiError;
 use crate::server::metrics::RequestRecord;
 use crate::server::observe::RequestTag;
@@ -30,20 +38,23 @@ use crate::server::{ServerState, body};
 /// Outputs of several prompts that wait for the client to read.
 const FAN_IN_CAPACITY: usize = 16;
 
-/// How an endpoint's answers look.
-pub(super) trait Shape: Send + Sync + 'static {
+/// The log probabilities of one prompt's tokens, where they were asked for.
+pub(super) type OfPrompt = Option<Vec<Option<TokenLogprobs>>>;
+
+/// How an endpoint's answers look, as JSON text. Choices are numbered over all prompts.
+pub(super) trait Shape: Send + 'static {
     /// What all of them share.
     fn head(&self) -> &Head;
-    /// The event before a choice's first text, where there is one.
-    fn opening(&self, index: usize) -> Option<Event>;
-    /// More text of a choice.
-    fn delta(&self, index: usize, text: &str) -> Event;
+    /// The chunk before a choice's first text, where there is one.
+    fn opening(&mut self, choice: usize, of_prompt: &OfPrompt) -> Option<Vec<u8>>;
+    /// More of a choice; `None` when nothing of it is shown.
+    fn delta(&mut self, delta: &ChoiceDelta) -> Option<Vec<u8>>;
     /// A choice's end.
-    fn finish(&self, index: usize, reason: FinishReason) -> Event;
+    fn finish(&mut self, choice: usize, end: &ChoiceEnd) -> Vec<u8>;
     /// The counts, after all choices have ended.
-    fn usage(&self, usage: TokenUsage) -> Event;
+    fn usage(&mut self, usage: TokenUsage) -> Vec<u8>;
     /// An answer that is not streamed.
-    fn whole(&self, answers: &[Answer], usage: TokenUsage) -> Response;
+    fn whole(&mut self, answer: &Answer) -> Vec<u8>;
 }
 
 /// What all answers to one request share.
@@ -81,22 +92,27 @@ pub(super) enum Streaming {
     WithUsage,
 }
 
-/// Reads `stream` and `stream_options`.
+/// Reads `stream` and `stream_options`, and refuses what cannot be streamed.
 pub(super) fn streaming(fields: &SamplingFields) -> Result<Streaming, ApiError> {
-    match (fields.stream.unwrap_or(false), &fields.stream_options) {
-        (false, None) => Ok(Streaming::Off),
+    let streaming = match (fields.stream.unwrap_or(false), &fields.stream_options) {
+        (false, None) => Streaming::Off,
         (false, Some(_)) => {
             let message = "`stream_options` is only allowed together with `stream`";
-            Err(ApiError::invalid("stream_options", message))
+            return Err(ApiError::invalid("stream_options", message));
         }
-        (true, Some(options)) if options.include_usage == Some(true) => Ok(Streaming::WithUsage),
-        (true, _) => Ok(Streaming::On),
+        (true, Some(options)) if options.include_usage == Some(true) => Streaming::WithUsage,
+        (true, _) => Streaming::On,
+    };
+    if streaming != Streaming::Off && fields.prompt_logprobs.is_some() {
+        let message = "`prompt_logprobs` is not available together with `stream`";
+        return Err(ApiError::invalid("prompt_logprobs", message));
     }
+    Ok(streaming)
 }
 
 /// A request that was read and checked.
 pub(super) struct Prepared<S> {
-    /// One for each choice.
+    /// One for each prompt, all with the same number of choices.
     pub(super) requests: Vec<engine::Request>,
     pub(super) streaming: Streaming,
     /// The field that carried the prompt.
@@ -104,10 +120,13 @@ pub(super) struct Prepared<S> {
     pub(super) shape: S,
 }
 
-/// One choice of an answer that is not streamed.
+/// An answer that is not streamed.
 pub(super) struct Answer {
-    pub(super) text: String,
-    pub(super) reason: FinishReason,
+    /// Every choice from its beginning to its end.
+    pub(super) choices: Vec<ChoiceDelta>,
+    /// By prompt.
+    pub(super) of_prompts: Vec<OfPrompt>,
+    pub(super) usage: TokenUsage,
 }
 
 /// Reads a body; the text is the request's id.
@@ -129,50 +148,85 @@ pub(super) async fn endpoint<S: Shape>(
     let prepared =
         state.blocking(move || prepare(&worker, tag.as_str(), body.as_bytes())).await??;
 
-    let mut generation = Generation::submit(&state, prepared.requests, prepared.prompt_param)?;
-    let shape = prepared.shape;
     if prepared.streaming == Streaming::Off {
-        let (answers, usage) = generation.collect().await?;
-        return Ok(shape.whole(&answers, usage));
+        let answer = whole(&state, prepared).await?;
+        return Ok(([(CONTENT_TYPE, "application/json")], answer).into_response());
     }
-    let keep_alive = state.options().keep_alive_interval;
+    let generation = Generation::submit(&state, prepared.requests, prepared.prompt_param)?;
+    let (keep_alive, shape) = (state.options().keep_alive_interval, prepared.shape);
     Ok(sse::respond(keep_alive, ticket, |events| stream(generation, shape, events)))
 }
 
+/// Generates a whole answer, as JSON text.
+///
+/// # Errors
+/// The engine refuses one of the prompts or fails it; nothing of the others is left then.
+pub(super) async fn whole<S: Shape>(
+    state: &ServerState,
+    prepared: Prepared<S>,
+) -> Result<Vec<u8>, ApiError> {
+    let Prepared { requests, prompt_param, mut shape, .. } = prepared;
+    let answer = Generation::submit(state, requests, prompt_param)?.collect().await?;
+    Ok(shape.whole(&answer))
+}
+
+/// Answers a body that lies here already, in one piece.
+pub(super) async fn posted<S: Shape>(
+    state: &ServerState,
+    id: &str,
+    body: Arc<[u8]>,
+    prepare: Prepare<S>,
+) -> Result<Vec<u8>, ApiError> {
+    let (worker, id) = (state.clone(), id.to_owned());
+    let prepared = state.blocking(move || prepare(&worker, &id, &body)).await??;
+    if prepared.streaming != Streaming::Off {
+        return Err(ApiError::invalid("stream", "a batch has no streams: leave `stream` out"));
+    }
+    whole(state, prepared).await
+}
+
 /// Sends a generation as events. Stops when the client is gone.
-async fn stream<S: Shape>(mut generation: Generation, shape: S, events: Events) {
+async fn stream<S: Shape>(mut generation: Generation, mut shape: S, events: Events) {
     // An error here means that nobody reads any more: nothing is left to be done.
-    let _ = try_stream(&mut generation, &shape, &events).await;
+    let _ = try_stream(&mut generation, &mut shape, &events).await;
 }
 
 async fn try_stream<S: Shape>(
     generation: &mut Generation,
-    shape: &S,
+    shape: &mut S,
     events: &Events,
 ) -> Result<(), sse::ClientGone> {
-    let mut is_open = vec![false; generation.records.len()];
+    let mut is_open = vec![false; generation.num_choices()];
+    let mut of_prompts: Vec<OfPrompt> = vec![None; generation.num_prompts()];
     let mut sum = TokenUsage::default();
     while let Some(next) = generation.next().await {
-        let (index, step) = match next {
-            Ok(next) => next,
+        let delta = match next {
+            Ok(Step::OfPrompt(prompt, logprobs)) => {
+                of_prompts[prompt] = Some(logprobs);
+                continue;
+            }
+            Ok(Step::Finished(usage)) => {
+                add(&mut sum, usage);
+                continue;
+            }
+            Ok(Step::Delta(delta)) => delta,
             Err(error) => return events.send(Event::json(&error.body().to_json())).await,
         };
-        if !std::mem::replace(&mut is_open[index], true)
-            && let Some(opening) = shape.opening(index)
+        let choice = delta.index;
+        if !std::mem::replace(&mut is_open[choice], true)
+            && let Some(opening) = shape.opening(choice, &of_prompts[generation.prompt_of(choice)])
         {
-            events.send(opening).await?;
+            events.send(Event::json(&opening)).await?;
         }
-        match step {
-            Step::Text(text) if text.is_empty() => {}
-            Step::Text(text) => events.send(shape.delta(index, &text)).await?,
-            Step::End(reason, usage) => {
-                add(&mut sum, usage);
-                events.send(shape.finish(index, reason)).await?;
-            }
+        if let Some(chunk) = shape.delta(&delta) {
+            events.send(Event::json(&chunk)).await?;
+        }
+        if let Some(end) = &delta.end {
+            events.send(Event::json(&shape.finish(choice, end))).await?;
         }
     }
     if shape.head().has_usage {
-        events.send(shape.usage(sum)).await?;
+        events.send(Event::json(&shape.usage(sum))).await?;
     }
     events.send(Event::done()).await
 }
@@ -181,19 +235,25 @@ fn add(sum: &mut TokenUsage, usage: Usage) {
     sum.prompt_tokens += usage.prompt_tokens;
     sum.completion_tokens += usage.completion_tokens;
     sum.total_tokens = sum.prompt_tokens + sum.completion_tokens;
+    sum.prompt_tokens_details.cached_tokens += usage.cached_tokens;
 }
 
-/// What a choice does next.
+/// What happens next.
 enum Step {
-    Text(String),
-    End(FinishReason, Usage),
+    /// The log probabilities of a prompt, before any of its choices.
+    OfPrompt(usize, Vec<Option<TokenLogprobs>>),
+    /// More of a choice, numbered over all prompts.
+    Delta(ChoiceDelta),
+    /// All choices of a prompt have ended.
+    Finished(Usage),
 }
 
 /// The choices of one request while they are generated. Dropping it cancels them.
 struct Generation {
     outputs: Outputs,
+    /// By prompt.
     records: Vec<RequestRecord>,
-    reasons: Vec<FinishReason>,
+    choices_per_prompt: usize,
     num_unfinished: usize,
 }
 
@@ -203,38 +263,48 @@ impl Generation {
         requests: Vec<engine::Request>,
         prompt_param: &'static str,
     ) -> Result<Self, ApiError> {
+        let choices_per_prompt = requests.first().map_or(1, |request| request.params.n);
         let streams = requests
             .into_iter()
             .map(|request| state.engine().submit(request))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ApiError::from_submit(error, prompt_param))?;
-        let records: Vec<_> =
-            streams.iter().map(|_| RequestRecord::new(Arc::clone(state.metrics()))).collect();
-        let reasons = vec![FinishReason::Stop; records.len()];
-        Ok(Self { num_unfinished: records.len(), records, reasons, outputs: Outputs::new(streams) })
+        let record = |_| RequestRecord::new(Arc::clone(state.metrics()), choices_per_prompt);
+        let records: Vec<_> = streams.iter().map(record).collect();
+        let num_unfinished = records.len();
+        Ok(Self { outputs: Outputs::new(streams), records, choices_per_prompt, num_unfinished })
     }
 
-    /// The next step of any choice, by index; `None` when all have ended.
-    async fn next(&mut self) -> Option<Result<(usize, Step), ApiError>> {
+    fn num_prompts(&self) -> usize {
+        self.records.len()
+    }
+
+    fn num_choices(&self) -> usize {
+        self.num_prompts() * self.choices_per_prompt
+    }
+
+    fn prompt_of(&self, choice: usize) -> usize {
+        choice / self.choices_per_prompt
+    }
+
+    /// What happens next to any prompt; `None` when all have ended.
+    async fn next(&mut self) -> Option<Result<Step, ApiError>> {
         if self.num_unfinished == 0 {
             return None;
         }
-        let (index, output) = self.outputs.recv().await;
-        let record = &mut self.records[index];
+        let (prompt, output) = self.outputs.recv().await;
+        let record = &mut self.records[prompt];
         Some(match output {
-            Output::PromptLogprobs(_) => Ok((index, Step::Text(String::new()))),
-            Output::Delta(delta) => {
-                record.tokens(delta.token_ids.len());
-                if let Some(end) = delta.end {
-                    self.reasons[index] = end.reason;
-                }
-                Ok((index, Step::Text(delta.text)))
+            Output::PromptLogprobs(logprobs) => Ok(Step::OfPrompt(prompt, logprobs)),
+            Output::Delta(mut delta) => {
+                record.delta(&delta);
+                delta.index += prompt * self.choices_per_prompt;
+                Ok(Step::Delta(delta))
             }
             Output::Finished(usage) => {
-                let reason = self.reasons[index];
-                record.finished(reason, &usage);
+                record.finished(&usage);
                 self.num_unfinished -= 1;
-                Ok((index, Step::End(reason, usage)))
+                Ok(Step::Finished(usage))
             }
             Output::Failed(error) => {
                 record.failed();
@@ -244,21 +314,29 @@ impl Generation {
         })
     }
 
-    async fn collect(&mut self) -> Result<(Vec<Answer>, TokenUsage), ApiError> {
-        let empty = || Answer { text: String::new(), reason: FinishReason::Stop };
-        let mut answers: Vec<_> = self.records.iter().map(|_| empty()).collect();
-        let mut sum = TokenUsage::default();
-        while let Some((index, step)) = self.next().await.transpose()? {
+    async fn collect(mut self) -> Result<Answer, ApiError> {
+        let choice = |index| ChoiceDelta { index, ..ChoiceDelta::default() };
+        let mut answer = Answer {
+            choices: (0..self.num_choices()).map(choice).collect(),
+            of_prompts: vec![None; self.num_prompts()],
+            usage: TokenUsage::default(),
+        };
+        while let Some(step) = self.next().await.transpose()? {
             match step {
-                Step::Text(text) => answers[index].text.push_str(&text),
-                Step::End(reason, usage) => {
-                    answers[index].reason = reason;
-                    add(&mut sum, usage);
-                }
+                Step::OfPrompt(prompt, logprobs) => answer.of_prompts[prompt] = Some(logprobs),
+                Step::Delta(delta) => append(&mut answer.choices[delta.index], delta),
+                Step::Finished(usage) => add(&mut answer.usage, usage),
             }
         }
-        Ok((answers, sum))
+        Ok(answer)
     }
+}
+
+fn append(choice: &mut ChoiceDelta, delta: ChoiceDelta) {
+    choice.text.push_str(&delta.text);
+    choice.token_ids.extend(delta.token_ids);
+    choice.logprobs.extend(delta.logprobs);
+    choice.end = delta.end.or(choice.end.take());
 }
 
 /// The output of one prompt, or of several as they come.
@@ -280,8 +358,8 @@ impl Outputs {
         }
         let (sender, receiver) = mpsc::channel(FAN_IN_CAPACITY);
         let mut forwarders = JoinSet::new();
-        for (index, stream) in streams.into_iter().enumerate() {
-            forwarders.spawn(forward(index, stream, sender.clone()));
+        for (prompt, stream) in streams.into_iter().enumerate() {
+            forwarders.spawn(forward(prompt, stream, sender.clone()));
         }
         Self::Many { receiver, _forwarders: forwarders }
     }
@@ -295,12 +373,12 @@ impl Outputs {
     }
 }
 
-async fn forward(index: usize, mut stream: ResponseStream, sender: mpsc::Sender<(usize, Output)>) {
+async fn forward(prompt: usize, mut stream: ResponseStream, sender: mpsc::Sender<(usize, Output)>) {
     let mut is_last = false;
     while !is_last {
         let output = stream.recv().await.unwrap_or(Output::Failed(RequestError::Stopped));
         is_last = matches!(output, Output::Finished(_) | Output::Failed(_));
-        if sender.send((index, output)).await.is_err() {
+        if sender.send((prompt, output)).await.is_err() {
             return;
         }
     }

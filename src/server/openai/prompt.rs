@@ -4,7 +4,7 @@
 //! What this module deliberately does not do: it does not say how long a prompt may be. It only
 //! refuses early what is certain to be too long, so that nobody waits for its tokens.
 
-use super::types::SamplingFields;
+use super::requests::SamplingFields;
 use crate::server::ServerState;
 use crate::server::error::ApiError;
 use crate::text::TextError;
@@ -40,6 +40,23 @@ pub(super) fn check_text_bytes(
             "the prompt has {bytes} bytes, more than the context of {max_model_len} tokens can hold"
         ),
     })
+}
+
+/// Every id must name a token.
+pub(super) fn check_token_ids(
+    param: &'static str,
+    ids: &[u32],
+    vocab_size: usize,
+) -> Result<(), ApiError> {
+    match ids.iter().find(|id| **id as usize >= vocab_size) {
+        None => Ok(()),
+        Some(id) => Err(ApiError::invalid(
+            param,
+            format!(
+                "invalid {param}: token id {id} is not below the vocabulary's size {vocab_size}"
+            ),
+        )),
+    }
 }
 
 /// Text to tokens.

@@ -33,6 +33,11 @@ impl Fast {
     }
 }
 
+/// The instruction set that [`Fast::detect`] finds.
+pub(super) fn instructions() -> &'static str {
+    Detected::best().name()
+}
+
 impl Kernels for Fast {
     fn gather(&self, table: WeightRows<'_>, ids: &[i32], target: &mut [f32]) {
         // A few rows of one weight: never worth more than the reference.

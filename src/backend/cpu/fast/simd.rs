@@ -112,6 +112,17 @@ impl Detected {
         Self(*Isa::available().last().expect("invariant: the portable one is always there"))
     }
 
+    /// Its name, for people and keys.
+    pub(super) fn name(self) -> &'static str {
+        match self.0 {
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+        }
+    }
+
     /// Every instruction set of this processor.
     #[cfg(test)]
     pub(super) fn all() -> Vec<Self> {

@@ -136,6 +136,25 @@ fn async_copies_want_pinned_memory_and_read_it_late() {
 }
 
 #[test]
+fn streams_copy_within_a_device_but_not_onto_the_source() {
+    let session = Session::start(&[("CANN_SIM_DELAY_US", "2000")]);
+    let (memory, queue) = (upload(&[1, 2, 3, 4, 5, 6]), stream());
+    let at = |offset| memory.wrapping_byte_add(offset);
+    ok!(aclrtMemcpyAsync(at(4), 2, memory, 2, 3, queue));
+    ok!(aclrtMemcpyAsync(memory, 2, at(2), 2, 3, queue));
+    assert_eq!(acl!(aclrtMemcpyAsync(at(5), 2, memory, 2, 3, queue)), 107_000);
+    assert_eq!(acl!(aclrtMemcpyAsync(at(4), 2, memory, 2, 2, queue)), 107_000);
+    ok!(aclrtSynchronizeStream(queue));
+    assert_eq!(download(memory, 6), [3, 4, 3, 4, 1, 2]);
+    ok!(aclrtMemcpyAsync(at(1), 2, memory, 2, 3, queue));
+    ok!(aclrtSynchronizeStream(queue));
+    ok!(aclrtFree(memory));
+    ok!(aclrtDestroyStream(queue));
+    let log = session.end();
+    assert!(log.contains("violations: 1 a stream copies memory to where it lies"), "{log}");
+}
+
+#[test]
 fn memory_that_is_freed_before_its_copy_is_noticed() {
     let session = Session::start(&[("CANN_SIM_DELAY_US", "20000")]);
     let (memory, queue, host) = (device(4), stream(), pinned(&[1; 4]));

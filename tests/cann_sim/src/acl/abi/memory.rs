@@ -196,7 +196,11 @@ pub unsafe extern "C" fn aclrtMemcpyAsync(
             let text = "streams do not copy from host to host";
             return Err(Fail::new(code::RT_PARAM_INVALID, text));
         }
-        env.submit(&stream, Task::Copy { from: from.known(count)?, to: to.known(count)? });
+        let (from, to) = (from.known(count)?, to.known(count)?);
+        if from.overlaps(&to) {
+            env.state.violate("a stream copies memory to where it lies itself");
+        }
+        env.submit(&stream, Task::Copy { from, to });
         Ok(())
     })
 }

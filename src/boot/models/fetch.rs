@@ -23,7 +23,7 @@ use fs_err as fs;
 use super::KnownModel;
 use super::error::ModelError;
 use super::store::{HashingWriter, io_error};
-use crate::cli::progress::{Amount, Progress};
+use crate::boot::{Amount, Progress};
 
 /// How often the growth of a download is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);

@@ -8,16 +8,18 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use cairn_graph_cache::{CacheKey, Found, KeyFields, Origin, RequestGraph};
 
+use super::graph_cache;
 use super::open::{Purpose, open_backend};
 use super::{BootReport, GraphState, WarmupGraph, request};
 use crate::backend::compile::{Built, CompileError, Compiler, NotCached, Prepared};
 use crate::backend::{Backend, Capabilities, Executable, StateSpec};
-use crate::cli::failure::Hint as _;
-use crate::cli::graph_cache;
-use crate::cli::progress::{Amount, Progress};
-use crate::cli::values::display_bytes;
-use crate::config::EngineConfig;
-use crate::engine::{self, Bucket, EngineOptions};
+use crate::boot::Hint as _;
+use crate::boot::display_bytes;
+use crate::boot::{Amount, Progress};
+use crate::config::{self, EngineConfig};
+use crate::engine::{
+    self, Bucket, EngineOptions, SchedulingPolicy, Speculation, SpeculativeMethod,
+};
 use crate::ir::Graph;
 use crate::model::Model;
 
@@ -57,6 +59,11 @@ impl Plan {
         let cache = graph_cache::open(&config.graph_cache, Vec::new())?;
         let compiler = Compiler::new(Arc::clone(&backend), cache);
         Ok(Self { backend, compiler, graph, options, states, request })
+    }
+
+    /// The graph for steps of any size, as the model has it.
+    pub(super) fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     /// One graph per bucket, ready for its key to be looked up.
@@ -244,7 +251,12 @@ fn engine_options(
         block_size: config.block_size(),
         num_blocks: 1,
         max_num_queued_reqs: config.max_num_queued_reqs,
-        ..EngineOptions::default()
+        policy: policy(config.scheduling.policy),
+        max_num_queued_tokens: config.scheduling.max_num_queued_tokens,
+        is_prefix_cache_on: config.scheduling.is_prefix_cache_on,
+        request_timeout: config.scheduling.request_timeout,
+        long_prefill_token_threshold: config.scheduling.long_prefill_token_threshold,
+        speculation: config.speculation.as_ref().map(speculation),
     };
     let block_bytes: u64 = states(graph, &one_block)?
         .iter()
@@ -275,6 +287,23 @@ fn engine_options(
     let num_blocks = rounded_down(num_blocks, capabilities.num_blocks_step as u64)
         .max(num_blocks.min(blocks_of(max_model_len)));
     Ok(EngineOptions { max_model_len, num_blocks: num_blocks as usize, ..one_block })
+}
+
+fn policy(policy: config::SchedulingPolicy) -> SchedulingPolicy {
+    match policy {
+        config::SchedulingPolicy::Fcfs => SchedulingPolicy::Fcfs,
+        config::SchedulingPolicy::Priority => SchedulingPolicy::Priority,
+        config::SchedulingPolicy::Shortest => SchedulingPolicy::ShortestFirst,
+        config::SchedulingPolicy::Deadline => SchedulingPolicy::Deadline,
+    }
+}
+
+fn speculation(wanted: &config::SpeculationConfig) -> Speculation {
+    let method = match wanted.method {
+        config::SpeculationMethod::Ngram { min, max } => SpeculativeMethod::Ngram { min, max },
+        config::SpeculationMethod::Draft { .. } => SpeculativeMethod::Draft,
+    };
+    Speculation { num_tokens: wanted.num_tokens, method }
 }
 
 /// To a multiple of `step`, unless there is none but 0.

@@ -121,7 +121,7 @@ pub(super) fn open_backend(
         }
         BackendKind::Null => Ok(Arc::new(NullBackend { dynamic_shapes: !config.static_shapes })),
         #[cfg(feature = "ascend")]
-        BackendKind::Ascend => Ok(Arc::new(super::super::ascend::open(config, purpose, None)?)),
+        BackendKind::Ascend => Ok(Arc::new(super::ascend::open(config, purpose, None)?)),
         #[cfg(not(feature = "ascend"))]
         BackendKind::Ascend => {
             anyhow::bail!("this build has no ascend backend: it was built without that feature")

@@ -39,8 +39,9 @@ pub(super) fn fields(
         .text("backend", backend.name())
         .text("static_shapes", config.static_shapes.to_string());
     let fields = of_engine(fields, options);
-    let fields = of_model(fields, model.config())
-        .text("model.precision", precision(model.precision()))
+    let fields = model_settings(model)
+        .into_iter()
+        .fold(fields, |fields, (name, value)| fields.text(&format!("model.{name}"), value))
         .bytes("model.tensors", tensors(model).as_bytes());
     let mut fingerprint = backend.fingerprint();
     fingerprint.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -78,8 +79,8 @@ fn of_engine(fields: KeyFields, options: &EngineOptions) -> KeyFields {
     .fold(fields, |fields, (name, value)| fields.text(name, value.to_string()))
 }
 
-/// Taken apart in full, so that nobody adds a setting to models without deciding about it here.
-fn of_model(fields: KeyFields, config: &ModelConfig) -> KeyFields {
+/// What a model is computed with, by name, besides its weights. Taken apart in full, so that nobody adds a setting to models without deciding about it here.
+pub(super) fn model_settings(model: &Model) -> Vec<(&'static str, String)> {
     let ModelConfig {
         architecture,
         vocab_size,
@@ -101,10 +102,10 @@ fn of_model(fields: KeyFields, config: &ModelConfig) -> KeyFields {
         // Where a text ends is no matter of graphs.
         eos_token_ids: _,
         bos_token_id: _,
-    } = config;
+    } = model.config();
     let windows = sliding_window.iter().map(|window| window.unwrap_or(0));
     let windows: Vec<String> = windows.map(|window| window.to_string()).collect();
-    [
+    vec![
         ("architecture", architecture.class_name().to_owned()),
         ("vocab_size", vocab_size.to_string()),
         ("hidden_size", hidden_size.to_string()),
@@ -122,9 +123,8 @@ fn of_model(fields: KeyFields, config: &ModelConfig) -> KeyFields {
         ("mlp_bias", mlp_bias.to_string()),
         ("qk_norm", qk_norm.to_string()),
         ("sliding_window", windows.join(" ")),
+        ("precision", precision(model.precision())),
     ]
-    .into_iter()
-    .fold(fields, |fields, (name, value)| fields.text(&format!("model.{name}"), value))
 }
 
 /// As in `halves theta 10000 llama3 8 1 4 8192`.

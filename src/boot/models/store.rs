@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ModelError;
 use super::{KnownModel, default_model, fetch, known_model};
-use crate::cli::progress::{Amount, Progress, Silent};
+use crate::boot::{Amount, Progress, Silent};
 use crate::config::Environment;
 
 /// The folder of fetched models.

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use cairn_graph_cache::CacheMode;
 use fs_err as fs;
 
-use super::boot::Purpose;
+use super::Purpose;
 use super::failure;
 use crate::backend::BackendError;
 use crate::backend::ascend::logs::LogPlaces;
@@ -17,7 +17,7 @@ use crate::backend::ascend::{self, AscendBackend, AscendOptions, OpenError, atc}
 use crate::config::{AscendConfig, EngineConfig, Environment};
 
 /// Where CANN writes its logs.
-pub(super) fn log_places(environment: &Environment) -> LogPlaces {
+pub(crate) fn log_places(environment: &Environment) -> LogPlaces {
     LogPlaces {
         process_log_path: environment.ascend_log_path.clone(),
         work_path: environment.ascend_work_path.clone(),
@@ -27,7 +27,7 @@ pub(super) fn log_places(environment: &Environment) -> LogPlaces {
 
 /// Opens the backend for small graphs, which are compiled in the folder `scratch`; with a device if
 /// `purpose` says so.
-pub(super) fn open_to_ask(
+pub(crate) fn open_to_ask(
     config: &AscendConfig,
     environment: &Environment,
     purpose: ascend::Purpose,

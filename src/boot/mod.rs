@@ -1,9 +1,9 @@
-//! From a configuration to a running engine: the one path of `serve`, `generate`, `bench` and
-//! `warmup`.
+//! From a configuration to a running engine: the one path of every command with a model and of the
+//! library.
 //!
 //! ```text
 //! open model -> tokenizer -> plan memory -> graphs (build, prepare) -> artifacts (cache | compile)
-//!            -> load -> place weights and KV cache -> start the engine
+//!            -> load -> place weights and KV cache -> open the store of prefixes -> start the engine
 //!               `------ a start that the cache counts ------'
 //! ```
 //!
@@ -12,6 +12,20 @@
 //!
 //! Where the cache is required to have every graph, a missing one ends it at the artifacts: before
 //! any of the weights is read, and with nothing compiled.
+//!
+//! | File | Holds |
+//! | --- | --- |
+//! | [`models`] | MODEL to a path; known models, fetched and verified |
+//! | `graph_cache` | what was asked of the graph cache, to an open one |
+//! | `open` | the model, its text, the backend |
+//! | `ascend` | what the Ascend backend is opened with |
+//! | `plan` | everything decided before anything is compiled |
+//! | `request` | what a deployment asks for, as a key |
+//! | `prefix` | what was asked about prefixes that outlive the process, to an open store |
+//! | `failure` | errors with the way out of them |
+//! | `progress`, `size` | what a start shows while it runs |
+//!
+//! What this module deliberately does not do: it knows no flags and prints nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,23 +36,35 @@ use cairn_graph_cache::{
     CacheKey, CacheMode, Explanation, GraphCache, Origin, RequestGraph, StatsSnapshot,
 };
 
-use super::failure;
-use super::progress::{Amount, Progress, Silent};
 use crate::backend::compile::{Built, CompileError, Compiler, MAX_COMPARED, Prepared};
 use crate::backend::{BackendError, Executable, Memory, Weight};
 use crate::config::{EngineConfig, GraphCacheConfig};
-use crate::engine::{self, Bucket, Death, EngineHandle, Fate, EngineParts, LoadedModel};
+use crate::engine::{
+    self, Bucket, Death, EngineHandle, EngineParts, Fate, LoadedModel, PrefixStore,
+};
 use crate::model::Model;
+use crate::prefix_store::DiskPrefixStore;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use open::{open_model, open_text};
 use plan::Plan;
 
+pub(crate) use failure::{Hint, Usage, hint};
 pub(crate) use open::Purpose;
+pub(crate) use progress::{Amount, Hidden, Progress, Silent, Task};
+pub(crate) use size::display_bytes;
 
+#[cfg(feature = "ascend")]
+pub(crate) mod ascend;
+pub(crate) mod failure;
+pub(crate) mod graph_cache;
+pub mod models;
 mod open;
 mod plan;
+mod prefix;
+mod progress;
 mod request;
+mod size;
 
 /// A loaded model and its running engine.
 #[derive(Debug)]
@@ -55,12 +81,20 @@ pub struct Booted {
     pub(crate) graphs: LoadedGraphs,
     /// The cache of compiled graphs, which stays open as long as they are in use.
     pub(crate) cache: Arc<GraphCache>,
+    /// Where prefixes outlive the process, if they do.
+    pub prefix_store: Option<Arc<DiskPrefixStore>>,
 }
 
 impl Booted {
     /// What happened in the cache of compiled graphs until now.
     pub fn cache_stats(&self) -> StatsSnapshot {
         self.cache.stats().snapshot()
+    }
+
+    /// Ends the engine, so that the device gets back everything that it lent.
+    pub(crate) fn end(&self) {
+        self.engine.shutdown();
+        self.graphs.forget_stale(&self.engine);
     }
 
     /// Does the work that the engine was started for, then ends it, so that the device gets back
@@ -70,8 +104,7 @@ impl Booted {
         work: impl FnOnce(&Self) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let result = work(self);
-        self.engine.shutdown();
-        self.graphs.forget_stale(&self.engine);
+        self.end();
         result.map_err(|error| failure::with_death(error, &self.engine))
     }
 }
@@ -170,6 +203,7 @@ pub fn start(config: &EngineConfig) -> anyhow::Result<Booted> {
 /// Loads the model, compiles its graphs or takes them from the cache, and starts the engine.
 pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Result<Booted> {
     let mut ledger = Ledger::default();
+    let prefix_folder = prefix::open(config)?;
     let task = progress.begin("loading the model", Amount::Unknown);
     let model = open_model(config)?;
     ledger.phase("model");
@@ -207,18 +241,30 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     plan.remember(&prepared, &report.model_name);
     tracing::info!("graph cache: {}; {}", cache.stats().snapshot(), place_of(&cache));
 
+    let prefix_store = match prefix_folder {
+        Some(folder) => {
+            let store = prefix::store(folder, &model, &plan, memory.block_bytes())?;
+            ledger.phase("prefixes");
+            store
+        }
+        None => None,
+    };
     let loaded = LoadedModel {
         executables,
         memory,
         vocab_size: model.config().vocab_size,
         eos_token_ids: model.config().eos_token_ids.clone(),
     };
-    let engine = engine::start(EngineParts::new(loaded, tokenizer.clone(), plan.options))?;
+    let mut parts = EngineParts::new(loaded, tokenizer.clone(), plan.options);
+    let min_hits = config.prefix_cache.min_hits;
+    parts.prefix_store =
+        prefix_store.clone().map(|store| (store as Arc<dyn PrefixStore>, min_hits));
+    let engine = engine::start(parts)?;
     engine.count_graphs(report.graphs_compiled as u64, report.graphs_from_cache as u64);
     ledger.phase("engine");
     report.phases = ledger.phases;
     let graphs = LoadedGraphs { compiler: plan.compiler, prepared };
-    Ok(Booted { engine, tokenizer, chat_template, report, graphs, cache })
+    Ok(Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store })
 }
 
 /// What the engine runs.
@@ -392,7 +438,7 @@ pub(crate) fn ascend_graphs(
 ) -> anyhow::Result<Vec<AscendGraph>> {
     let config = EngineConfig { graph_cache: GraphCacheConfig::default(), ..config.clone() };
     let cann = cann.map(str::parse).transpose()?;
-    let backend = std::sync::Arc::new(super::ascend::open(&config, Purpose::Inspect, cann)?);
+    let backend = std::sync::Arc::new(ascend::open(&config, Purpose::Inspect, cann)?);
     let model = open_model(&config)?;
     let plan = Plan::with_backend(&config, &model, backend.clone())?;
     plan.prepare()?

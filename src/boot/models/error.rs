@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{KNOWN_MODELS, KnownModel};
-use crate::cli::values::display_bytes;
+use crate::boot::display_bytes;
 
 /// Why MODEL could not be turned into a path.
 #[derive(Debug, thiserror::Error)]

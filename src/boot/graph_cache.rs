@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cairn_graph_cache::{
-    CacheMode, CacheOptions, DiskAccess, DiskOptions, DiskStore, Events, GraphCache, KeyRing,
-    Layer, Observer, StatsSnapshot, Store, Trust,
+    CacheMode, CacheOptions, DiskAccess, DiskOptions, DiskStore, GraphCache, KeyRing, Layer,
+    Observer, StatsSnapshot, Store, Trust,
 };
 use fs_err as fs;
 
@@ -138,7 +138,7 @@ pub(crate) fn folder(config: &GraphCacheConfig) -> anyhow::Result<&Path> {
 
 /// The store in a folder.
 pub(crate) fn disk(path: &Path, trust: &Trust, access: DiskAccess) -> anyhow::Result<DiskStore> {
-    let options = DiskOptions { trust: trust.clone(), access, events: Events::default() };
+    let options = DiskOptions { trust: trust.clone(), access, ..DiskOptions::default() };
     Ok(DiskStore::open_with(path, options)?)
 }
 

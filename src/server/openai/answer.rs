@@ -1,0 +1,86 @@
+//! One request answered without HTTP: what a batch of requests in a file needs.
+//!
+//! ```text
+//! path, id, body --answer--> the endpoint's own prepare, generation and shape --> status, JSON
+//!                                `- no answer: full for now, or the engine is gone
+//! ```
+//!
+//! Status and JSON are those that the server would send for the same body, but for the time in it.
+//! What is no answer to the request but says something of the moment, or of the engine, is told
+//! apart: a caller with many requests waits and asks again, or ends.
+//!
+//! What this module deliberately does not do: streams, and waiting.
+
+use std::sync::Arc;
+
+use axum::body::to_bytes;
+use axum::response::{IntoResponse as _, Response};
+
+use super::{chat, completions, generate};
+use crate::server::ServerState;
+use crate::server::error::ApiError;
+use crate::server::panics::catch_panic;
+
+/// What the server would send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The HTTP status.
+    pub status: u16,
+    /// One JSON object, without a line break.
+    pub body: Vec<u8>,
+}
+
+/// Why a request was not answered now; it is as good as new.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoAnswer {
+    /// The engine's queue is full for now.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The engine has ended, and takes this and every other request with it.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+/// Answers a body that was posted to a path, in one piece. The id, a word of letters, digits, `-`,
+/// `_` and `.`, becomes part of the answer's own.
+///
+/// # Errors
+/// When there is no answer now.
+///
+/// # Panics
+/// Outside a runtime of tokio.
+pub async fn answer(
+    state: &ServerState,
+    path: &str,
+    id: &str,
+    body: Arc<[u8]>,
+) -> Result<Answered, NoAnswer> {
+    let answered = async {
+        match path {
+            "/v1/chat/completions" => generate::posted(state, id, body, chat::prepare).await,
+            "/v1/completions" => generate::posted(state, id, body, completions::prepare).await,
+            _ => Err(ApiError::UnknownPath { method: "POST".to_owned(), path: path.to_owned() }),
+        }
+    };
+    let response = match catch_panic(answered).await.unwrap_or(Err(ApiError::Internal)) {
+        Ok(body) => return Ok(Answered { status: 200, body }),
+        Err(error @ ApiError::Overloaded { .. }) => {
+            return Err(NoAnswer::Overloaded(error.to_string()));
+        }
+        Err(error @ (ApiError::Draining | ApiError::EngineStopped | ApiError::EngineDied)) => {
+            return Err(NoAnswer::Stopped(error.to_string()));
+        }
+        Err(error) => error.into_response(),
+    };
+    Ok(read(response).await)
+}
+
+/// The response's parts; its body lies in memory already.
+async fn read(response: Response) -> Answered {
+    let (parts, body) = response.into_parts();
+    match to_bytes(body, usize::MAX).await {
+        Ok(bytes) => Answered { status: parts.status.as_u16(), body: bytes.into() },
+        Err(_) => Answered { status: 500, body: ApiError::Internal.body().to_json() },
+    }
+}
