@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 
+use super::decoder::Decoder;
 use super::error::TextError;
 use super::tokenizer::Inner;
 
@@ -25,20 +26,27 @@ pub struct Detokenizer {
     skip_special_tokens: bool,
     /// Whether no token has been decoded yet.
     is_first: bool,
+    tail: Tail,
+}
+
+/// The end of the text so far.
+#[derive(Clone, Debug)]
+struct Tail {
     /// How many characters may still be dropped from the start of the text.
     num_to_strip: usize,
-    /// The start of a character whose other bytes have not come yet.
-    pending: Vec<u8>,
+    /// The start of a character whose other bytes have not come yet, and room for the last of them.
+    pending: [u8; 4],
+    num_pending: usize,
 }
 
 impl Detokenizer {
     pub(super) fn new(tokenizer: Arc<Inner>, skip_special_tokens: bool) -> Self {
+        let num_to_strip = tokenizer.decoder.strip_start.map_or(0, |(_, count)| count);
         Self {
-            num_to_strip: tokenizer.decoder.strip_start.map_or(0, |(_, count)| count),
             tokenizer,
             skip_special_tokens,
             is_first: true,
-            pending: Vec::new(),
+            tail: Tail { num_to_strip, pending: [0; 4], num_pending: 0 },
         }
     }
 
@@ -57,16 +65,16 @@ impl Detokenizer {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn push_into(&mut self, id: u32, text: &mut String) -> Result<(), TextError> {
-        let tokenizer = Arc::clone(&self.tokenizer);
-        let token = tokenizer.vocabulary.token(id)?;
+        let Inner { vocabulary, decoder, segmenter, .. } = &*self.tokenizer;
+        let token = vocabulary.token(id)?;
         if token.is_special && self.skip_special_tokens {
             return Ok(());
         }
-        if self.is_first && tokenizer.decoder.treats_first_token_apart() {
-            let spelling = tokenizer.segmenter.id_to_token(id).unwrap_or_default();
-            self.push_bytes(&tokenizer.decoder.bytes_of(&spelling, true), text);
+        if self.is_first && decoder.treats_first_token_apart() {
+            let spelling = segmenter.id_to_token(id).unwrap_or_default();
+            self.tail.push(&decoder.bytes_of(&spelling, true), decoder, text);
         } else {
-            self.push_bytes(token.bytes, text);
+            self.tail.push(token.bytes, decoder, text);
         }
         self.is_first = false;
         Ok(())
@@ -81,44 +89,63 @@ impl Detokenizer {
 
     /// [`finish`](Self::finish), appending to `text`.
     pub(super) fn finish_into(&mut self, text: &mut String) {
-        let num_bytes = std::mem::take(&mut self.pending).len();
-        self.push_broken(num_bytes, text);
+        self.tail.break_off(&self.tokenizer.decoder, text);
     }
+}
 
-    fn push_bytes(&mut self, bytes: &[u8], text: &mut String) {
-        if self.pending.is_empty() {
-            self.push_utf8(bytes, text);
-        } else {
-            let mut joined = std::mem::take(&mut self.pending);
-            joined.extend_from_slice(bytes);
-            self.push_utf8(&joined, text);
+impl Tail {
+    fn push(&mut self, mut bytes: &[u8], decoder: &Decoder, text: &mut String) {
+        while self.num_pending > 0
+            && let Some((&byte, rest)) = bytes.split_first()
+        {
+            let mut pending = self.pending;
+            pending[self.num_pending] = byte;
+            match std::str::from_utf8(&pending[..=self.num_pending]) {
+                Ok(character) => {
+                    self.num_pending = 0;
+                    self.push_str(character, decoder, text);
+                }
+                Err(error) if error.error_len().is_none() => {
+                    self.pending = pending;
+                    self.num_pending += 1;
+                }
+                Err(_) => {
+                    // The byte belongs to what comes next.
+                    self.break_off(decoder, text);
+                    continue;
+                }
+            }
+            bytes = rest;
         }
-    }
-
-    fn push_utf8(&mut self, bytes: &[u8], text: &mut String) {
         let mut chunks = bytes.utf8_chunks().peekable();
         while let Some(chunk) = chunks.next() {
-            self.push_str(chunk.valid(), text);
-            let is_last = chunks.peek().is_none();
-            if is_last && is_incomplete(chunk.invalid()) {
-                self.pending = chunk.invalid().to_vec();
+            self.push_str(chunk.valid(), decoder, text);
+            let invalid = chunk.invalid();
+            if chunks.peek().is_none() && is_incomplete(invalid) {
+                self.pending[..invalid.len()].copy_from_slice(invalid);
+                self.num_pending = invalid.len();
             } else {
-                self.push_broken(chunk.invalid().len(), text);
+                self.push_broken(invalid.len(), decoder, text);
             }
         }
     }
 
-    fn push_broken(&mut self, num_bytes: usize, text: &mut String) {
-        let replaces_each = self.tokenizer.decoder.replaces_each_byte();
-        let count = if replaces_each { num_bytes } else { num_bytes.min(1) };
+    /// Gives up on the character that is incomplete.
+    fn break_off(&mut self, decoder: &Decoder, text: &mut String) {
+        let num_bytes = std::mem::take(&mut self.num_pending);
+        self.push_broken(num_bytes, decoder, text);
+    }
+
+    fn push_broken(&mut self, num_bytes: usize, decoder: &Decoder, text: &mut String) {
+        let count = if decoder.replaces_each_byte() { num_bytes } else { num_bytes.min(1) };
         for _ in 0..count {
-            self.push_str("\u{fffd}", text);
+            self.push_str("\u{fffd}", decoder, text);
         }
     }
 
-    fn push_str(&mut self, mut valid: &str, text: &mut String) {
+    fn push_str(&mut self, mut valid: &str, decoder: &Decoder, text: &mut String) {
         while self.num_to_strip > 0 && !valid.is_empty() {
-            let content = self.tokenizer.decoder.strip_start.map(|(content, _)| content);
+            let content = decoder.strip_start.map(|(content, _)| content);
             match content.and_then(|content| valid.strip_prefix(content)) {
                 Some(rest) => {
                     valid = rest;
