@@ -118,7 +118,6 @@ impl KvCache {
     }
 
     /// Blocks, held or not.
-    #[cfg(test)]
     pub(crate) fn num_blocks(&self) -> usize {
         self.num_blocks
     }
