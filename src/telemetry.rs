@@ -289,15 +289,26 @@ pub const PREFIX_STORE_BLOCKS_SAVED: Metric = Metric::counter(
     "cairn_prefix_store_blocks_saved_total",
     "KV blocks handed to the persistent prefix cache.",
 );
-/// Blocks that were not on disk.
+/// Blocks that could not be loaded.
 pub const PREFIX_STORE_MISSES: Metric = Metric::counter(
     "cairn_prefix_store_misses_total",
-    "Times that the persistent prefix cache had nothing for a prompt.",
+    "Blocks that the persistent prefix cache was asked for and could not give.",
 );
 /// Trouble with the disk.
 pub const PREFIX_STORE_ERRORS: Metric = Metric::counter(
     "cairn_prefix_store_errors_total",
-    "Times that the persistent prefix cache could not be read or written; no request failed of it.",
+    "Blocks of the persistent prefix cache that could not be read or written; no request failed \
+     of it.",
+);
+/// Blocks that were damaged.
+pub const PREFIX_STORE_CORRUPT: Metric = Metric::counter(
+    "cairn_prefix_store_corrupt_total",
+    "Blocks of the persistent prefix cache that were not what was written; they count as misses.",
+);
+/// Blocks removed for want of room.
+pub const PREFIX_STORE_EVICTED: Metric = Metric::counter(
+    "cairn_prefix_store_evicted_total",
+    "Blocks of the persistent prefix cache that were removed to make room.",
 );
 /// Bytes on disk.
 pub const PREFIX_STORE_BYTES: Metric =

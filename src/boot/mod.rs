@@ -62,7 +62,7 @@ pub(crate) mod graph_cache;
 pub mod models;
 mod open;
 mod plan;
-mod prefix;
+pub(crate) mod prefix;
 mod progress;
 mod request;
 mod size;

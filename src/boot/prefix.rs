@@ -23,9 +23,26 @@ use super::plan::Plan;
 use super::request::model_settings;
 use crate::backend::StateSpec;
 use crate::config::{CacheTrust, EngineConfig};
+use crate::engine::PrefixStoreStats;
 use crate::ir::{canonical_bytes, passes, verify};
 use crate::model::Model;
 use crate::prefix_store::{DiskPrefixStore, PrefixFolder, PrefixIdentity, PrefixStoreOptions};
+use crate::telemetry::{self as names, Sample};
+
+/// What the store counts, for the server to tell; what the engine read and wrote is its own to tell.
+pub(crate) fn samples(stats: &PrefixStoreStats) -> Vec<Sample> {
+    let PrefixStoreStats { hits: _, misses, saved: _, corrupt, evicted, bytes, errors } = *stats;
+    [
+        (names::PREFIX_STORE_MISSES, misses),
+        (names::PREFIX_STORE_CORRUPT, corrupt),
+        (names::PREFIX_STORE_ERRORS, errors),
+        (names::PREFIX_STORE_EVICTED, evicted),
+        (names::PREFIX_STORE_BYTES, bytes),
+    ]
+    .into_iter()
+    .map(|(metric, count)| Sample::new(metric, count as f64))
+    .collect()
+}
 
 /// The folder that was asked for, if it can be used.
 pub(super) fn open(config: &EngineConfig) -> anyhow::Result<Option<PrefixFolder>> {

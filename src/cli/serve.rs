@@ -24,9 +24,10 @@ use super::model_args::ModelArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::values::{self, display_bytes};
 use super::{Context, graph_cache, output};
+use crate::boot::prefix;
 use crate::build_info;
 use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig};
-use crate::engine::EngineHandle;
+use crate::engine::{EngineHandle, PrefixStore as _};
 use crate::server::{self, About, ServerOptions, ServerState};
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -116,9 +117,14 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let Booted { engine, tokenizer, chat_template, report, graphs, cache, .. } = booted;
+    let Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store } = booted;
     let state = state(server, config.backend, engine.clone(), tokenizer, chat_template, report);
-    state.report(move || graph_cache::samples(&cache.stats().snapshot()));
+    state.report(move || {
+        let mut samples = graph_cache::samples(&cache.stats().snapshot());
+        let stats = prefix_store.as_ref().map(|store| store.stats());
+        samples.extend(stats.iter().flat_map(prefix::samples));
+        samples
+    });
     let served = runtime.block_on(serve(listener, server, state));
     if let Some(death) = engine.death() {
         graphs.forget_stale(&engine);

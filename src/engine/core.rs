@@ -216,7 +216,7 @@ impl Core {
         })?;
         host.take_results(step, &results, launched_at);
         if let Some(prefixes) = prefixes {
-            prefixes.save(host, step, runner.memory());
+            prefixes.save(host, runner.memory());
         }
         host.end_groups();
         if let Some(drafter) = &mut self.drafter {

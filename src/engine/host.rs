@@ -21,6 +21,7 @@ use rustc_hash::FxHashMap;
 use super::core::Command;
 use super::group::{Group, GroupKey, Mode};
 use super::kv_cache::KvCache;
+use super::prefixes::ComputedPrompt;
 use super::rank::Rank;
 use super::request::{FinishReason, RequestError, RequestId, StopMatch};
 use super::sampling::{Sampler, TokenCounts};
@@ -72,6 +73,8 @@ pub(crate) struct Host {
     by_id: FxHashMap<RequestId, GroupKey>,
     /// Requests that fail when they are not finished by then.
     timeouts: BTreeMap<(Instant, RequestId), Duration>,
+    /// Prompts that the current step completed, where their blocks may be kept outside.
+    pub(super) computed_prompts: Vec<ComputedPrompt>,
     /// Drafts may follow the tokens of a sequence.
     pub(super) has_drafts: bool,
 }
@@ -91,6 +94,7 @@ impl Host {
             ended: Vec::new(),
             by_id: FxHashMap::default(),
             timeouts: BTreeMap::new(),
+            computed_prompts: Vec::new(),
             has_drafts,
         }
     }

@@ -27,7 +27,6 @@ use super::core::Command;
 use super::host::{Host, Submission};
 use super::kv_cache::{BlockTable, KvCache};
 use super::prefix_store::{PrefixBlock, PrefixKey, PrefixStore};
-use super::scheduler_output::SchedulerOutput;
 
 /// Blocks read from the device after one step.
 const BLOCKS_PER_STEP: usize = 4;
@@ -77,6 +76,16 @@ struct LoadJob {
     first_block: usize,
     num_blocks: usize,
     block_size: usize,
+}
+
+/// A prompt whose last token was just computed.
+#[derive(Debug)]
+pub(crate) struct ComputedPrompt {
+    /// Keeps its blocks as they are.
+    pub(crate) table: BlockTable,
+    pub(crate) token_ids: Vec<u32>,
+    pub(crate) keys: PrefixKeys,
+    pub(crate) num_cached_tokens: usize,
 }
 
 /// Blocks that are to be written.
@@ -209,20 +218,13 @@ impl Prefixes {
     }
 
     /// Takes note of a prompt that is computed.
-    pub(crate) fn note(
-        &mut self,
-        keys: &PrefixKeys,
-        tokens: &[u32],
-        num_cached: usize,
-        table: impl FnOnce() -> BlockTable,
-        block_size: usize,
-    ) {
+    fn note(&mut self, prompt: ComputedPrompt, block_size: usize) {
         if self.hits.len() > MAX_COUNTED {
             self.hits.clear();
         }
-        let num_hit = num_cached / block_size;
+        let num_hit = prompt.num_cached_tokens / block_size;
         let mut blocks = VecDeque::new();
-        for (idx, key) in keys.keys.iter().enumerate() {
+        for (idx, key) in prompt.keys.keys.iter().enumerate() {
             let is_hot = if idx < num_hit {
                 let hits = self.hits.entry(*key).or_insert(0);
                 *hits += 1;
@@ -235,35 +237,17 @@ impl Prefixes {
             }
         }
         if !blocks.is_empty() && self.saves.len() < MAX_SAVES {
-            self.saved.extend(blocks.iter().map(|&idx| keys.keys[idx]));
-            let (token_ids, keys) = (tokens.to_vec(), keys.keys.clone());
-            self.saves.push_back(SaveJob { table: table(), token_ids, keys, blocks });
+            let ComputedPrompt { table, token_ids, keys: PrefixKeys { keys }, .. } = prompt;
+            self.saved.extend(blocks.iter().map(|&idx| keys[idx]));
+            self.saves.push_back(SaveJob { table, token_ids, keys, blocks });
         }
     }
 
-    /// Notes the prompts that this step completed, and hands some blocks to the saver.
-    pub(crate) fn save(
-        &mut self,
-        host: &mut Host,
-        step: &SchedulerOutput,
-        memory: &mut dyn Memory,
-    ) {
+    /// Notes the prompts that a step completed, and hands some blocks to the saver.
+    pub(crate) fn save(&mut self, host: &mut Host, memory: &mut dyn Memory) {
         let block_size = host.kv_cache().block_size();
-        for share in step.scheduled.iter().filter(|share| share.is_sampled) {
-            let Some(sequence) = host.sequences.0.get(share.key) else { continue };
-            let is_first = share.num_computed_tokens < sequence.prompt().len();
-            let group = &host.groups[sequence.group];
-            if is_first && !group.prefix_keys.keys.is_empty() {
-                let scheduler = &host.scheduler;
-                let table = || scheduler.kv_cache().fork(scheduler.table(share.key));
-                self.note(
-                    &group.prefix_keys,
-                    sequence.prompt(),
-                    group.cached_tokens,
-                    table,
-                    block_size,
-                );
-            }
+        for prompt in host.computed_prompts.drain(..) {
+            self.note(prompt, block_size);
         }
         self.save_some(memory, block_size);
         host.note_prefixes(self.num_loaded, self.num_saved);

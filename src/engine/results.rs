@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use super::group::{Group, GroupKey, Mode};
 use super::host::{Host, SequenceEnd};
+use super::prefixes::ComputedPrompt;
 use super::request::{ChoiceDelta, ChoiceEnd, FinishReason, RequestError, StopMatch};
 use super::runner::StepResults;
 use super::sampling::{
@@ -98,11 +99,28 @@ impl Host {
             self.complete(key, Progress::default());
             return Ok(());
         }
+        self.note_prompt(key);
         if matches!(self.groups[group_key].mode, Mode::Beams(_)) {
             self.complete(key, Progress::default());
             return self.take_candidates(key, share, rows, now, tally);
         }
         self.take_tokens(key, share, rows, now, tally)
+    }
+
+    /// Keeps hold of the blocks of a prompt that is computed, where somebody may want to keep them.
+    fn note_prompt(&mut self, key: SeqKey) {
+        let sequence = &self.sequences.0[key];
+        let group = &mut self.groups[sequence.group];
+        if group.prefix_keys.keys.is_empty() {
+            return;
+        }
+        self.computed_prompts.push(ComputedPrompt {
+            table: self.scheduler.kv_cache().fork(self.scheduler.table(key)),
+            token_ids: sequence.prompt().to_vec(),
+            // Once is enough.
+            keys: std::mem::take(&mut group.prefix_keys),
+            num_cached_tokens: group.cached_tokens,
+        });
     }
 
     fn complete(&mut self, key: SeqKey, progress: Progress) {

@@ -83,3 +83,14 @@ fn a_stream_tells_what_was_cached_with_its_counts() {
         assert!(first < second && second > 64, "{path}: {first} {second}");
     }
 }
+
+#[test]
+fn a_folder_for_prefixes_is_told_with_the_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start_server(&["--prefix-cache-dir", folder.path().to_str().unwrap()]);
+    assert_eq!(cached_tokens(&server, "one", &json!({})), 0);
+    for name in ["bytes", "misses_total", "errors_total", "blocks_saved_total"] {
+        assert!(server.metric(&format!("cairn_prefix_store_{name}")) >= 0.0, "{name}");
+    }
+    assert!(server.metric("cairn_prefix_store_errors_total") < 1.0);
+}

@@ -83,7 +83,7 @@ fn as_many_are_there_as_arrive_in_the_time_that_each_stays() {
 fn alone_a_request_waits_for_its_own_prefill_only() {
     let server = server(|_| {});
     let lengths = Lengths::Trace(vec![(700, 33)]);
-    let report = run(&server, &Workload { lengths, ..workload(0.05, 20) }).unwrap();
+    let report = run(&server, &Workload { lengths, ..workload(0.001, 20) }).unwrap();
     let launch = |num_tokens, seq| {
         let seqs = [seq];
         let launch = LaunchShape { num_tokens, num_logits: 64, seqs: &seqs, is_dynamic: false };

@@ -241,7 +241,6 @@ mod tests {
             include_stop_str_in_output: true,
             stop_token_ids: vec![7],
             ignore_eos: true,
-            ..SamplingParams::default()
         };
         assert_eq!(got, Ok(expected));
         assert_eq!(params("{}"), Ok(SamplingParams::default()));
