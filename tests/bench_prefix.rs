@@ -3,6 +3,7 @@
 //!
 //! The two are worked out by code that shares nothing; with one request at a time and room for
 //! everything they must say the same.
+#![allow(clippy::float_cmp, reason = "these numbers are exact")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 #[path = "common/deployment.rs"]

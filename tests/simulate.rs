@@ -1,6 +1,7 @@
 //! `cairn bench simulate` from outside: the same bytes for the same seed, figures that fit together,
 //! a plot, and what is refused. No model, no device, no clock.
 
+#![allow(clippy::float_cmp, reason = "these numbers are exact")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use std::fs;

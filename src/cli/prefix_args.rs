@@ -14,6 +14,7 @@ const MAX_MIN_HITS: u64 = 1_000_000;
 
 /// Where KV blocks of prefixes are kept, and which of them.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "the flags' own names")]
 #[command(next_help_heading = "Prefix cache options")]
 pub(crate) struct PrefixArgs {
     /// Folder in which prefixes of prompts outlive the process, so that a restarted server answers a

@@ -20,7 +20,7 @@ use super::sequence::SeqKey;
 #[derive(Debug)]
 pub(crate) struct Beams {
     search: BeamSearch,
-    beams: Vec<Beam>,
+    live: Vec<Beam>,
     /// Sequences so far.
     num_sequences: usize,
 }
@@ -52,7 +52,7 @@ impl Beams {
         let beam = params.beam.expect("invariant: the caller asks for beams");
         Self {
             search: BeamSearch::new(beam, stop_token_ids, prompt_len, max_tokens),
-            beams: Vec::new(),
+            live: Vec::new(),
             num_sequences: 1,
         }
     }
@@ -65,7 +65,7 @@ impl Beams {
 
     /// Begins with the prompt's sequence.
     pub(crate) fn begin(&mut self, key: SeqKey) {
-        self.beams = vec![Beam { key, candidates: Vec::new() }];
+        self.live = vec![Beam { key, candidates: Vec::new() }];
     }
 
     /// How many candidates a beam offers.
@@ -75,36 +75,36 @@ impl Beams {
 
     /// Takes a beam's candidates; `true` once all are there.
     pub(crate) fn offer(&mut self, key: SeqKey, candidates: &[(u32, f64)]) -> bool {
-        if let Some(beam) = self.beams.iter_mut().find(|beam| beam.key == key) {
+        if let Some(beam) = self.live.iter_mut().find(|beam| beam.key == key) {
             beam.candidates.clear();
             beam.candidates.extend_from_slice(candidates);
         }
-        self.beams.iter().all(|beam| !beam.candidates.is_empty())
+        self.live.iter().all(|beam| !beam.candidates.is_empty())
     }
 
     /// Ends a step: what becomes of which sequence, and which end here. Nothing continues when the
     /// search has ended.
     pub(crate) fn advance(&mut self) -> (Vec<Continuation>, Vec<SeqKey>) {
         // In order, whoever came first: ties are broken by it.
-        for (idx, beam) in self.beams.iter().enumerate() {
+        for (idx, beam) in self.live.iter().enumerate() {
             self.search.offer(idx, &beam.candidates);
         }
-        let mut has_continued = vec![false; self.beams.len()];
+        let mut has_continued = vec![false; self.live.len()];
         let continuation = |&BeamStep { parent, token_id }: &BeamStep| Continuation {
-            parent: self.beams[parent].key,
+            parent: self.live[parent].key,
             is_parent: !std::mem::replace(&mut has_continued[parent], true),
             token_id,
         };
         let continuations: Vec<_> = self.search.advance().iter().map(continuation).collect();
-        let ended = self.beams.iter().zip(&has_continued).filter(|(_, has)| !**has);
+        let ended = self.live.iter().zip(&has_continued).filter(|(_, has)| !**has);
         let ended = ended.map(|(beam, _)| beam.key).collect();
         (continuations, ended)
     }
 
     /// Says which sequences carry the beams from now on, in the order of the continuations.
     pub(crate) fn carry_on(&mut self, keys: impl IntoIterator<Item = SeqKey>) {
-        self.beams.clear();
-        self.beams.extend(keys.into_iter().map(|key| Beam { key, candidates: Vec::new() }));
+        self.live.clear();
+        self.live.extend(keys.into_iter().map(|key| Beam { key, candidates: Vec::new() }));
     }
 
     /// The best texts.

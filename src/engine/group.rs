@@ -218,16 +218,13 @@ impl Group {
         end: ChoiceEnd,
         num_generated: usize,
     ) {
-        match (&mut self.mode, held) {
-            (Mode::BestOf { ended, .. }, Some(mut output)) => {
-                let score = end.cumulative_logprob.unwrap_or(0.0) / num_generated.max(1) as f64;
-                output.end = Some(end);
-                ended.push(Ended { choice, output, score });
-            }
-            _ => {
-                self.completion_tokens += num_generated;
-                self.outbox.end_choice(choice, end);
-            }
+        if let (Mode::BestOf { ended, .. }, Some(mut output)) = (&mut self.mode, held) {
+            let score = end.cumulative_logprob.unwrap_or(0.0) / num_generated.max(1) as f64;
+            output.end = Some(end);
+            ended.push(Ended { choice, output, score });
+        } else {
+            self.completion_tokens += num_generated;
+            self.outbox.end_choice(choice, end);
         }
     }
 

@@ -312,6 +312,7 @@ impl Host {
             (&counters.prefix_miss_new_tokens, stats.num_miss_tokens_new),
             (&counters.prefix_miss_evicted_tokens, stats.num_miss_tokens_evicted),
             (&counters.prefix_miss_tail_tokens, stats.num_miss_tokens_tail),
+            (&counters.prefix_miss_disabled_tokens, self.scheduler.num_tokens_not_looked_up()),
             (&counters.prefix_evictions_capacity, stats.num_evictions_capacity),
             (&counters.prefix_evictions_reset, stats.num_evictions_reset),
             (&counters.num_block_copies, stats.num_copies),

@@ -106,7 +106,7 @@ pub(crate) struct PrefixIo {
     /// A block is written once so many later requests have used it.
     min_hits: u32,
     loader: Option<Sender<LoadJob>>,
-    saver: Option<SyncSender<PrefixBlock>>,
+    saver: Option<SyncSender<Box<PrefixBlock>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -129,7 +129,7 @@ impl PrefixIo {
     /// When a thread cannot be started.
     pub(crate) fn new(store: Arc<dyn PrefixStore>, min_hits: u32) -> Result<Self, std::io::Error> {
         let (loader, jobs) = channel();
-        let (saver, blocks) = sync_channel::<PrefixBlock>(MAX_BLOCKS_IN_FLIGHT);
+        let (saver, blocks) = sync_channel::<Box<PrefixBlock>>(MAX_BLOCKS_IN_FLIGHT);
         let mut threads = Vec::new();
         let from = Arc::clone(&store);
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -137,7 +137,7 @@ impl PrefixIo {
         let to = Arc::clone(&store);
         threads.push(spawn("prefix-save").spawn(move || {
             for block in blocks {
-                to.save(block);
+                to.save(*block);
             }
         })?);
         Ok(Self { store, min_hits, loader: Some(loader), saver: Some(saver), threads })
@@ -181,11 +181,8 @@ impl Prefixes {
         }
         drop(table);
         let job = LoadJob { submission, first_block, num_blocks, block_size };
-        match self.io.loader.as_ref().map(|loader| loader.send(job)) {
-            Some(Ok(())) => None,
-            Some(Err(refused)) => Some(refused.0.submission),
-            None => None,
-        }
+        // A loader that is gone hands the job back.
+        self.io.loader.as_ref()?.send(job).err().map(|refused| refused.0.submission)
     }
 
     /// Writes loaded blocks into the pool, where lookups find them.
@@ -275,14 +272,15 @@ impl Prefixes {
                 token_ids: job.token_ids[idx * block_size..][..block_size].to_vec(),
                 bytes,
             };
-            match self.io.saver.as_ref().map(|saver| saver.try_send(block)) {
-                Some(Ok(())) => {
+            let Some(saver) = &self.io.saver else { break };
+            match saver.try_send(Box::new(block)) {
+                Ok(()) => {
                     job.blocks.pop_front();
                     self.num_saved += 1;
                 }
                 // The disk is slower than the device: later.
-                Some(Err(TrySendError::Full(_))) => break,
-                _ => self.saves.clear(),
+                Err(TrySendError::Full(_)) => break,
+                Err(TrySendError::Disconnected(_)) => self.saves.clear(),
             }
         }
         self.num_saved != num_before

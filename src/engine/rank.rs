@@ -134,7 +134,7 @@ mod tests {
                 facts.num_tokens = usize::MAX;
             });
             let best_of_later = rank(policy, 2, |facts| {
-                facts.arrival = Duration::from_secs(30_000);
+                facts.arrival = Duration::from_mins(500);
                 facts.priority = i32::MIN;
                 facts.deadline = Some(Duration::ZERO);
                 facts.num_tokens = 0;

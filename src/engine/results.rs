@@ -34,10 +34,10 @@ use super::sequence::{SeqKey, Sequence};
 /// What a step's tokens were.
 #[derive(Debug, Default)]
 struct Tally {
-    num_prompt: u64,
-    num_generated: u64,
-    num_drafts: u64,
-    num_accepted: u64,
+    prompt: u64,
+    generated: u64,
+    drafts: u64,
+    accepted: u64,
 }
 
 impl Host {
@@ -64,10 +64,10 @@ impl Host {
             (&counters.num_steps, 1),
             (&counters.num_launches, results.num_launches),
             (&counters.padded_tokens, results.num_padded_tokens),
-            (&counters.prompt_tokens, tally.num_prompt),
-            (&counters.generation_tokens, tally.num_generated),
-            (&counters.num_draft_tokens, tally.num_drafts),
-            (&counters.num_accepted_tokens, tally.num_accepted),
+            (&counters.prompt_tokens, tally.prompt),
+            (&counters.generation_tokens, tally.generated),
+            (&counters.num_draft_tokens, tally.drafts),
+            (&counters.num_accepted_tokens, tally.accepted),
         ] {
             counter.fetch_add(more, Ordering::Relaxed);
         }
@@ -93,7 +93,7 @@ impl Host {
         let rows = Rows { results, place };
         rows.check()?;
         let group_key = self.sequences.0[key].group;
-        tally.num_prompt += self.groups[group_key].count_prompt(share.tokens().end) as u64;
+        tally.prompt += self.groups[group_key].count_prompt(share.tokens().end) as u64;
         self.take_prompt_logprobs(key, share, rows)?;
         if !share.is_sampled {
             self.complete(key, Progress::default());
@@ -155,9 +155,9 @@ impl Host {
         }
         sequence.clear_drafts();
         let num_rejected = (1 + share.num_drafts) - num_appended;
-        tally.num_generated += num_appended as u64;
-        tally.num_drafts += share.num_drafts as u64;
-        tally.num_accepted += num_appended as u64 - 1;
+        tally.generated += num_appended as u64;
+        tally.drafts += share.num_drafts as u64;
+        tally.accepted += num_appended as u64 - 1;
         let width = group.fork_width();
         self.complete(key, Progress { num_appended, num_rejected });
         if width > 1 {
@@ -187,7 +187,7 @@ impl Host {
             let mut child = parent.first_again(choice, seed, group);
             let sampled = sample(&mut self.sampler, row, &child, group)?;
             let end = append(&mut child, group, sampled)?;
-            tally.num_generated += 1;
+            tally.generated += 1;
             let child = self.fork(first, child);
             match end {
                 Some(end) => self.end_sequence(child, end)?,
@@ -282,7 +282,7 @@ impl Host {
             self.sampler.beam_candidates(row, &group.params, history, beams.num_candidates());
         if beams.offer(key, candidates.map_err(failed)?) {
             let (continuations, ended) = beams.advance();
-            tally.num_generated += continuations.len() as u64;
+            tally.generated += continuations.len() as u64;
             if continuations.is_empty() {
                 return self.finish_beams(group_key);
             }

@@ -123,6 +123,8 @@ pub(crate) struct Scheduler {
     running: Vec<SeqKey>,
     /// Shares of the step that the device computes, or has computed without its results being told.
     num_in_flight: usize,
+    /// Prompt tokens that are computed whether cached or not, for their logprobs.
+    num_tokens_not_looked_up: u64,
     /// The first that waits could not be admitted with so many blocks free: no use to try again
     /// before there are more.
     refused: Option<(SeqKey, usize)>,
@@ -158,6 +160,7 @@ impl Scheduler {
             waiting: BTreeSet::new(),
             running: Vec::new(),
             num_in_flight: 0,
+            num_tokens_not_looked_up: 0,
             refused: None,
         }
     }
@@ -344,7 +347,11 @@ impl Scheduler {
         entry.is_running = true;
         if !std::mem::replace(&mut entry.is_counted, true) {
             entry.num_cached_tokens = lookup.num_cached_tokens;
-            self.kv_cache.count(&lookup);
+            if limit == 0 && entry.num_tokens > 1 {
+                self.num_tokens_not_looked_up += entry.num_tokens as u64;
+            } else {
+                self.kv_cache.count(&lookup);
+            }
         }
         self.kv_cache.announce(&mut entry.table, token_ids);
         Admission::Done
@@ -414,6 +421,12 @@ impl Scheduler {
     /// Tokens of the sequence's prompt that were cached when it was admitted first.
     pub(crate) fn num_cached_tokens(&self, key: SeqKey) -> usize {
         self.entry(key).num_cached_tokens
+    }
+
+    /// Prompt tokens that were not looked for in the prefix cache, since their logprobs were asked
+    /// for.
+    pub(crate) fn num_tokens_not_looked_up(&self) -> u64 {
+        self.num_tokens_not_looked_up
     }
 
     /// Sequences in the running batch.

@@ -110,7 +110,7 @@ mod tests {
         let now = Instant::now();
         let mut room = Room::new(800, 0);
         assert!((0..10).all(|_| room.take(10, now, |_| unreachable!())));
-        assert!(room.take(10, now, |target| Some(target)));
+        assert!(room.take(10, now, Some));
         assert_eq!(room.held(), 710);
     }
 
@@ -119,7 +119,7 @@ mod tests {
         let now = Instant::now();
         let mut room = Room::new(100, 100);
         assert!(!room.take(101, now, |_| unreachable!()));
-        assert!(room.take(60, now, |target| Some(target)));
+        assert!(room.take(60, now, Some));
         assert_eq!(room.held(), 100);
     }
 

@@ -224,7 +224,7 @@ mod tests {
     const LINE: LineId = LineId { number: 7, digest: 0xab };
 
     fn value(result: &ResultLine) -> Value {
-        assert_eq!(result.text.iter().filter(|&&byte| byte == b'\n').count(), 1);
+        assert_eq!(result.text.split(|&byte| byte == b'\n').count(), 2);
         serde_json::from_slice(&result.text).unwrap()
     }
 

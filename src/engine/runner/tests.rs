@@ -128,9 +128,9 @@ fn last(seen: &Seen) -> (Vec<u64>, Vec<Vec<i32>>) {
 }
 
 /// The logits of a row that must have all of them.
-fn logits<'a>(results: &StepResults<'a>, place: usize) -> Option<&'a [f32]> {
+fn logits<'a>(results: &StepResults<'a>, place: usize) -> &'a [f32] {
     match results.row(place, 0).unwrap() {
-        Row::Logits(logits) => Some(logits),
+        Row::Logits(logits) => logits,
         Row::Top { .. } => panic!("only the largest"),
     }
 }
@@ -181,7 +181,7 @@ fn lays_out_a_step_without_padding() {
     let plan = plan();
     let results = run(&mut runner, &plan, view_of).unwrap();
     assert_eq!((results.num_launches, results.num_padded_tokens), (1, 0));
-    assert_eq!(logits(&results, 0), Some(&[0.0_f32; 3][..]));
+    assert_eq!(logits(&results, 0), &[0.0_f32; 3][..]);
     let (symbols, inputs) = last(&seen);
     assert_eq!(symbols, [4, 2, 3, 1, 9, 12]);
     let input = |input: GraphInput| inputs[input as usize].as_slice();
@@ -200,7 +200,7 @@ fn pads_a_step_to_its_bucket() {
     let mut plan = plan();
     push(&mut plan, 1, 0..1, true, &[BlockId(1)]);
     let results = run(&mut runner, &plan, view_of).unwrap();
-    assert_eq!((logits(&results, 2), results.num_padded_tokens), (Some(&[1.0_f32; 3][..]), 3));
+    assert_eq!((logits(&results, 2), results.num_padded_tokens), (&[1.0_f32; 3][..], 3));
     let (symbols, inputs) = last(&seen);
     assert_eq!(symbols, [8, 3, 3, 3, 9, 12]);
     let input = |input: GraphInput| inputs[input as usize].as_slice();
@@ -248,10 +248,10 @@ fn decodes_run_together_and_everyone_gets_the_row_that_is_theirs() {
     assert_eq!((results.num_launches, results.num_padded_tokens), (3, 5 + 6));
     let top = |place| match results.row(place, 0).unwrap() {
         Row::Top { values, indices } => (values.to_vec(), indices.to_vec()),
-        row => panic!("{row:?}"),
+        row @ Row::Logits(_) => panic!("{row:?}"),
     };
     assert_eq!((top(0), top(2)), ((vec![0.0], vec![2]), (vec![1.0], vec![2])));
-    assert_eq!(logits(&results, 3), Some(&[0.0_f32; 3][..]));
+    assert_eq!(logits(&results, 3), &[0.0_f32; 3][..]);
     let seen = seen.lock().unwrap();
     let input = |launch: usize, input: GraphInput| &seen.launches[launch].1[input as usize];
     let symbols: Vec<_> = seen.launches.iter().map(|launch| launch.0.as_slice()).collect();
@@ -271,7 +271,7 @@ fn a_launch_whose_largest_columns_stand_for_no_token_runs_again_for_all() {
     let (runner, seen) = runner_with(&Capabilities::ANY, 3, Some(3), |_| true);
     let mut runner = runner.unwrap();
     let results = run(&mut runner, &plan(), view_of).unwrap();
-    assert_eq!(logits(&results, 0), Some(&[0.0_f32; 3][..]));
+    assert_eq!(logits(&results, 0), &[0.0_f32; 3][..]);
     let seen = seen.lock().unwrap();
     let [(_, inputs, first), (_, again, second)] = seen.launches.as_slice() else {
         panic!("{seen:?}");
@@ -344,11 +344,11 @@ fn more_decodes_than_the_largest_graph_holds_take_several_launches() {
     let (runner, seen) = runner_with(&SEPARATE, 3, None, not_for_three);
     let mut plan = SchedulerOutput::default();
     for id in 0..3 {
-        push(&mut plan, id, 5..6, true, &[BlockId(id as u32), BlockId(3)]);
+        push(&mut plan, id, 5..6, true, &[BlockId(id), BlockId(3)]);
     }
     let mut runner = runner.unwrap();
     let results = run(&mut runner, &plan, view_of).unwrap();
-    let values: Vec<_> = (0..3).map(|place| logits(&results, place).unwrap()[0]).collect();
+    let values: Vec<_> = (0..3).map(|place| logits(&results, place)[0]).collect();
     assert_eq!(values, [0.0, 1.0, 0.0]);
     let sizes: Vec<_> = seen.lock().unwrap().launches.iter().map(|launch| launch.0[1]).collect();
     assert_eq!(sizes, [2, 1]);

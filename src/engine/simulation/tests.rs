@@ -1,4 +1,5 @@
 //! What must hold of a simulated run, whatever the numbers of the device are.
+#![allow(clippy::float_cmp, reason = "these numbers are exact")]
 
 use super::super::EngineOptions;
 use super::*;

@@ -93,10 +93,12 @@ pub(super) fn replay(
     let started = Instant::now();
     thread::scope(|scope| {
         let workers: Vec<_> = (0..play.concurrency).map(|_| scope.spawn(|| stage.work())).collect();
-        let ended = workers.into_iter().map(|worker| worker.join());
-        ended.fold(Ok(()), |all, one| {
-            all.and(one.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })
+        let mut ended = Ok(());
+        for worker in workers {
+            let one = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ended = ended.and(one);
+        }
+        ended
     })?;
     let seconds = started.elapsed().as_secs_f64();
     let State { requests, events, .. } =
@@ -121,6 +123,9 @@ struct State {
     events: Vec<Event>,
     num_ended: usize,
 }
+
+/// A conversation whose next prompt was submitted: the prompt, its number, and what answers it.
+type Begun = (Conversation, Vec<u32>, usize, ResponseStream);
 
 impl Stage<'_> {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,7 +159,7 @@ impl Stage<'_> {
     }
 
     /// Submits the next request. Under the lock, so that the order is the engine's.
-    fn begin(&self) -> anyhow::Result<Option<(Conversation, Vec<u32>, usize, ResponseStream)>> {
+    fn begin(&self) -> anyhow::Result<Option<Begun>> {
         let mut state = self.state();
         while let Some(mut conversation) = state.queue.pop_front() {
             let Some(prompt) = conversation.next_prompt() else { continue };

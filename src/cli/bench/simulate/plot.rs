@@ -303,7 +303,7 @@ mod tests {
     fn ticks_are_round_numbers_that_hold_all_values() {
         let ticks = |most| Axis::linear(most, (0.0, 100.0)).ticks;
         assert_eq!(ticks(16.0), [0.0, 5.0, 10.0, 15.0, 20.0]);
-        assert_eq!(ticks(1.0), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
+        assert_eq!(ticks(1.0), [0.0, 0.2, 0.4, 0.600_000_000_000_000_1, 0.8, 1.0]);
         assert_eq!(number(ticks(1.0)[3]), "0.6");
         assert_eq!(ticks(3210.0), [0.0, 1000.0, 2000.0, 3000.0, 4000.0]);
         let log = Axis::log([0.5, 0.0, 700.0].into_iter(), (100.0, 0.0));
