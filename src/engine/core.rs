@@ -177,6 +177,7 @@ impl Core {
     fn plan(&mut self) {
         self.host.schedule();
         if self.host.plan.is_empty()
+            && !self.host.is_idle()
             && let Some(prefixes) = &mut self.prefixes
             && prefixes.drop_saves()
         {

@@ -23,7 +23,7 @@ const ASCEND: [&str; 8] = [
     "256",
 ];
 /// Seeds to try until one draws what no rounding changes.
-const MAX_SEEDS: u64 = 100;
+const MAX_SEEDS: u64 = 400;
 
 /// A sampled request whose answer stays the same when the logits change a little: all of them in
 /// proportion, as by another temperature, or each in its own way, as by weights in f16.
@@ -37,7 +37,7 @@ fn clear(cpu: &Server, f16: &Server, fields: &Value) -> (Value, String) {
             changed["temperature"] = (fields["temperature"].as_f64().unwrap() * scale).into();
             text(cpu, &changed) == expected
         };
-        let is_clear = [0.99, 1.01, 0.95, 1.05].into_iter().all(is_same_at);
+        let is_clear = [0.99, 1.01, 0.97, 1.03].into_iter().all(is_same_at);
         if is_clear && text(f16, &fields) == expected {
             return (fields, expected);
         }
