@@ -28,8 +28,9 @@ use crate::key::CacheKey;
 use crate::store::{MissReason, Put, StoreError};
 use crate::trust::{SigningKey, Trust};
 
-/// How often something that is in the way is moved away for one new entry.
-const MAX_ATTEMPTS: usize = 2;
+/// How often something that is in the way is moved away for one new entry: others may write and remove
+/// the same one meanwhile.
+const MAX_ATTEMPTS: usize = 8;
 
 impl DiskStore {
     /// Adds a signature to the entry of this key, after all of it was verified.

@@ -1,17 +1,21 @@
 //! Cutting a step to a size that graphs are compiled for.
 //!
 //! ```text
-//! buckets 64 128 256, planned: 30 decodes and a chunk of 130 tokens = 160
-//! as it is   [ 160 + 96 of padding ]                  256 rows
-//! cut        [ 128 ]  and 32 tokens a step later      128 rows
+//! buckets 256 512 1024, planned: 30 decodes and a chunk of 530 tokens = 560
+//! as it is   [ 560 + 464 of padding ]                 1024 rows
+//! cut        [ 512 ]  and 48 tokens a step later      512 rows
 //! ```
 //!
 //! A cut saves the padding and puts tokens off; it is made when more rows would be padding than are
-//! put off. Only a chunk of a prompt is cut, never below one token, and only the last that can be.
+//! put off. Below some 200 tokens a launch costs one read of the weights, whatever its size: nothing is
+//! cut to less than that, for it would cost a launch and save none. Only a chunk of a prompt is cut, never below one token, and only the last that can be.
 //!
 //! What this module deliberately does not do: it knows no graphs, only their sizes.
 
 use super::super::scheduler_output::SchedulerOutput;
+
+/// The least that a step is cut to, in tokens.
+const MIN_CUT: usize = 256;
 
 /// Sizes that a step is padded to, in tokens.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +40,7 @@ impl TokenBuckets {
         let (&larger, &smaller) =
             (self.sizes.get(larger)?, self.sizes.get(larger.checked_sub(1)?)?);
         let (num_padded, num_put_off) = (larger - num_tokens, num_tokens - smaller);
-        if num_padded <= num_put_off {
+        if num_padded <= num_put_off || smaller < MIN_CUT {
             return None;
         }
         let can_be_cut = |(_, share): &(usize, &super::ScheduledSequence)| {
@@ -64,12 +68,13 @@ mod tests {
 
     #[test]
     fn cuts_where_padding_would_be_more_than_what_is_put_off() {
-        assert_eq!(cut(&[256, 64, 128], &[1, 1, 158]), Some((2, 126)));
-        assert_eq!(cut(&[64, 128, 256], &[1, 1, 198]), None, "56 rows of padding, 72 put off");
-        assert_eq!(cut(&[64, 128, 256], &[126, 1, 1]), None, "it fits");
-        assert_eq!(cut(&[64, 128], &[20]), None, "nothing is smaller");
+        assert_eq!(cut(&[512, 64, 256], &[1, 1, 308]), Some((2, 254)));
+        assert_eq!(cut(&[128, 256, 512], &[1, 1, 398]), None, "112 rows of padding, 144 put off");
+        assert_eq!(cut(&[128, 256, 512], &[254, 1, 1]), None, "it fits");
+        assert_eq!(cut(&[64, 128, 256], &[1, 1, 138]), None, "128 cost as much as 256");
+        assert_eq!(cut(&[256, 512], &[20]), None, "nothing is smaller");
         assert_eq!(cut(&[], &[20]), None);
-        assert_eq!(cut(&[1, 2, 4, 8], &[1; 5]), None, "decodes are not cut");
-        assert_eq!(cut(&[64, 128], &[60, 6, 4]), Some((0, 54)), "the others are too short");
+        assert_eq!(cut(&[256, 512], &[1; 258]), None, "decodes are not cut");
+        assert_eq!(cut(&[256, 512], &[252, 4, 4]), Some((0, 248)), "the others are too short");
     }
 }

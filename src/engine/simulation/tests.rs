@@ -90,8 +90,8 @@ fn alone_a_request_waits_for_its_own_prefill_only() {
         let launch = LaunchShape { num_tokens, num_logits: 64, seqs: &seqs, is_dynamic: false };
         server.model.launch_seconds(&launch)
     };
-    // What it is padded to is 512, 128 and 64 tokens: each step is cut rather than padded.
-    let prefill: f64 = [(512_usize, 512), (128, 640), (60, 700)]
+    // What it is padded to is 512 and 256 tokens.
+    let prefill: f64 = [(512_usize, 512), (188, 700)]
         .map(|(num_tokens, len)| {
             let padded = num_tokens.next_power_of_two();
             launch(padded, SequenceShape { num_tokens, len })
