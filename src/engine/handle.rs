@@ -366,6 +366,11 @@ impl EngineHandle {
         self.inner.options.max_model_len
     }
 
+    /// Most sequences in one step.
+    pub fn max_num_seqs(&self) -> usize {
+        self.inner.options.max_num_seqs
+    }
+
     /// Whether [`Request::pooling`] is served.
     pub fn has_embeddings(&self) -> bool {
         self.inner.options.has_embeddings

@@ -30,6 +30,8 @@ pub(crate) enum ApiError {
     ContextLength { param: &'static str, message: String },
     #[error("the model `{model}` does not exist; this server has `{served}`")]
     ModelNotFound { model: String, served: String },
+    #[error("{message}")]
+    NotHere { message: String },
     #[error("invalid URL ({method} {path})")]
     UnknownPath { method: String, path: String },
     #[error("method {method} is not allowed for {path}; allowed: {allow}")]
@@ -109,6 +111,7 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"))
             }
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
+            Self::NotHere { .. } => (StatusCode::NOT_FOUND, INVALID, None),
             Self::UnknownPath { .. } => (StatusCode::NOT_FOUND, INVALID, None),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
             Self::BodyTooLarge { .. } => {

@@ -23,6 +23,7 @@
 //! on blocking threads, and the engine is a handle that takes requests and gives streams. There is
 //! no TLS, no authentication and no rate per client: a proxy in front does that.
 
+mod batches;
 mod body;
 mod error;
 mod health;
@@ -38,7 +39,8 @@ mod sse;
 mod stall;
 mod state;
 
-pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
+pub use crate::batch::{Answered, NoAnswer};
+pub use openai::{MAX_PROMPTS, answer};
 pub use options::ServerOptions;
 pub use serve::serve;
 pub use state::{About, ServerState};

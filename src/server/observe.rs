@@ -40,7 +40,7 @@ impl RequestTag {
     }
 
     /// 128 bits that no other process and no other request of this one has.
-    fn random() -> Self {
+    pub(super) fn random() -> Self {
         static KEYS: LazyLock<(RandomState, RandomState)> = LazyLock::new(Default::default);
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,12 +1,15 @@
 //! What every handler needs, shared by all of them.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::batches::Batches;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
@@ -45,6 +48,8 @@ struct Inner {
     options: ServerOptions,
     about: About,
     metrics: Arc<Metrics>,
+    /// Files and batches, where there is a place for them.
+    batches: OnceLock<Arc<Batches>>,
     /// What others count, if they do.
     reporter: OnceLock<Reporter>,
     started_at: u64,
@@ -80,6 +85,7 @@ impl ServerState {
             chat_template,
             about,
             metrics: Arc::default(),
+            batches: OnceLock::new(),
             reporter: OnceLock::new(),
             started_at: now.map_or(0, |since| since.as_secs()),
             is_draining: AtomicBool::new(false),
@@ -93,6 +99,26 @@ impl ServerState {
     /// From now on, these samples are told with the metrics. Only the first call counts.
     pub fn report(&self, reporter: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let _ = self.0.reporter.set(Box::new(reporter));
+    }
+
+    /// Files and batches are kept in this folder from here on, and batches that an earlier server
+    /// left there go on. Only the first call counts.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or made.
+    ///
+    /// # Panics
+    /// Outside a runtime of tokio.
+    pub fn keep_batches(&self, folder: &Path) -> io::Result<()> {
+        let batches = Batches::open(folder)?;
+        if self.0.batches.set(Arc::clone(&batches)).is_ok() {
+            batches.start(self.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn batches(&self) -> Option<&Arc<Batches>> {
+        self.0.batches.get()
     }
 
     /// What others count.

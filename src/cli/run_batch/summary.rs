@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::journal::Done;
-use super::line::ResultLine;
+use crate::batch::journal::Done;
+use crate::batch::line::ResultLine;
 use crate::engine::EngineStats;
 
 /// Counts so far.

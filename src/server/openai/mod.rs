@@ -27,7 +27,7 @@ pub(super) mod chat;
 pub(super) mod completions;
 pub(super) mod embeddings;
 mod generate;
-mod json;
+pub(super) mod json;
 mod logprobs;
 pub(super) mod models;
 mod prompt;
@@ -36,5 +36,5 @@ mod sampling;
 mod scheduling;
 pub(super) mod types;
 
-pub use answer::{Answered, NoAnswer, answer};
+pub use answer::answer;
 pub use requests::MAX_PROMPTS;
