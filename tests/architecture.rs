@@ -135,6 +135,8 @@ const TABLE: &[Row] = &[
         "axum futures_core hyper hyper_util serde serde_json thiserror tokio tower tracing std::io \
          std::thread",
     ),
+    row("server::cors", "", "tower_http"),
+    row("server::net", "", "fs_err tokio_rustls std::net std::os::unix"),
     row(
         "cli",
         "*",

@@ -1,8 +1,8 @@
 //! The HTTP server: the only module that knows HTTP and `OpenAI`'s JSON.
 //!
 //! ```text
-//! accept (serve) -> connection, bounded in number and in idle time (serve, stall)
-//!   -> observe: request id, span, panic -> 500, count
+//! accept -> connection, perhaps encrypted, bounded in number and in time (net)
+//!   -> observe: request id, span, panic -> 500, count, a line in the log
 //!     -> router (this file)
 //!          /v1/...                    openai: models, completions, chat; sse for streams
 //!          /health /health/live       the process and the engine's thread are well
@@ -21,24 +21,25 @@
 //!
 //! What this module deliberately does not do: it computes nothing. Tokens come from the text module
 //! on blocking threads, and the engine is a handle that takes requests and gives streams. There is
-//! no TLS, no authentication and no rate per client: a proxy in front does that.
+//! no authentication and no rate per client: a proxy in front does that.
 
 mod body;
+mod cors;
 mod error;
 mod health;
 mod metrics;
+mod net;
 mod observe;
 mod openai;
 mod options;
 mod panics;
 mod prefix_cache;
 mod routes;
-mod serve;
 mod sse;
-mod stall;
 mod state;
 
 pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
 pub use options::ServerOptions;
-pub use serve::serve;
+pub use cors::CorsOptions;
+pub use net::{ClientCertificates, Listener, Reloaded, Tls, TlsError, TlsFiles, serve};
 pub use state::{About, ServerState};

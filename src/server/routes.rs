@@ -6,7 +6,9 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use tower::util::option_layer;
 
+use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, models};
@@ -47,8 +49,14 @@ pub(super) fn label(path: &str) -> &'static str {
     route(path).map_or("other", |route| route.path)
 }
 
+/// Whether machines ask for this all day, by its label.
+pub(super) fn is_of_machines(label: &str) -> bool {
+    label.starts_with("/health") || label == "/metrics"
+}
+
 /// All endpoints.
 pub(super) fn router(state: ServerState) -> Router {
+    let cors = state.options().cors.as_ref().map(CorsOptions::layer);
     Router::new()
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
@@ -64,6 +72,8 @@ pub(super) fn router(state: ServerState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, which also bounds the sum over all requests.
         .layer(DefaultBodyLimit::disable())
+        // Browsers ask before they call, without a key: outside of what looks at keys.
+        .layer(option_layer(cors))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
 }
