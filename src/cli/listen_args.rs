@@ -164,7 +164,8 @@ impl ListenArgs {
     /// Binds everything, and reads the certificates.
     pub(crate) fn bind(&self) -> anyhow::Result<Bound> {
         let tls = self.tls_files()?.map(Tls::load).transpose();
-        let tls = tls.hint("`--ssl-certfile` and `--ssl-keyfile` take files in PEM that belong together")?;
+        let tls = tls
+            .hint("`--ssl-certfile` and `--ssl-keyfile` take files in PEM that belong together")?;
         let wants_port = self.uds.is_none() || self.host.is_some() || self.port.is_some();
         let host = self.host.as_deref().unwrap_or(DEFAULT_HOST);
         let port = wants_port.then(|| listen::port(host, self.port.unwrap_or(DEFAULT_PORT)));
@@ -277,7 +278,9 @@ fn texts(text: &str) -> Result<Texts, String> {
     if !text.trim_start().starts_with('[') {
         return Ok(Texts(vec![text.to_owned()]));
     }
-    serde_json::from_str(text).map(Texts).map_err(|error| format!("expected a list of texts: {error}"))
+    serde_json::from_str(text)
+        .map(Texts)
+        .map_err(|error| format!("expected a list of texts: {error}"))
 }
 
 #[cfg(test)]
@@ -302,10 +305,10 @@ mod tests {
 
     #[test]
     fn nothing_typed_is_the_default() {
-        assert_eq!(options(&[]).unwrap(), ServerOptions {
-            handshake_timeout: Duration::from_secs(30),
-            ..ServerOptions::new("x")
-        });
+        assert_eq!(
+            options(&[]).unwrap(),
+            ServerOptions { handshake_timeout: Duration::from_secs(30), ..ServerOptions::new("x") }
+        );
     }
 
     #[test]

@@ -130,11 +130,9 @@ impl ApiError {
             Self::NotHttp | Self::NotEncrypted => (StatusCode::BAD_REQUEST, INVALID, None),
             Self::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
             Self::UriTooLong => (StatusCode::URI_TOO_LONG, INVALID, Some("uri_too_long")),
-            Self::HeadersTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                INVALID,
-                Some("headers_too_large"),
-            ),
+            Self::HeadersTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, Some("headers_too_large"))
+            }
             Self::TooManyConnections => {
                 (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"))
             }
@@ -195,10 +193,7 @@ impl ApiError {
             Self::Overloaded { retry_after, .. } => {
                 headers.insert(RETRY_AFTER, whole_seconds(*retry_after).into());
             }
-            Self::Draining
-            | Self::EngineStopped
-            | Self::EngineDied
-            | Self::TooManyConnections => {
+            Self::Draining | Self::EngineStopped | Self::EngineDied | Self::TooManyConnections => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

@@ -38,8 +38,8 @@ mod routes;
 mod sse;
 mod state;
 
-pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
-pub use options::ServerOptions;
 pub use cors::CorsOptions;
 pub use net::{ClientCertificates, Listener, Reloaded, Tls, TlsError, TlsFiles, serve};
+pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
+pub use options::ServerOptions;
 pub use state::{About, ServerState};

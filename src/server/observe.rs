@@ -225,7 +225,8 @@ fn traceparent(value: &HeaderValue) -> Option<&str> {
     let is_hex = |field: &str| {
         field.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
-    let is_field = |length: usize| fields.next().is_some_and(|field| field.len() == length && is_hex(field));
+    let is_field =
+        |length: usize| fields.next().is_some_and(|field| field.len() == length && is_hex(field));
     (LENGTHS.into_iter().all(is_field) && text.len() == 55).then_some(text)
 }
 

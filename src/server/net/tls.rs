@@ -214,14 +214,13 @@ fn stamps(files: &TlsFiles) -> Vec<Stamp> {
 fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let TlsFiles { certificate, key, client_roots, client_certificates } = files;
     let provider = Arc::new(ring::default_provider());
-    let unusable = |source| TlsError::Unusable {
-        certificate: certificate.clone(),
-        key: key.clone(),
-        source,
-    };
+    let unusable =
+        |source| TlsError::Unusable { certificate: certificate.clone(), key: key.clone(), source };
     let chain = certificates(certificate)?;
-    let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|source| {
-        TlsError::NotPem { path: key.clone(), expected: "an unencrypted private key", source }
+    let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|source| TlsError::NotPem {
+        path: key.clone(),
+        expected: "an unencrypted private key",
+        source,
     })?;
     let pair = CertifiedKey::from_der(chain, secret, &provider).map_err(unusable)?;
 
@@ -236,8 +235,7 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
             for root in certificates(path)? {
                 roots.add(root).map_err(unusable)?;
             }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier = match demand {
                 ClientCertificates::Required => verifier,
                 _ => verifier.allow_unauthenticated(),

@@ -37,7 +37,8 @@ use super::refusal;
 
 /// What a half-closed client is asked with.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// How long after the first question the second follows; each wait is twice the one before.
+/// How long after the client's end the first question follows, since most answers take less time;
+/// each further wait is twice the one before.
 const FIRST_PROBE_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_PROBE_WAIT: Duration = Duration::from_secs(10);
 
@@ -195,29 +196,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
 
     /// Asks whether the client is still there, again and again.
     fn probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_first = !self.is_half_closed;
-        self.is_half_closed = true;
-        let mut is_due = is_first;
-        loop {
-            if is_due {
-                match Pin::new(&mut self.inner).poll_write(cx, PROBE) {
-                    Poll::Ready(Ok(num_bytes)) if num_bytes == PROBE.len() => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    // Nothing else was written: no room for this little means no reader.
-                    Poll::Ready(Ok(_)) | Poll::Pending => {
-                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                    }
+        while self.has_expired(Phase::Waiting, self.probe_wait, cx) {
+            match Pin::new(&mut self.inner).poll_write(cx, PROBE) {
+                Poll::Ready(Ok(num_bytes)) if num_bytes == PROBE.len() => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // Nothing else was written: no room for this little means no reader.
+                Poll::Ready(Ok(_)) | Poll::Pending => {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
-                ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-                self.timer = Some((Phase::Waiting, Box::pin(sleep(self.probe_wait))));
-                self.probe_wait = (self.probe_wait * 2).min(LONGEST_PROBE_WAIT);
             }
-            let wait = self.probe_wait;
-            if !self.has_expired(Phase::Waiting, wait, cx) {
-                return Poll::Pending;
-            }
-            is_due = true;
+            ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+            self.timer = None;
+            self.probe_wait = (self.probe_wait * 2).min(LONGEST_PROBE_WAIT);
         }
+        Poll::Pending
     }
 
     /// Writes what comes first.
@@ -259,10 +251,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
         match Pin::new(&mut this.inner).poll_read(cx, buffer) {
             Poll::Pending => this.wait(cx),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) if buffer.filled().len() == num_filled && buffer.remaining() > 0 => {
-                let ended = this.end(cx);
+            Poll::Ready(Ok(()))
+                if buffer.filled().len() == num_filled && buffer.remaining() > 0 =>
+            {
                 this.is_half_closed = true;
-                ended
+                this.end(cx)
             }
             Poll::Ready(Ok(())) => {
                 let phase = this.exchange.phase();
