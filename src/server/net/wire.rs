@@ -16,7 +16,7 @@
 //! answer, or gone: TCP says the same in both cases. So the end is hidden, and the client is sent
 //! `100 Continue`, which means nothing and may be sent at any time before an answer. A machine whose
 //! program is gone answers that with a reset, and the next write fails; a client that waits ignores
-//! it. HTTP/1.0 has no such answer: there the end of the request's side is the end.
+//! it. HTTP/1.0 has no such answer: there the client's end is soon taken for its end of everything.
 //!
 //! What this module deliberately does not do: it parses nothing, and it does not limit writes; see
 //! [`stall`](super::stall).
@@ -41,6 +41,8 @@ const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// each further wait is twice the one before.
 const FIRST_PROBE_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_PROBE_WAIT: Duration = Duration::from_secs(10);
+/// How long after the client's end a body may take to be read.
+const BODY_GRACE: Duration = Duration::from_millis(200);
 
 /// Where a connection is in its exchange of requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +192,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             _ if has_unsent => Poll::Pending,
             Phase::Waiting => self.probe(cx),
             Phase::Answering => Poll::Pending,
+            // The end may be behind a body that nobody has looked at yet.
+            Phase::Body if !self.has_expired(Phase::Body, BODY_GRACE, cx) => Poll::Pending,
             Phase::Idle | Phase::Head | Phase::Body => Poll::Ready(Ok(())),
         }
     }

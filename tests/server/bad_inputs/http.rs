@@ -88,7 +88,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         get("H11 a NUL, encoded", "/v1/models/a%00b", refused(404, Some("model_not_found"))),
         get("H11 no UTF-8, encoded", "/v1/models/%ff%fe", refused(400, None)),
-        get("H11 an address without a slash", "health", bad()),
+        get("H11 an address without a slash", "health", refused(404, None)),
         method("H12 an unknown method", &format!("BREW {COMPLETIONS}"), refused(405, None)),
         method("H13 the wrong method", &format!("DELETE {COMPLETIONS}"), refused(405, None)),
         method("H13 the wrong method for health", "PUT /health", refused(405, None)),

@@ -1,6 +1,6 @@
 //! J: bodies that are no JSON, no object, or odd.
 
-use super::{Case, Expected, bad, bad_param, chat, completion};
+use super::{Case, Expected, bad, bad_param, bad_within, chat, completion};
 
 /// A body with one more field.
 fn with(value: &str) -> String {
@@ -20,11 +20,11 @@ pub(super) fn cases() -> Vec<Case> {
         completion("J06 a second object", r#"{"prompt": "a"}{}"#, bad()),
         completion("J07 invalid UTF-8", b"{\"prompt\": \"\xff\"}", bad()),
         completion("J07 UTF-16", b"\xff\xfe{\0}\0", bad()),
-        completion("J08 lone surrogate", r#"{"prompt": "\ud800"}"#, bad()),
+        completion("J08 lone surrogate", r#"{"prompt": "\ud800"}"#, bad_param("prompt")),
         chat(
             "J08 lone surrogate in a message",
             r#"{"messages": [{"role": "user", "content": "\udc00x"}]}"#,
-            bad(),
+            bad_within("messages"),
         ),
         completion("J09 NUL as it is", b"{\"prompt\": \"a\0b\"}", bad()),
         completion("J09 NUL escaped", r#"{"prompt": "a\u0000b", "max_tokens": 1}"#, Expected::Ok),

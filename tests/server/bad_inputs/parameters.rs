@@ -36,7 +36,7 @@ fn refused_by_both() -> Vec<(&'static str, Vec<Value>)> {
         ),
         ("temperature", vec![json!(-0.1), json!(1e30), json!("a"), json!(true), json!([1])]),
         ("top_p", vec![json!(0), json!(-1), json!(1.5), json!("a")]),
-        ("top_k", vec![json!(-7), json!(1.5), json!("a"), json!(i64::MAX)]),
+        ("top_k", vec![json!(-7), json!(1.5), json!("a"), json!(9_223_372_036_854_775_808_u64)]),
         ("min_p", vec![json!(-0.1), json!(1.1), json!("a")]),
         ("presence_penalty", vec![json!(2.5), json!(-3), json!("a")]),
         ("frequency_penalty", vec![json!(2.5), json!(-3), json!([])]),
