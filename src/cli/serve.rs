@@ -13,6 +13,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -26,7 +27,7 @@ use super::values::{self, display_bytes};
 use super::{Context, graph_cache, output};
 use crate::boot::prefix;
 use crate::build_info;
-use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig};
+use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig, Environment};
 use crate::engine::{EngineHandle, PrefixStore as _};
 use crate::server::{self, About, ServerOptions, ServerState};
 use crate::text::{ChatTemplate, Tokenizer};
@@ -98,6 +99,18 @@ struct ServerArgs {
     #[arg(long, value_name = "BYTES", env = "CAIRN_MAX_BODY_BYTES", default_value = "8MiB")]
     #[arg(value_parser = values::bytes, allow_hyphen_values = true)]
     max_body_bytes: u64,
+
+    /// Folder of what outlives the server: its events and usage [default: $XDG_STATE_HOME/cairn, else
+    /// ~/.local/state/cairn].
+    #[arg(long, value_name = "FOLDER", env = "CAIRN_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// The folder of what outlives the server; `None`: there is no place for it.
+    fn state_folder(&self, environment: &Environment) -> Option<PathBuf> {
+        self.state_dir.clone().or_else(|| environment.state_root.clone())
+    }
 }
 
 /// Runs the command.
