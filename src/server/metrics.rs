@@ -21,7 +21,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::ServerState;
+use super::deep::DeepHealth;
+use super::health::is_ready;
 use crate::engine::{ChoiceDelta, EngineStats, FinishReason, Usage};
+use crate::telemetry::events::EventLog;
 use crate::telemetry::{self as names, Metric, MetricKind, Sample};
 
 /// Everything that the server records.
@@ -192,6 +195,17 @@ impl Histogram {
     }
 }
 
+/// What kind of text the page is.
+pub(super) const PAGE_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The page of a server that starts: that it is not ready, and its events.
+pub(super) fn starting_page(model_name: &str, events: &EventLog) -> String {
+    let mut page = Page::new(model_name);
+    page.one(&names::READY, 0);
+    page.events(events);
+    page.text
+}
+
 /// `GET /metrics`.
 pub(super) async fn page(State(state): State<ServerState>) -> Response {
     let mut page = Page::new(&state.options().served_model_name);
@@ -203,8 +217,12 @@ pub(super) async fn page(State(state): State<ServerState>) -> Response {
             (vec![("phase", phase.clone())], format!("{:?}", took.as_secs_f64()))
         }),
     );
+    page.one(&names::READY, u64::from(is_ready(&state)));
+    page.seconds(&names::START_TO_READY_SECONDS, state.about().start_to_ready.as_secs_f64());
+    page.events(state.events());
+    page.deep_health(state.deep_health());
     page.samples(&state.reported());
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text).into_response()
+    ([(CONTENT_TYPE, PAGE_TYPE)], page.text).into_response()
 }
 
 /// The page while it is written. Every series carries `model_name`.
@@ -292,6 +310,30 @@ impl Page {
                 (labels, count.to_string())
             }),
         );
+    }
+
+    fn events(&mut self, events: &EventLog) {
+        let counts = events.counts().into_iter();
+        self.labelled(
+            &names::EVENTS,
+            counts
+                .map(|(kind, count)| (vec![("kind", kind.as_str().to_owned())], count.to_string())),
+        );
+        self.one(&names::EVENTS_UNWRITTEN, events.num_unwritten());
+        self.one(&names::EVENTS_DAMAGED, events.num_damaged());
+    }
+
+    fn deep_health(&mut self, deep: &DeepHealth) {
+        let results = [("ok", deep.num_answered()), ("failed", deep.num_failed())];
+        self.labelled(
+            &names::DEEP_HEALTH,
+            results.map(|(result, count)| (vec![("result", result.to_owned())], count.to_string())),
+        );
+        self.seconds(&names::DEEP_HEALTH_SECONDS, deep.last_seconds());
+    }
+
+    fn seconds(&mut self, metric: &Metric, seconds: f64) {
+        self.labelled(metric, [(vec![], format!("{seconds:?}"))]);
     }
 
     /// Those of one metric are neighbours.

@@ -344,6 +344,42 @@ pub const CACHE_CRASH_LOOPS: Metric = Metric::counter(
     "cairn_cache_crash_loops_total",
     "Times that the entries of starts that failed in a row were moved into the quarantine.",
 );
+/// Whether new requests are taken.
+pub const READY: Metric = Metric::gauge(
+    "cairn_ready",
+    "1 while new requests are taken; 0 while the server starts, drains or has lost its engine.",
+);
+/// Process start to ready.
+pub const START_TO_READY_SECONDS: Metric = Metric::gauge(
+    "cairn_start_to_ready_seconds",
+    "Seconds from the start of the process until requests were answered.",
+);
+/// Events, by label `kind`.
+pub const EVENTS: Metric = Metric::counter(
+    "cairn_events_total",
+    "Events of the service's life since the process started, by kind.",
+);
+/// Events that could not be written to the files.
+pub const EVENTS_UNWRITTEN: Metric = Metric::counter(
+    "cairn_events_unwritten_total",
+    "Events that could not be written to the state folder and are in memory only.",
+);
+/// Damaged lines of the files.
+pub const EVENTS_DAMAGED: Metric = Metric::counter(
+    "cairn_events_damaged_total",
+    "Damaged lines that were skipped when the event log was read at the start.",
+);
+/// Deep health checks, by label `result`.
+pub const DEEP_HEALTH: Metric = Metric::counter(
+    "cairn_deep_health_total",
+    "Tokens generated to see whether that works, by result: ok, failed. They are in no other metric \
+     of requests.",
+);
+/// Seconds of the last one.
+pub const DEEP_HEALTH_SECONDS: Metric = Metric::gauge(
+    "cairn_deep_health_seconds",
+    "Seconds that the last token took that was generated to see whether that works.",
+);
 /// HTTP responses, by labels `path` and `status`.
 pub const HTTP_REQUESTS: Metric =
     Metric::counter("cairn_http_requests_total", "HTTP responses by route and status.");
