@@ -10,6 +10,7 @@
 //! | `input` | bodies that are refused |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
+//! | `operations` | health, and the log of the service's life |
 //! | `client` | a client in plain TCP |
 //!
 //! `server/openai_client.py` checks a running server with the official Python client.
@@ -27,6 +28,8 @@ mod lifecycle;
 mod logprobs;
 #[path = "common/model.rs"]
 mod model;
+#[path = "server/operations.rs"]
+mod operations;
 #[path = "server/prefix_cache.rs"]
 mod prefix_cache;
 #[path = "server/shapes.rs"]
@@ -52,6 +55,7 @@ fn start_server(flags: &[&str]) -> Server {
         .arg("serve")
         .arg(folder.path())
         .args(["--served-model-name", MODEL, "--port", "0", "--no-cache"])
+        .env("CAIRN_STATE_DIR", folder.path().join("state"))
         .args(flags);
     Server::start(command, Some(folder))
 }
