@@ -61,6 +61,9 @@ pub(super) struct DeepHealth {
     num_failed: AtomicU64,
     /// Of the last one that was answered.
     last_micros: AtomicU64,
+    /// What was told of the engine's counters last.
+    told_prompt_tokens: AtomicU64,
+    told_generation_tokens: AtomicU64,
 }
 
 impl DeepHealth {
@@ -72,6 +75,17 @@ impl DeepHealth {
     /// Generations that gave none.
     pub(super) fn num_failed(&self) -> u64 {
         self.num_failed.load(Ordering::Relaxed)
+    }
+
+    /// The engine's counters without the tokens of probes: of prompts, and generated. What is told
+    /// never goes down.
+    pub(super) fn without(&self, prompt: u64, generated: u64) -> (u64, u64) {
+        let probes = self.num_answered();
+        let told = |last: &AtomicU64, count: u64| {
+            let count = count.saturating_sub(probes);
+            last.fetch_max(count, Ordering::Relaxed).max(count)
+        };
+        (told(&self.told_prompt_tokens, prompt), told(&self.told_generation_tokens, generated))
     }
 
     /// Seconds that the last token took.

@@ -27,21 +27,32 @@ pub struct Metric {
     pub help: &'static str,
     /// What kind of series it is.
     pub kind: MetricKind,
+    /// Its labels, besides [`COMMON_LABELS`] and a histogram's `le`.
+    pub labels: &'static [&'static str],
 }
 
 impl Metric {
     const fn counter(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: MetricKind::Counter }
+        Self { name, help, kind: MetricKind::Counter, labels: &[] }
     }
 
     const fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: MetricKind::Gauge }
+        Self { name, help, kind: MetricKind::Gauge, labels: &[] }
     }
 
     const fn histogram(name: &'static str, help: &'static str, bounds: &'static [f64]) -> Self {
-        Self { name, help, kind: MetricKind::Histogram(bounds) }
+        Self { name, help, kind: MetricKind::Histogram(bounds), labels: &[] }
     }
 }
+
+impl Metric {
+    const fn labelled(self, labels: &'static [&'static str]) -> Self {
+        Self { labels, ..self }
+    }
+}
+
+/// Labels of every series: which model, and which of a server's engines.
+pub const COMMON_LABELS: [&str; 2] = ["model_name", "engine"];
 
 /// One value of a metric.
 #[derive(Clone, Debug)]
@@ -89,12 +100,28 @@ const REQUEST_SECONDS: &[f64] = &[
     480.0, 960.0, 1920.0, 7680.0,
 ];
 
+/// Tokens of a step.
+const STEP_TOKENS: &[f64] = &[
+    1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0, 8_192.0, 16_384.0,
+];
+
 /// Tokens of a request.
 const REQUEST_TOKENS: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0,
     20_000.0, 50_000.0, 100_000.0, 200_000.0,
 ];
 
+/// Declares the metrics, and the list of all of them.
+macro_rules! metrics {
+    ($($(#[$doc:meta])* pub const $name:ident: Metric = $metric:expr;)*) => {
+        $($(#[$doc])* pub const $name: Metric = $metric;)*
+
+        /// Every metric, in the order of this file.
+        pub const ALL: &[Metric] = &[$($name),*];
+    };
+}
+
+metrics! {
 /// Requests in the running batch.
 pub const NUM_REQUESTS_RUNNING: Metric =
     Metric::gauge("vllm:num_requests_running", "Requests in the running batch.");
@@ -119,7 +146,8 @@ pub const GENERATION_TOKENS: Metric =
 pub const REQUEST_SUCCESS: Metric = Metric::counter(
     "vllm:request_success_total",
     "Ended requests by reason: stop, length, abort (the client left), error.",
-);
+)
+.labelled(&["finished_reason"]);
 /// Time to first token.
 pub const TIME_TO_FIRST_TOKEN: Metric = Metric::histogram(
     "vllm:time_to_first_token_seconds",
@@ -162,6 +190,73 @@ pub const REQUEST_GENERATION_TOKENS: Metric = Metric::histogram(
     "Tokens generated, one observation per finished request.",
     REQUEST_TOKENS,
 );
+/// The same by its old name.
+pub const GPU_CACHE_USAGE: Metric = Metric::gauge(
+    "vllm:gpu_cache_usage_perc",
+    "Share of the KV blocks in use; the old name of vllm:kv_cache_usage_perc.",
+);
+/// What the KV cache is.
+pub const CACHE_CONFIG_INFO: Metric =
+    Metric::gauge("vllm:cache_config_info", "What the KV cache is, in labels; always 1.")
+        .labelled(&["block_size", "num_gpu_blocks", "enable_prefix_caching"]);
+/// Old name of queries.
+pub const GPU_PREFIX_CACHE_QUERIES: Metric = Metric::counter(
+    "vllm:gpu_prefix_cache_queries_total",
+    "The old name of vllm:prefix_cache_queries_total.",
+);
+/// Old name of hits.
+pub const GPU_PREFIX_CACHE_HITS: Metric = Metric::counter(
+    "vllm:gpu_prefix_cache_hits_total",
+    "The old name of vllm:prefix_cache_hits_total.",
+);
+/// Old name of the time between tokens.
+pub const TIME_PER_OUTPUT_TOKEN: Metric = Metric::histogram(
+    "vllm:time_per_output_token_seconds",
+    "The old name of vllm:inter_token_latency_seconds.",
+    BETWEEN_TOKENS_SECONDS,
+);
+/// Time of the prompt.
+pub const REQUEST_PREFILL_TIME: Metric = Metric::histogram(
+    "vllm:request_prefill_time_seconds",
+    "Seconds from the first step that computed the request to its first generated token.",
+    REQUEST_SECONDS,
+);
+/// Time of the tokens.
+pub const REQUEST_DECODE_TIME: Metric = Metric::histogram(
+    "vllm:request_decode_time_seconds",
+    "Seconds from the first generated token of a request to its last.",
+    REQUEST_SECONDS,
+);
+/// Time without the queue.
+pub const REQUEST_INFERENCE_TIME: Metric = Metric::histogram(
+    "vllm:request_inference_time_seconds",
+    "Seconds from the first step that computed the request to its last generated token.",
+    REQUEST_SECONDS,
+);
+/// Tokens of a step.
+pub const ITERATION_TOKENS: Metric = Metric::histogram(
+    "vllm:iteration_tokens_total",
+    "Tokens computed in one step, of prompts and answers.",
+    STEP_TOKENS,
+);
+/// The longest choice.
+pub const REQUEST_MAX_NUM_GENERATION_TOKENS: Metric = Metric::histogram(
+    "vllm:request_max_num_generation_tokens",
+    "Tokens of the longest choice of a request.",
+    REQUEST_TOKENS,
+);
+/// What `n` was.
+pub const REQUEST_PARAMS_N: Metric = Metric::histogram(
+    "vllm:request_params_n",
+    "Choices that a request asked for.",
+    &[1.0, 2.0, 5.0, 10.0, 20.0],
+);
+/// What `max_tokens` was.
+pub const REQUEST_PARAMS_MAX_TOKENS: Metric = Metric::histogram(
+    "vllm:request_params_max_tokens",
+    "Most tokens that a request might generate, of those that said so.",
+    REQUEST_TOKENS,
+);
 /// Steps.
 pub const STEPS: Metric = Metric::counter("cairn_steps_total", "Steps run.");
 /// Launches.
@@ -194,12 +289,14 @@ pub const PREFIX_CACHE_MISSES: Metric = Metric::counter(
     "cairn_prefix_cache_miss_tokens_total",
     "Prompt tokens that were not in the prefix cache by reason: new (never computed), evicted, \
      tail (they fill no block), disabled (not looked for, since their logprobs were asked for).",
-);
+)
+.labelled(&["reason"]);
 /// Blocks that left the prefix cache, by label `reason`.
 pub const PREFIX_CACHE_EVICTIONS: Metric = Metric::counter(
     "cairn_prefix_cache_evictions_total",
     "Blocks that left the prefix cache by reason: capacity, reset.",
-);
+)
+.labelled(&["reason"]);
 /// Blocks that can be found.
 pub const PREFIX_CACHE_BLOCKS: Metric = Metric::gauge(
     "cairn_prefix_cache_blocks",
@@ -277,7 +374,8 @@ pub const COMPILES_AFTER_READY: Metric = Metric::counter(
 );
 /// Seconds of each boot phase, by label `phase`.
 pub const BOOT_PHASE_SECONDS: Metric =
-    Metric::gauge("cairn_boot_phase_seconds", "Seconds that each phase of the start took.");
+    Metric::gauge("cairn_boot_phase_seconds", "Seconds that each phase of the start took.")
+        .labelled(&["phase"]);
 /// Graphs from the cache, those included that another thread compiled meanwhile.
 pub const CACHE_HITS: Metric =
     Metric::counter("cairn_cache_hits_total", "Graphs that came from the graph cache.");
@@ -286,7 +384,8 @@ pub const CACHE_MISSES: Metric = Metric::counter(
     "cairn_cache_misses_total",
     "Graphs that were not usable in the graph cache by reason: absent, bad, unreadable, untrusted, \
      other_format.",
-);
+)
+.labelled(&["reason"]);
 /// Time spent in the compiler.
 pub const CACHE_COMPILE_SECONDS: Metric =
     Metric::counter("cairn_cache_compile_seconds_total", "Seconds spent compiling graphs.");
@@ -358,7 +457,8 @@ pub const START_TO_READY_SECONDS: Metric = Metric::gauge(
 pub const EVENTS: Metric = Metric::counter(
     "cairn_events_total",
     "Events of the service's life since the process started, by kind.",
-);
+)
+.labelled(&["kind"]);
 /// Events that could not be written to the files.
 pub const EVENTS_UNWRITTEN: Metric = Metric::counter(
     "cairn_events_unwritten_total",
@@ -374,7 +474,8 @@ pub const DEEP_HEALTH: Metric = Metric::counter(
     "cairn_deep_health_total",
     "Tokens generated to see whether that works, by result: ok, failed. They are in no other metric \
      of requests.",
-);
+)
+.labelled(&["result"]);
 /// Seconds of the last one.
 pub const DEEP_HEALTH_SECONDS: Metric = Metric::gauge(
     "cairn_deep_health_seconds",
@@ -382,7 +483,9 @@ pub const DEEP_HEALTH_SECONDS: Metric = Metric::gauge(
 );
 /// HTTP responses, by labels `path` and `status`.
 pub const HTTP_REQUESTS: Metric =
-    Metric::counter("cairn_http_requests_total", "HTTP responses by route and status.");
+    Metric::counter("cairn_http_requests_total", "HTTP responses by route and status.")
+        .labelled(&["path", "status"]);
+}
 
 #[cfg(test)]
 mod tests {
@@ -390,9 +493,16 @@ mod tests {
 
     #[test]
     fn bounds_of_every_histogram_increase() {
-        for bounds in [FIRST_TOKEN_SECONDS, BETWEEN_TOKENS_SECONDS, REQUEST_SECONDS, REQUEST_TOKENS]
-        {
-            assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{bounds:?}");
+        for metric in ALL {
+            if let MetricKind::Histogram(bounds) = metric.kind {
+                assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{}", metric.name);
+            }
         }
+    }
+
+    #[test]
+    fn no_two_metrics_have_one_name() {
+        let names: std::collections::BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
     }
 }
