@@ -12,6 +12,7 @@
 //! | `listeners` | ports, sockets in the file system, encryption |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
+//! | `operations` | health, and the log of the service's life |
 //! | `client` | a client in plain TCP |
 //!
 //! `server/openai_client.py` checks a running server with the official Python client.
@@ -33,6 +34,8 @@ mod listeners;
 mod logprobs;
 #[path = "common/model.rs"]
 mod model;
+#[path = "server/operations.rs"]
+mod operations;
 #[path = "server/prefix_cache.rs"]
 mod prefix_cache;
 #[path = "server/shapes.rs"]
@@ -72,6 +75,7 @@ fn serve_command(limits: &str, model: &Path, flags: &[&str]) -> Command {
         .arg("serve")
         .arg(model)
         .args(["--served-model-name", MODEL, "--no-cache"])
+        .env("CAIRN_STATE_DIR", model.join("state"))
         .args(flags);
     command
 }

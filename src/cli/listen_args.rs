@@ -11,6 +11,7 @@
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -156,7 +157,7 @@ pub(crate) struct Bound {
 pub(crate) struct Listening {
     pub(crate) listeners: Vec<Listener>,
     /// Its file is removed when this is dropped.
-    pub(crate) socket_file: Option<SocketFile>,
+    pub(crate) socket_file: Option<Arc<SocketFile>>,
     pub(crate) tls: Option<Tls>,
 }
 
@@ -172,6 +173,14 @@ impl ListenArgs {
         let socket = self.uds.as_ref().map(|path| listen::socket(path, self.uds_mode));
         listen::raise_descriptor_limit();
         Ok(Bound { port: port.transpose()?, socket: socket.transpose()?, tls })
+    }
+
+    /// Tells this server from others that serve the same model on this machine.
+    pub(crate) fn label(&self) -> String {
+        match (&self.uds, self.port) {
+            (Some(path), None) => path.display().to_string(),
+            (_, port) => port.unwrap_or(DEFAULT_PORT).to_string(),
+        }
     }
 
     fn tls_files(&self) -> Result<Option<TlsFiles>, Usage> {
@@ -243,7 +252,7 @@ impl Bound {
         let mut socket_file = None;
         if let Some((socket, file)) = socket {
             listeners.push(Listener::unix(socket).context("preparing the socket")?);
-            socket_file = Some(file);
+            socket_file = Some(Arc::new(file));
         }
         Ok(Listening { listeners, socket_file, tls })
     }

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! bind (a port in use fails at once) -> load, compile or find graphs -> listening -> SIGTERM, Ctrl-C
-//!                                             no new requests, running ones finish <-'
+//!   `- alive, not ready: 503 `starting`         no new requests, running ones finish <-'
 //! ```
+//!
+//! The model is loaded on the main thread, while the server's threads say how far it is. SIGTERM or
+//! Ctrl-C ends a start at once.
 //!
 //! When the engine dies, every running answer ends with an error and the process with a code that
 //! says whether a restart helps.
@@ -12,28 +15,37 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use super::boot::{self, BootReport, Booted};
+use super::boot::{self, BootReport, Booted, failure::chain, hint};
 use super::failure::{Outcome, TERMINATED};
 use super::listen::SocketFile;
-use super::listen_args::{ListenArgs, Listening};
+use super::listen_args::{Bound, ListenArgs, Listening};
 use super::model_args::ModelArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::values::{self, display_bytes};
-use super::{Context, graph_cache, output};
+use super::{Context, failure, graph_cache, output};
 use crate::boot::prefix;
 use crate::build_info;
-use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig};
-use crate::engine::{EngineHandle, PrefixStore as _};
-use crate::server::{self, About, ServerOptions, ServerState, Tls};
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig, Environment};
+use crate::engine::PrefixStore as _;
+use crate::server::{self, About, Entrance, ServerOptions, ServerState, Tls};
+use crate::telemetry::events::{Event, EventKind, EventLog};
+use reported::Reported;
+
+mod reported;
+
+/// The program's name.
+const NAME: &str = "cairn";
+const SIGNALS: &str = "listening for signals";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,8 +54,8 @@ Examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
-Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version /reset_prefix_cache
+Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /health/deep
+/metrics /version /admin/events /reset_prefix_cache
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -52,8 +64,10 @@ unknown state or the engine panicked (restart the process), 4 the device or a li
 /// Serve a model to OpenAI clients over HTTP.
 ///
 /// The address goes to stderr once requests are answered: `listening on http://127.0.0.1:8000`.
-/// SIGTERM and Ctrl-C end it in good order: no new requests are taken, running ones finish. A second
-/// one ends it at once.
+/// Before that, while the model is loaded and graphs are compiled, /health/live answers and
+/// /health/ready says how far it is.
+/// SIGTERM and Ctrl-C end it in good order: no new requests are taken, running ones finish.
+/// A second one ends it at once.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
@@ -95,52 +109,159 @@ struct ServerArgs {
     #[arg(long, value_name = "BYTES", env = "CAIRN_MAX_BODY_BYTES", default_value = "8MiB")]
     #[arg(value_parser = values::bytes, allow_hyphen_values = true)]
     max_body_bytes: u64,
+
+    /// Folder of what outlives the server: its events and usage [default: $XDG_STATE_HOME/cairn, else
+    /// ~/.local/state/cairn].
+    #[arg(long, value_name = "FOLDER", env = "CAIRN_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// The folder of what outlives the server; `None`: there is no place for it.
+    fn state_folder(&self, environment: &Environment) -> Option<PathBuf> {
+        self.state_dir.clone().or_else(|| environment.state_root.clone())
+    }
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let ServeArgs { model, server, listen, scheduling } = args;
     // Before the long work, and held from then on: nobody takes the port meanwhile.
-    let bound = listen.bind()?;
+    let bound = args.listen.bind()?;
+    let events = open_events(args, context);
+    let result = serve_model(args, context, bound, &events);
+    events.emit(match &result {
+        Ok(()) => Event::new(EventKind::Stopped, "stopped in good order").logged_elsewhere(),
+        Err(error) => stopped_by(error),
+    });
+    result?;
+    output::say("stopped");
+    Ok(Outcome::Done)
+}
+
+/// The events of this server, and that it starts.
+fn open_events(args: &ServeArgs, context: &Context) -> EventLog {
+    let ServeArgs { server, listen, model, .. } = args;
+    let name = model.name();
+    let name = server.served_model_name.as_deref().unwrap_or(&name);
+    let events = match server.state_folder(&context.environment) {
+        Some(folder) => {
+            EventLog::open(&folder.join("events"), &format!("{name}-{}", listen.label()))
+        }
+        None => {
+            tracing::warn!("events are kept in memory only: there is no `--state-dir`");
+            EventLog::in_memory()
+        }
+    };
+    let message = format!("starting `{name}` with {} {}", NAME, build_info::VERSION);
+    let deploying = Event::new(EventKind::Deploying, message)
+        .field("model", name)
+        .field("version", build_info::VERSION)
+        .field("revision", build_info::GIT_REVISION)
+        .field("process_id", std::process::id());
+    events.emit(deploying);
+    events
+}
+
+fn stopped_by(error: &anyhow::Error) -> Event {
+    // Told at the end, with its hint.
+    let event = Event::new(EventKind::Stopped, format!("stopped: {}", chain(error)));
+    let event = event.abnormal().logged_elsewhere().field("exit_code", failure::code(error));
+    match hint(error) {
+        Some(hint) => event.remedy(hint),
+        None => event,
+    }
+}
+
+fn serve_model(
+    args: &ServeArgs,
+    context: &Context,
+    bound: Bound,
+    events: &EventLog,
+) -> anyhow::Result<()> {
+    let ServeArgs { model, server, listen, scheduling } = args;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let name = server.served_model_name.clone().unwrap_or_else(|| model.name());
+    let about = about(model.backend(), &name);
+    let options = listen.options(options(server, &name))?;
+    let entrance = Entrance::new(options.clone(), about.clone(), events.clone());
+    let (addresses, serving) = {
+        let _runtime = runtime.enter();
+        let listening = bound.listeners()?;
+        let addresses: Vec<String> = listening.listeners.iter().map(ToString::to_string).collect();
+        let socket_file = listening.socket_file.clone();
+        let shutdown = shutdown(server.drain_timeout, socket_file, events).context(SIGNALS)?;
+        let serving = serve(listening, entrance.clone(), shutdown, events.clone());
+        (addresses, runtime.spawn(serving))
+    };
+    for address in &addresses {
+        output::say(format_args!("starting on {address}"));
+    }
+
+    let progress = Reported::new(Arc::clone(&context.progress), entrance.clone(), events.clone());
+    let Context { environment, started_at, .. } = context;
+    let context = &Context {
+        environment: environment.clone(),
+        progress: Arc::new(progress),
+        started_at: *started_at,
+    };
     let config = EngineConfig {
         max_num_queued_reqs: server.max_num_queued_reqs,
         scheduling: scheduling.config(),
         ..model.engine_config(context)?
     };
     let booted = boot::boot(&config, &*context.progress)?;
-
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
-    let listening = {
-        let _within = runtime.enter();
-        bound.listeners()?
-    };
-    announce(&booted, &listening);
     let Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store } = booted;
-    let options = listen.options(options(server, &report))?;
-    let state = state(options, config.backend, engine.clone(), tokenizer, chat_template, report);
+    let start_to_ready = context.started_at.elapsed();
+    let name = server.served_model_name.as_ref().unwrap_or(&report.model_name);
+    let boot_phases = report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), *took));
+    let (model, boot_phases) = (report.model_name.clone(), boot_phases.collect());
+    let about = About { model, boot_phases, start_to_ready, ..about };
+    let options = ServerOptions { served_model_name: name.clone(), ..options };
+    let state = ServerState::new(engine.clone(), tokenizer, chat_template, options, about);
+    state.keep_events(events.clone());
     state.report(move || {
         let mut samples = graph_cache::samples(&cache.stats().snapshot());
         let stats = prefix_store.as_ref().map(|store| store.stats());
         samples.extend(stats.iter().flat_map(prefix::samples));
         samples
     });
-    let served = runtime.block_on(serve(listening, server.drain_timeout, state));
+    entrance.open(state);
+    events.emit(ready(&report, &addresses, start_to_ready));
+    announce(&report, &addresses);
+
+    let served = runtime.block_on(serving).context("serving").and_then(|served| served);
     if let Some(death) = engine.death() {
         graphs.forget_stale(&engine);
         // The thread that waits for a dead engine may wait for ever.
         runtime.shutdown_background();
         return Err(death).context("serving");
     }
-    served?;
-    output::say("stopped");
-    Ok(Outcome::Done)
+    served
 }
 
-fn announce(booted: &Booted, listening: &Listening) {
-    let report = &booted.report;
+fn ready(report: &BootReport, addresses: &[String], start_to_ready: Duration) -> Event {
+    let seconds = |time: &Duration| Value::from(time.as_secs_f64());
+    let phases: Map<String, Value> =
+        report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), seconds(took))).collect();
+    let message = format!(
+        "ready on {} after {:.1} s, {} graphs compiled and {} from the cache",
+        addresses.join(" and "),
+        start_to_ready.as_secs_f64(),
+        report.graphs_compiled,
+        report.graphs_from_cache
+    );
+    Event::new(EventKind::Ready, message)
+        .field("address", addresses.join(" "))
+        .field("start_to_ready_seconds", seconds(&start_to_ready))
+        .field("boot_seconds", phases)
+        .field("graphs_compiled", report.graphs_compiled)
+        .field("graphs_from_cache", report.graphs_from_cache)
+}
+
+fn announce(report: &BootReport, addresses: &[String]) {
     output::say(format_args!(
         "{}: context {} tokens, weights {}, KV cache {}; graphs: {} compiled, {} from cache",
         report.model_name,
@@ -150,13 +271,12 @@ fn announce(booted: &Booted, listening: &Listening) {
         report.graphs_compiled,
         report.graphs_from_cache,
     ));
-    for listener in &listening.listeners {
-        output::say(format_args!("listening on {listener}"));
+    for address in addresses {
+        output::say(format_args!("listening on {address}"));
     }
 }
 
-fn options(args: &ServerArgs, report: &BootReport) -> ServerOptions {
-    let name = args.served_model_name.as_ref().unwrap_or(&report.model_name);
+fn options(args: &ServerArgs, name: &str) -> ServerOptions {
     let defaults = ServerOptions::new(name);
     let max_body_bytes = usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX);
     ServerOptions {
@@ -167,54 +287,54 @@ fn options(args: &ServerArgs, report: &BootReport) -> ServerOptions {
     }
 }
 
-fn state(
-    options: ServerOptions,
-    backend: BackendKind,
-    engine: EngineHandle,
-    tokenizer: Tokenizer,
-    chat_template: Option<ChatTemplate>,
-    report: BootReport,
-) -> ServerState {
-    let about = About {
-        name: "cairn".to_owned(),
+/// What is known before the model is.
+fn about(backend: BackendKind, model: &str) -> About {
+    About {
+        name: NAME.to_owned(),
         version: build_info::VERSION.to_owned(),
         revision: build_info::GIT_REVISION.to_owned(),
         backend: backend.name().to_owned(),
-        model: report.model_name,
-        boot_phases: report.phases.iter().map(|(name, time)| ((*name).to_owned(), *time)).collect(),
-    };
-    ServerState::new(engine, tokenizer, chat_template, options, about)
+        model: model.to_owned(),
+        ..About::default()
+    }
 }
 
-/// The one place that meets the server.
+/// The one place that meets the server. A start that is told to stop ends the process here: what
+/// loads the model cannot be interrupted.
 async fn serve(
     listening: Listening,
-    drain_timeout: Duration,
-    state: ServerState,
+    entrance: Entrance,
+    shutdown: impl Future<Output = ()>,
+    events: EventLog,
 ) -> anyhow::Result<()> {
     let Listening { listeners, socket_file, tls } = listening;
-    let socket_file = socket_file.map(Arc::new);
-    let signals = "listening for signals";
-    let reloading = tls.map(reload_on_hangup).transpose().context(signals)?;
-    let shutdown = shutdown(drain_timeout, socket_file.clone()).context(signals)?;
-    server::serve(listeners, state, shutdown).await;
+    let reloading = tls.map(|tls| reload_on_hangup(tls, &events)).transpose().context(SIGNALS)?;
+    server::serve(listeners, entrance.clone(), shutdown).await;
     if let Some(reloading) = reloading {
         reloading.abort();
     }
-    drop(socket_file);
+    if let Some(file) = socket_file {
+        file.remove();
+    }
+    if !entrance.is_open() {
+        events.emit(Event::new(EventKind::Stopped, "stopped while starting"));
+        output::say("stopped");
+        std::process::exit(Outcome::Done.code().into());
+    }
     Ok(())
 }
 
 /// Looks at the certificates when told to.
 ///
 /// Without certificates SIGHUP keeps its meaning, so that a server ends with its terminal.
-fn reload_on_hangup(tls: Tls) -> io::Result<JoinHandle<()>> {
+fn reload_on_hangup(tls: Tls, events: &EventLog) -> io::Result<JoinHandle<()>> {
     let mut hangup = signal(SignalKind::hangup())?;
+    let events = events.clone();
     Ok(tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let tls = tls.clone();
+            let (tls, events) = (tls.clone(), events.clone());
             // It fails only when the runtime ends.
-            let _ = tokio::task::spawn_blocking(move || tls.reload_and_tell()).await;
+            let _ = tokio::task::spawn_blocking(move || tls.reload_and_tell(&events)).await;
         }
     }))
 }
@@ -225,9 +345,11 @@ fn reload_on_hangup(tls: Tls) -> io::Result<JoinHandle<()>> {
 fn shutdown(
     drain_timeout: Duration,
     socket_file: Option<Arc<SocketFile>>,
-) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    events: &EventLog,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let events = events.clone();
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -242,6 +364,8 @@ fn shutdown(
                 _ = terminate.recv() => TERMINATED,
                 _ = interrupt.recv() => Outcome::Interrupted.code(),
             };
+            let stopped = Event::new(EventKind::Stopped, "stopped at once by a second signal");
+            events.emit(stopped.abnormal());
             if let Some(file) = socket_file {
                 file.remove();
             }

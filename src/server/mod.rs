@@ -7,6 +7,8 @@
 //!          /v1/...                    openai: models, completions, chat; sse for streams
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
+//!          /health/deep               and a token comes in time
+//!          /admin/events              the log of the service's life
 //!          /version /metrics          what runs here, and how it is doing
 //!          /reset_prefix_cache        forgets what was computed before
 //! ```
@@ -14,6 +16,7 @@
 //! | Noun | Meaning |
 //! | --- | --- |
 //! | [`ServerState`] | what every handler needs: engine, tokenizer, template, options, metrics |
+//! | [`Entrance`] | where requests go while the engine is not warm yet, and then |
 //! | [`ServerOptions`] | limits, time-outs, defaults |
 //! | [`About`] | what `/version` tells |
 //! | [`answer`] | what the server would send, for those who have no HTTP |
@@ -25,7 +28,10 @@
 
 mod body;
 mod cors;
+mod deep;
+mod entrance;
 mod error;
+mod events;
 mod health;
 mod metrics;
 mod net;
@@ -34,11 +40,13 @@ mod openai;
 mod options;
 mod panics;
 mod prefix_cache;
+mod query;
 mod routes;
 mod sse;
 mod state;
 
 pub use cors::CorsOptions;
+pub use entrance::Entrance;
 pub use net::{ClientCertificates, Listener, Reloaded, Tls, TlsError, TlsFiles, serve};
 pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
 pub use options::ServerOptions;

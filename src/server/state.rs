@@ -7,11 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::deep::DeepHealth;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
+use crate::telemetry::events::EventLog;
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -29,6 +31,8 @@ pub struct About {
     pub model: String,
     /// What the start did, in order, and how long each part took.
     pub boot_phases: Vec<(String, Duration)>,
+    /// From the start of the process until requests were answered.
+    pub start_to_ready: Duration,
 }
 
 /// The server's shared state; cheap to clone. The engine is warm when this is made.
@@ -47,6 +51,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// What others count, if they do.
     reporter: OnceLock<Reporter>,
+    events: OnceLock<EventLog>,
+    deep_health: DeepHealth,
     started_at: u64,
     is_draining: AtomicBool,
     num_tickets: watch::Sender<usize>,
@@ -81,6 +87,8 @@ impl ServerState {
             about,
             metrics: Arc::default(),
             reporter: OnceLock::new(),
+            events: OnceLock::new(),
+            deep_health: DeepHealth::default(),
             started_at: now.map_or(0, |since| since.as_secs()),
             is_draining: AtomicBool::new(false),
             num_tickets: watch::Sender::new(0),
@@ -93,6 +101,20 @@ impl ServerState {
     /// From now on, these samples are told with the metrics. Only the first call counts.
     pub fn report(&self, reporter: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let _ = self.0.reporter.set(Box::new(reporter));
+    }
+
+    /// From now on, events go here. Only the first call counts, and only before the first event.
+    pub fn keep_events(&self, log: EventLog) {
+        let _ = self.0.events.set(log);
+    }
+
+    /// Where events go.
+    pub(super) fn events(&self) -> &EventLog {
+        self.0.events.get_or_init(EventLog::in_memory)
+    }
+
+    pub(super) fn deep_health(&self) -> &DeepHealth {
+        &self.0.deep_health
     }
 
     /// What others count.

@@ -58,6 +58,7 @@ impl Deployment {
     pub(crate) fn process(&self, args: &[&str]) -> process::Command {
         let mut command = process::Command::new(env!("CARGO_BIN_EXE_cairn"));
         command.env_clear().env("CAIRN_OFFLINE", "1").env("CAIRN_CACHE_DIR", self.path("cache"));
+        command.env("CAIRN_STATE_DIR", self.path("state"));
         command.envs(self.variables.iter().cloned());
         command.current_dir(self.folder.path()).args(args);
         command

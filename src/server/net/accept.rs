@@ -14,12 +14,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use fs_err as fs;
 use tokio::time::timeout;
 
 use super::super::error::ApiError;
-use super::connection::{self, Conditions};
+use super::connection::{self, Conditions, Door};
 use super::listener::{Listener, Stream};
 use super::refusal;
 use super::slots::Slots;
@@ -40,7 +39,7 @@ pub(super) struct Acceptor {
 
 impl Acceptor {
     /// Accepts for ever.
-    pub(super) async fn accept_from(&self, listener: &Listener, router: &Router) -> Infallible {
+    pub(super) async fn accept_from(&self, listener: &Listener, door: &Door) -> Infallible {
         let [first_pause, longest_pause] = BACKOFF;
         let mut pause = first_pause;
         let mut spare = spare();
@@ -57,7 +56,7 @@ impl Acceptor {
                             let served = connection::serve(
                                 stream,
                                 tls,
-                                router.clone(),
+                                Arc::clone(door),
                                 Arc::clone(&self.conditions),
                             );
                             tokio::spawn(async move {

@@ -28,6 +28,9 @@ use super::wire::{Exchange, Patience, Wire};
 /// First byte of an encrypted connection: a record of a handshake.
 const HANDSHAKE: u8 = 22;
 
+/// Who answers at a listener. Asked at every request: it changes once the engine is warm.
+pub(super) type Door = Arc<dyn Fn() -> Router + Send + Sync>;
+
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct Conditions {
@@ -50,16 +53,16 @@ pub(super) enum Closing {
 pub(super) async fn serve(
     stream: Stream,
     tls: Option<Tls>,
-    router: Router,
+    door: Door,
     conditions: Arc<Conditions>,
 ) {
     let mut closing = conditions.closing.subscribe();
     let served = async {
         match tls {
-            None => answer(stream, router, &conditions).await,
+            None => answer(stream, door, &conditions).await,
             Some(tls) => {
                 if let Some(stream) = shake_hands(stream, &tls, &conditions.options).await {
-                    answer(stream, router, &conditions).await;
+                    answer(stream, door, &conditions).await;
                 }
             }
         }
@@ -101,11 +104,7 @@ async fn shake_hands(
 }
 
 /// Answers the requests of one connection.
-async fn answer(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    router: Router,
-    conditions: &Conditions,
-) {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, door: Door, conditions: &Conditions) {
     let options = &conditions.options;
     let patience = Patience {
         header_timeout: options.header_read_timeout,
@@ -121,7 +120,7 @@ async fn answer(
         let asks = request.version() >= Version::HTTP_11;
         let request =
             request.map(|body| Body::new(Asked::new(body, asks.then(|| Arc::clone(&exchange)))));
-        let answered = router.clone().call(request);
+        let answered = door().call(request);
         async move {
             let response = answered.await?;
             exchange.answer_began();

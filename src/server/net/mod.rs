@@ -8,6 +8,8 @@
 //!                       completions: 503                              shut down, last bytes sent
 //! ```
 //!
+//! Before that, while the entrance is not open, it is starting: a shutdown then ends it at once.
+//!
 //! When the engine dies there is nothing left to wait for but the last bytes of answers that have
 //! failed: the drain is then short, so that a supervisor can start the next process.
 //!
@@ -43,15 +45,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::ServerState;
-use super::routes::router;
+use super::{Entrance, ServerState};
+use crate::engine::{Death, Fate};
+use crate::telemetry::events::{Event, EventKind};
 use accept::Acceptor;
-use connection::{Closing, Conditions};
+use connection::{Closing, Conditions, Door};
 pub use listener::Listener;
 use slots::Slots;
 pub use tls::{ClientCertificates, Reloaded, Tls, TlsError, TlsFiles};
@@ -62,7 +64,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const DEATH_GRACE: Duration = Duration::from_secs(5);
 
 /// Serves all of the API at every listener until `shutdown` completes or the engine dies, then
-/// drains and returns.
+/// drains and returns. Before the entrance is open, `shutdown` ends it at once.
 ///
 /// While draining, `/health/ready` and completions answer 503; requests that were accepted before
 /// go on for at most [`ServerOptions::drain_timeout`](super::ServerOptions::drain_timeout). After a
@@ -70,22 +72,24 @@ const DEATH_GRACE: Duration = Duration::from_secs(5);
 /// already.
 pub async fn serve(
     listeners: Vec<Listener>,
-    state: ServerState,
+    entrance: impl Into<Entrance>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let router = router(state.clone());
-    let sites = listeners.into_iter().map(|listener| (listener, router.clone())).collect();
-    serve_sites(sites, state, shutdown).await;
+    let entrance = entrance.into();
+    let asked = entrance.clone();
+    let door: Door = Arc::new(move || asked.router());
+    let sites = listeners.into_iter().map(|listener| (listener, Arc::clone(&door))).collect();
+    serve_sites(sites, entrance, shutdown).await;
 }
 
-/// The same, with what is answered at each listener.
+/// The same, with who answers at each listener.
 pub(super) async fn serve_sites(
-    sites: Vec<(Listener, Router)>,
-    state: ServerState,
+    sites: Vec<(Listener, Door)>,
+    entrance: Entrance,
     shutdown: impl Future<Output = ()>,
 ) {
     let (closing, _) = watch::channel(Closing::No);
-    let options = state.options();
+    let options = entrance.options();
     let acceptor = Acceptor {
         slots: Slots::new(options.max_connections, options.max_connections_per_ip),
         conditions: Arc::new(Conditions { options: options.clone(), closing }),
@@ -93,24 +97,30 @@ pub(super) async fn serve_sites(
     // All of them end when this is dropped.
     let mut listening = JoinSet::<Infallible>::new();
     let mut watching = JoinSet::new();
-    for (listener, router) in sites {
-        tracing::info!(address = %listener, "serving");
+    for (listener, door) in sites {
         if let Some(tls) = listener.tls() {
-            watching.spawn(tls.clone().watch());
+            watching.spawn(tls.clone().watch(entrance.events().clone()));
         }
         let acceptor = acceptor.clone();
-        listening.spawn(async move { acceptor.accept_from(&listener, &router).await });
+        listening.spawn(async move { acceptor.accept_from(&listener, &door).await });
     }
+    let mut shutdown = std::pin::pin!(shutdown);
+    let state = tokio::select! {
+        state = entrance.opened() => state,
+        () = shutdown.as_mut() => return,
+    };
     tokio::select! {
         () = shutdown => {}
-        // It has been logged where it happened.
-        _ = state.engine().died() => {}
+        death = state.engine().died() => tell_of(&state, &death),
     }
 
     state.begin_drain();
     acceptor.conditions.closing.send_replace(Closing::AfterAnswer);
     let drain_timeout = state.options().drain_timeout;
-    tracing::info!(unfinished = state.engine().num_unfinished(), "draining");
+    let unfinished = state.engine().num_unfinished();
+    let message = format!("draining: {unfinished} requests have {drain_timeout:?} to finish");
+    let draining = Event::new(EventKind::Draining, message);
+    state.events().emit(draining.field("unfinished_requests", unfinished));
     if !drained(&state).await {
         let unfinished = state.engine().num_unfinished();
         tracing::warn!(unfinished, ?drain_timeout, "the drain took too long, requests are cut");
@@ -120,7 +130,20 @@ pub(super) async fn serve_sites(
     listening.shutdown().await;
     stop_engine(&state).await;
     close(&acceptor).await;
-    tracing::info!("stopped");
+}
+
+fn tell_of(state: &ServerState, death: &Death) {
+    let message = format!("the engine died: {}", death.what);
+    let (fate, remedy) = match &death.fate {
+        Fate::Restart => ("restart", "restart the process"),
+        Fate::Lost => ("lost", "look at the device and its links before a restart"),
+        Fate::StaleArtifact { .. } => {
+            ("stale_artifact", "restart the process, which compiles the graph again")
+        }
+    };
+    // It has been logged where it happened.
+    let event = Event::new(EventKind::EngineDied, message).remedy(remedy).logged_elsewhere();
+    state.events().emit(event.field("fate", fate));
 }
 
 /// Waits a moment for the last bytes, then cuts what is left.
@@ -168,8 +191,8 @@ mod tests {
     use super::super::{About, ServerOptions};
     use super::*;
     use crate::backend::DeviceFate;
+    use crate::engine::EngineOptions;
     use crate::engine::fake::{self, Script};
-    use crate::engine::{EngineOptions, Fate};
 
     /// Sends a request.
     fn ask(address: net::SocketAddr, method: &str, path: &str, body: &str) -> net::TcpStream {

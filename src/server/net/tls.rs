@@ -26,6 +26,8 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, WebPkiClient
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
+use crate::telemetry::events::{Event, EventKind, EventLog};
+
 /// How often the files are looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// No chain of certificates is longer.
@@ -167,30 +169,33 @@ impl Tls {
         Ok(Reloaded::New)
     }
 
-    /// Reloads and tells the log.
-    pub fn reload_and_tell(&self) {
-        let certificate = self.0.files.certificate.display();
-        match self.reload() {
-            Ok(Reloaded::New) => tracing::info!(%certificate, "new certificate"),
-            Ok(Reloaded::Unchanged) => {}
+    /// Reloads and tells what came of it, unless the files are as before.
+    pub fn reload_and_tell(&self, events: &EventLog) {
+        let certificate = self.0.files.certificate.display().to_string();
+        let event = match self.reload() {
+            Ok(Reloaded::Unchanged) => return,
+            Ok(Reloaded::New) => Event::new(EventKind::TlsReloaded, "new certificate in use"),
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(
-                    %error,
-                    cause,
-                    "the changed files for TLS cannot be used, the certificate from before stays"
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                let message = format!(
+                    "the certificate from before stays in use: {error}{}",
+                    cause.unwrap_or_default()
                 );
+                Event::new(EventKind::TlsReloaded, message)
+                    .abnormal()
+                    .remedy("put a certificate and its key in place, which are then read again")
             }
-        }
+        };
+        events.emit(event.field("certificate", certificate));
     }
 
     /// Looks at the files for ever.
-    pub(super) async fn watch(self) {
+    pub(super) async fn watch(self, events: EventLog) {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
-            let tls = self.clone();
+            let (tls, events) = (self.clone(), events.clone());
             // It fails only when the runtime ends.
-            let _ = tokio::task::spawn_blocking(move || tls.reload_and_tell()).await;
+            let _ = tokio::task::spawn_blocking(move || tls.reload_and_tell(&events)).await;
         }
     }
 
