@@ -40,12 +40,26 @@ pub(crate) enum ApiError {
     BodyTooLarge { limit: usize },
     #[error("the request body did not arrive within {seconds} seconds")]
     BodyTimeout { seconds: u64 },
+    #[error("the bytes that were sent are not a request of HTTP/1.1")]
+    NotHttp,
+    #[error("this port speaks HTTPS: use https:// in the address")]
+    NotEncrypted,
+    #[error("the head of the request did not arrive in time")]
+    HeadTimeout,
+    #[error("the address in the request is longer than what is accepted")]
+    UriTooLong,
+    #[error("the headers of the request are more or longer than what is accepted")]
+    HeadersTooLarge,
+    #[error("too many connections; try again later")]
+    TooManyConnections,
     #[error("content-encoding `{encoding}` is not supported; send the body as it is")]
     ContentEncoding { encoding: String },
     #[error("{message}; try again later")]
     Overloaded { message: String, retry_after: Duration },
     #[error("the request was not finished within {} s, the most that it may take", .0.as_secs_f64())]
     TimedOut(Duration),
+    #[error("the server is starting ({what}); `/health/ready` says how far it is")]
+    Starting { what: String },
     #[error("the server is shutting down and takes no new requests")]
     Draining,
     #[error("the engine has stopped")]
@@ -118,12 +132,24 @@ impl ApiError {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("body_too_large"))
             }
             Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
+            Self::NotHttp | Self::NotEncrypted => (StatusCode::BAD_REQUEST, INVALID, None),
+            Self::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, INVALID, Some("uri_too_long")),
+            Self::HeadersTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, Some("headers_too_large"))
+            }
+            Self::TooManyConnections => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"))
+            }
             Self::ContentEncoding { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, None),
             Self::Overloaded { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("rate_limit_exceeded"))
             }
             Self::TimedOut(_) => {
                 (StatusCode::GATEWAY_TIMEOUT, "server_error", Some("request_timed_out"))
+            }
+            Self::Starting { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("starting"))
             }
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("draining")),
             Self::EngineStopped => {
@@ -159,7 +185,13 @@ impl ApiError {
         }
     }
 
-    fn headers(&self) -> HeaderMap {
+    /// The status alone.
+    pub(super) fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// What is sent besides status and body.
+    pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
@@ -169,7 +201,10 @@ impl ApiError {
             Self::Overloaded { retry_after, .. } => {
                 headers.insert(RETRY_AFTER, whole_seconds(*retry_after).into());
             }
-            Self::Draining | Self::EngineStopped | Self::EngineDied => {
+            Self::Starting { .. } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::Draining | Self::EngineStopped | Self::EngineDied | Self::TooManyConnections => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -180,7 +215,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.row().0, self.headers(), self.body().to_json()).into_response()
+        (self.status(), self.headers(), self.body().to_json()).into_response()
     }
 }
 

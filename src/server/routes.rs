@@ -6,11 +6,13 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use tower::util::option_layer;
 
+use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, embeddings, models};
-use super::{ServerState, batches, health, metrics, prefix_cache};
+use super::{ServerState, batches, deep, events, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -24,7 +26,7 @@ const GET_POST: &str = "GET,HEAD,POST";
 const MODEL_PREFIX: &str = "/v1/models/";
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 
-const ROUTES: [Route; 12] = [
+const ROUTES: &[Route] = &[
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
@@ -34,6 +36,11 @@ const ROUTES: [Route; 12] = [
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
+    Route { path: "/health/deep", allow: GET },
+    Route { path: "/v2/health/live", allow: GET },
+    Route { path: "/v2/health/ready", allow: GET },
+    Route { path: "/ping", allow: GET },
+    Route { path: "/admin/events", allow: GET },
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
     Route { path: "/reset_prefix_cache", allow: POST },
@@ -67,8 +74,14 @@ pub(super) fn label(path: &str) -> &'static str {
     route(path).map_or("other", |route| route.path)
 }
 
+/// Whether machines ask for this all day, by its label.
+pub(super) fn is_of_machines(label: &str) -> bool {
+    label.starts_with("/health") || label == "/metrics"
+}
+
 /// All endpoints.
 pub(super) fn router(state: ServerState) -> Router {
+    let cors = state.options().cors.as_ref().map(CorsOptions::layer);
     Router::new()
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
@@ -84,6 +97,11 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/health/deep", get(deep::deep))
+        .route("/v2/health/live", get(health::live))
+        .route("/v2/health/ready", get(health::ready))
+        .route("/ping", get(health::live))
+        .route("/admin/events", get(events::list))
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))
         .route("/reset_prefix_cache", post(prefix_cache::reset))
@@ -91,6 +109,8 @@ pub(super) fn router(state: ServerState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, which also bounds the sum over all requests.
         .layer(DefaultBodyLimit::disable())
+        // Browsers ask before they call, without a key: outside of what looks at keys.
+        .layer(option_layer(cors))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
 }

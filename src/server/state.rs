@@ -10,11 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
 
 use super::batches::Batches;
+use super::deep::DeepHealth;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
+use crate::telemetry::events::EventLog;
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -32,6 +34,8 @@ pub struct About {
     pub model: String,
     /// What the start did, in order, and how long each part took.
     pub boot_phases: Vec<(String, Duration)>,
+    /// From the start of the process until requests were answered.
+    pub start_to_ready: Duration,
 }
 
 /// The server's shared state; cheap to clone. The engine is warm when this is made.
@@ -52,6 +56,8 @@ struct Inner {
     batches: OnceLock<Arc<Batches>>,
     /// What others count, if they do.
     reporter: OnceLock<Reporter>,
+    events: OnceLock<EventLog>,
+    deep_health: DeepHealth,
     started_at: u64,
     is_draining: AtomicBool,
     num_tickets: watch::Sender<usize>,
@@ -87,6 +93,8 @@ impl ServerState {
             metrics: Arc::default(),
             batches: OnceLock::new(),
             reporter: OnceLock::new(),
+            events: OnceLock::new(),
+            deep_health: DeepHealth::default(),
             started_at: now.map_or(0, |since| since.as_secs()),
             is_draining: AtomicBool::new(false),
             num_tickets: watch::Sender::new(0),
@@ -119,6 +127,20 @@ impl ServerState {
 
     pub(super) fn batches(&self) -> Option<&Arc<Batches>> {
         self.0.batches.get()
+    }
+
+    /// From now on, events go here. Only the first call counts, and only before the first event.
+    pub fn keep_events(&self, log: EventLog) {
+        let _ = self.0.events.set(log);
+    }
+
+    /// Where events go.
+    pub(super) fn events(&self) -> &EventLog {
+        self.0.events.get_or_init(EventLog::in_memory)
+    }
+
+    pub(super) fn deep_health(&self) -> &DeepHealth {
+        &self.0.deep_health
     }
 
     /// What others count.

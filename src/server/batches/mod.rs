@@ -27,11 +27,12 @@ use std::path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, Request};
+use axum::extract::{Path, Request};
 use tokio::sync::{Notify, watch};
 
 use super::ServerState;
 use super::error::ApiError;
+use super::query;
 use crate::batch::work::Stop;
 use object::BatchObject;
 use store::{BatchStore, Owner, StoreError};
@@ -143,7 +144,7 @@ fn failed(error: StoreError) -> ApiError {
 }
 
 /// A page of a list: `after` and `limit` of a request's query.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, Default)]
 struct PageQuery {
     after: Option<String>,
     limit: Option<usize>,
@@ -153,12 +154,25 @@ struct PageQuery {
 
 impl PageQuery {
     fn of(request: &Request) -> Result<Self, ApiError> {
-        let query = Query::<Self>::try_from_uri(request.uri());
-        query.map(|Query(query)| query).map_err(|error| ApiError::Invalid {
-            param: None,
-            message: format!("invalid query: {}", error.body_text()),
-        })
+        let mut query = Self::default();
+        for (name, value) in query::pairs(request.uri().query())? {
+            match name.as_str() {
+                "after" => query.after = Some(value),
+                "limit" => query.limit = Some(number(&value)?),
+                "order" => query.order = Some(value),
+                "purpose" => query.purpose = Some(value),
+                // As of bodies, what is not known is not looked at.
+                _ => {}
+            }
+        }
+        Ok(query)
     }
+}
+
+fn number(text: &str) -> Result<usize, ApiError> {
+    text.parse().map_err(|_| {
+        ApiError::invalid("limit", format!("invalid limit: expected a number, got `{text}`"))
+    })
 }
 
 /// The id in a path.
