@@ -27,6 +27,7 @@ use super::types::{
 use crate::engine::{ChoiceDelta, ChoiceEnd, TokenLogprobs};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
+use crate::server::sse::Event;
 use crate::text::{ChatMessage, Tokenizer};
 
 const PARAM: &str = "messages";
@@ -180,7 +181,7 @@ pub(super) struct Shaped {
 }
 
 impl Shaped {
-    fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, usage: UsageKey) -> Vec<u8> {
+    fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, usage: UsageKey) -> Event {
         let chunk = ChatChunk {
             id: &self.head.id,
             object: "chat.completion.chunk",
@@ -189,10 +190,10 @@ impl Shaped {
             choices,
             usage,
         };
-        chunk.to_json()
+        Event::json(&chunk.to_json())
     }
 
-    fn choice(&self, choice: ChatChunkChoice<'_>) -> Vec<u8> {
+    fn choice(&self, choice: ChatChunkChoice<'_>) -> Event {
         self.chunk(vec![choice], self.head.usage_so_far())
     }
 
@@ -213,38 +214,37 @@ impl Shaped {
 }
 
 impl Shape for Shaped {
-    fn head(&self) -> &Head {
-        &self.head
-    }
-
-    fn opening(&mut self, index: usize, _of_prompt: &OfPrompt) -> Option<Vec<u8>> {
+    fn opening(&mut self, index: usize, _of_prompt: &OfPrompt, out: &mut Vec<Event>) {
         let delta = Delta { role: Some("assistant"), content: Some("") };
-        Some(self.choice(ChatChunkChoice { index, delta, ..ChatChunkChoice::default() }))
+        out.push(self.choice(ChatChunkChoice { index, delta, ..ChatChunkChoice::default() }));
     }
 
-    fn delta(&mut self, delta: &ChoiceDelta) -> Option<Vec<u8>> {
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>) {
         if delta.text.is_empty() && delta.logprobs.is_empty() {
-            return None;
+            return;
         }
-        Some(self.choice(ChatChunkChoice {
+        out.push(self.choice(ChatChunkChoice {
             index: delta.index,
             delta: Delta { role: None, content: Some(&delta.text) },
             logprobs: self.logprobs(&delta.logprobs),
             ..ChatChunkChoice::default()
-        }))
+        }));
     }
 
-    fn finish(&mut self, index: usize, end: &ChoiceEnd) -> Vec<u8> {
-        self.choice(ChatChunkChoice {
+    fn finish(&mut self, index: usize, end: &ChoiceEnd, out: &mut Vec<Event>) {
+        out.push(self.choice(ChatChunkChoice {
             index,
             finish_reason: Some(end.reason.as_str()),
             stop_reason: StopReason::of(end),
             ..ChatChunkChoice::default()
-        })
+        }));
     }
 
-    fn usage(&mut self, usage: TokenUsage) -> Vec<u8> {
-        self.chunk(Vec::new(), UsageKey::Of(usage))
+    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>) {
+        if self.head.has_usage {
+            out.push(self.chunk(Vec::new(), UsageKey::Of(usage)));
+        }
+        out.push(Event::done());
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<u8> {

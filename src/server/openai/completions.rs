@@ -25,6 +25,7 @@ use super::types::{Completion, CompletionChoice, StopReason, TokenUsage, UsageKe
 use crate::engine::{ChoiceDelta, ChoiceEnd, FinishReason, TokenLogprobs};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
+use crate::server::sse::Event;
 use crate::text::Tokenizer;
 
 /// `max_tokens` of a request that does not say, as `OpenAI` has it.
@@ -175,8 +176,8 @@ impl Shaped {
         completion.to_json()
     }
 
-    fn chunk(&self, choice: CompletionChoice<'_>) -> Vec<u8> {
-        self.completion(vec![choice], self.head.usage_so_far())
+    fn chunk(&self, choice: CompletionChoice<'_>) -> Event {
+        Event::json(&self.completion(vec![choice], self.head.usage_so_far()))
     }
 
     fn echo(&self, choice: usize) -> Option<&Echo> {
@@ -254,39 +255,50 @@ impl Shaped {
 }
 
 impl Shape for Shaped {
-    fn head(&self) -> &Head {
-        &self.head
-    }
-
-    fn opening(&mut self, index: usize, of_prompt: &OfPrompt) -> Option<Vec<u8>> {
-        let text = self.echo(index)?.text.as_str().into();
+    fn opening(&mut self, index: usize, of_prompt: &OfPrompt, out: &mut Vec<Event>) {
+        let Some(echo) = self.echo(index) else { return };
+        let text = echo.text.as_str().into();
         let logprobs = self.echoed_logprobs(index, of_prompt);
-        Some(self.chunk(CompletionChoice { index, text, logprobs, ..CompletionChoice::default() }))
+        out.push(self.chunk(CompletionChoice {
+            index,
+            text,
+            logprobs,
+            ..CompletionChoice::default()
+        }));
     }
 
-    fn delta(&mut self, delta: &ChoiceDelta) -> Option<Vec<u8>> {
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>) {
         if self.is_only_echo || (delta.text.is_empty() && delta.logprobs.is_empty()) {
-            return None;
+            return;
         }
         let mut logprobs = self.logprobs.map(|_| TextLogprobs::default());
         if let Some(logprobs) = &mut logprobs {
             self.extend(delta.index, logprobs, &delta.logprobs);
         }
         let (index, text) = (delta.index, delta.text.as_str().into());
-        Some(self.chunk(CompletionChoice { index, text, logprobs, ..CompletionChoice::default() }))
+        out.push(self.chunk(CompletionChoice {
+            index,
+            text,
+            logprobs,
+            ..CompletionChoice::default()
+        }));
     }
 
-    fn finish(&mut self, index: usize, end: &ChoiceEnd) -> Vec<u8> {
-        self.chunk(CompletionChoice {
+    fn finish(&mut self, index: usize, end: &ChoiceEnd, out: &mut Vec<Event>) {
+        out.push(self.chunk(CompletionChoice {
             index,
             finish_reason: Some(self.reason(end)),
             stop_reason: StopReason::of(end).filter(|_| !self.is_only_echo),
             ..CompletionChoice::default()
-        })
+        }));
     }
 
-    fn usage(&mut self, usage: TokenUsage) -> Vec<u8> {
-        self.completion(Vec::new(), UsageKey::Of(self.shown(usage)))
+    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>) {
+        if self.head.has_usage {
+            let usage = UsageKey::Of(self.shown(usage));
+            out.push(Event::json(&self.completion(Vec::new(), usage)));
+        }
+        out.push(Event::done());
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<u8> {

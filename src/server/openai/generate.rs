@@ -41,19 +41,28 @@ const FAN_IN_CAPACITY: usize = 16;
 /// The log probabilities of one prompt's tokens, where they were asked for.
 pub(super) type OfPrompt = Option<Vec<Option<TokenLogprobs>>>;
 
-/// How an endpoint's answers look, as JSON text. Choices are numbered over all prompts.
+/// How an endpoint's answers look. Choices are numbered over all prompts.
+///
+/// ```text
+/// begin  { opening(choice) { delta } finish(choice) }  end        whole
+///                     at any place after begin: failed
+/// ```
 pub(super) trait Shape: Send + 'static {
-    /// What all of them share.
-    fn head(&self) -> &Head;
-    /// The chunk before a choice's first text, where there is one.
-    fn opening(&mut self, choice: usize, of_prompt: &OfPrompt) -> Option<Vec<u8>>;
-    /// More of a choice; `None` when nothing of it is shown.
-    fn delta(&mut self, delta: &ChoiceDelta) -> Option<Vec<u8>>;
+    /// Before anything was generated.
+    fn begin(&mut self, _out: &mut Vec<Event>) {}
+    /// Before a choice's first text.
+    fn opening(&mut self, choice: usize, of_prompt: &OfPrompt, out: &mut Vec<Event>);
+    /// More of a choice; its end, if it is there, comes with [`finish`](Self::finish).
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>);
     /// A choice's end.
-    fn finish(&mut self, choice: usize, end: &ChoiceEnd) -> Vec<u8>;
-    /// The counts, after all choices have ended.
-    fn usage(&mut self, usage: TokenUsage) -> Vec<u8>;
-    /// An answer that is not streamed.
+    fn finish(&mut self, choice: usize, end: &ChoiceEnd, out: &mut Vec<Event>);
+    /// After all choices have ended: the counts, and what a stream ends with.
+    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>);
+    /// The last event of a stream that fails.
+    fn failed(&self, error: &ApiError) -> Event {
+        Event::json(&error.body().to_json())
+    }
+    /// An answer that is not streamed, as JSON text.
     fn whole(&mut self, answer: &Answer) -> Vec<u8>;
 }
 
@@ -62,7 +71,7 @@ pub(super) struct Head {
     pub(super) id: String,
     pub(super) created: u64,
     pub(super) model: String,
-    has_usage: bool,
+    pub(super) has_usage: bool,
 }
 
 impl Head {
@@ -154,7 +163,8 @@ pub(super) async fn endpoint<S: Shape>(
     }
     let generation = Generation::submit(&state, prepared.requests, prepared.prompt_param)?;
     let (keep_alive, shape) = (state.options().keep_alive_interval, prepared.shape);
-    Ok(sse::respond(keep_alive, ticket, |events| stream(generation, shape, events)))
+    let panicked = shape.failed(&ApiError::Internal);
+    Ok(sse::respond(keep_alive, ticket, panicked, |events| stream(generation, shape, events)))
 }
 
 /// Generates a whole answer, as JSON text.
@@ -199,6 +209,9 @@ async fn try_stream<S: Shape>(
     let mut is_open = vec![false; generation.num_choices()];
     let mut of_prompts: Vec<OfPrompt> = vec![None; generation.num_prompts()];
     let mut sum = TokenUsage::default();
+    let mut out = Vec::new();
+    shape.begin(&mut out);
+    events.send_all(&mut out).await?;
     while let Some(next) = generation.next().await {
         let delta = match next {
             Ok(Step::OfPrompt(prompt, logprobs)) => {
@@ -210,25 +223,20 @@ async fn try_stream<S: Shape>(
                 continue;
             }
             Ok(Step::Delta(delta)) => delta,
-            Err(error) => return events.send(Event::json(&error.body().to_json())).await,
+            Err(error) => return events.send(shape.failed(&error)).await,
         };
         let choice = delta.index;
-        if !std::mem::replace(&mut is_open[choice], true)
-            && let Some(opening) = shape.opening(choice, &of_prompts[generation.prompt_of(choice)])
-        {
-            events.send(Event::json(&opening)).await?;
+        if !std::mem::replace(&mut is_open[choice], true) {
+            shape.opening(choice, &of_prompts[generation.prompt_of(choice)], &mut out);
         }
-        if let Some(chunk) = shape.delta(&delta) {
-            events.send(Event::json(&chunk)).await?;
-        }
+        shape.delta(&delta, &mut out);
         if let Some(end) = &delta.end {
-            events.send(Event::json(&shape.finish(choice, end))).await?;
+            shape.finish(choice, end, &mut out);
         }
+        events.send_all(&mut out).await?;
     }
-    if shape.head().has_usage {
-        events.send(Event::json(&shape.usage(sum))).await?;
-    }
-    events.send(Event::done()).await
+    shape.end(sum, &mut out);
+    events.send_all(&mut out).await
 }
 
 fn add(sum: &mut TokenUsage, usage: Usage) {
