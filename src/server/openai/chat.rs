@@ -27,7 +27,7 @@ use super::types::{
 use crate::engine::{ChoiceDelta, ChoiceEnd, TokenLogprobs};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
-use crate::text::{ChatMessage, Tokenizer};
+use crate::text::{ChatMessage, Conversation, Tokenizer};
 
 const PARAM: &str = "messages";
 
@@ -102,8 +102,10 @@ fn render(
     let template = state.chat_template().ok_or_else(|| {
         ApiError::invalid(PARAM, "the model has no chat template; use /v1/completions")
     })?;
-    check_text_bytes(state, PARAM, messages.iter().map(|message| message.content.len()).sum())?;
-    template.render(messages, add_generation_prompt).map_err(|error| {
+    let contents = messages.iter().filter_map(|message| message.content.as_deref());
+    check_text_bytes(state, PARAM, contents.map(str::len).sum())?;
+    let conversation = Conversation { add_generation_prompt, ..Conversation::new(messages) };
+    template.render(&conversation).map_err(|error| {
         ApiError::invalid(PARAM, format!("the chat template refuses the messages: {error}"))
     })
 }
@@ -149,7 +151,7 @@ fn chat_message((index, message): (usize, Message)) -> Result<ChatMessage, ApiEr
             Err(problem) => return invalid("content", &problem),
         },
     };
-    Ok(ChatMessage { role: role.to_owned(), content })
+    Ok(ChatMessage::new(role, content))
 }
 
 fn joined(parts: Vec<Part>) -> Result<String, String> {
@@ -274,7 +276,9 @@ mod tests {
         let body = format!(r#"{{"messages": {messages}}}"#);
         let request: ChatRequest = parse(body.as_bytes(), NOT_SUPPORTED_IN_CHAT).unwrap();
         match conversation(request.messages) {
-            Ok(messages) => Ok(messages.into_iter().map(|m| (m.role, m.content)).collect()),
+            Ok(messages) => {
+                Ok(messages.into_iter().map(|m| (m.role, m.content.unwrap())).collect())
+            }
             Err(error) => {
                 let object = error.body().error;
                 Err((object.param.unwrap_or_default(), object.message))
