@@ -43,7 +43,7 @@ impl Row {
 
 /// Modules of the root package are named without it, other packages without `cairn-`.
 const TABLE: &[Row] = &[
-    row("", "engine::SamplingParams offline text::ChatMessage", ""),
+    row("", "engine::SamplingParams offline text::ChatMessage text::ToolCall", ""),
     row("ffi", "", "libloading thiserror std::io"),
     row("graph_cache", "", "fs_err libc serde serde_json sha2 thiserror tracing std::io std::os"),
     row("graph_cache::archive", "", "tar zstd"),

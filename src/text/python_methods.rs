@@ -99,6 +99,11 @@ pub(super) fn trim(text: &str, characters: Option<&str>) -> String {
     stripped(text, characters, true, true).to_owned()
 }
 
+/// `rstrip` without arguments.
+pub(super) fn trim_end(text: &str) -> &str {
+    stripped(text, None, false, true)
+}
+
 /// Python's white space is Unicode's and four separators of ASCII.
 fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
