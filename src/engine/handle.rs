@@ -224,6 +224,7 @@ impl EngineHandle {
         let Request { mut prompt_token_ids, params, cache_salt, .. } = request;
         let num_prompt_tokens = prompt_token_ids.len();
         let now = Instant::now();
+        let detokenizer = inner.tokenizer.detokenizer(params.skip_special_tokens);
         let prefix_keys = inner.store.as_deref().map(|store| {
             let salt = cache_salt.as_deref();
             PrefixKeys::of(store, &prompt_token_ids, salt, inner.options.block_size)
@@ -233,7 +234,7 @@ impl EngineHandle {
             id,
             slot,
             outbox,
-            text: TextStream::new(inner.tokenizer.detokenizer(true), &params),
+            text: TextStream::new(detokenizer, &params),
             eos_token_ids: inner.eos_token_ids.clone(),
             num_prompt_tokens,
             max_model_len: inner.options.max_model_len,

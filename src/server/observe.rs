@@ -21,6 +21,12 @@ use super::{ServerState, routes};
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_TAG_BYTES: usize = 64;
 
+/// Whether a text can be part of an id.
+pub(super) fn is_plain_tag(tag: &str) -> bool {
+    (1..=MAX_TAG_BYTES).contains(&tag.len())
+        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
 /// The id of one HTTP request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RequestTag(String);
@@ -31,12 +37,8 @@ impl RequestTag {
     }
 
     fn of(headers: &HeaderMap) -> Self {
-        let is_plain = |tag: &&str| {
-            (1..=MAX_TAG_BYTES).contains(&tag.len())
-                && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        };
         let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
-        given.filter(is_plain).map_or_else(Self::random, |tag| Self(tag.to_owned()))
+        given.filter(|tag| is_plain_tag(tag)).map_or_else(Self::random, |tag| Self(tag.to_owned()))
     }
 
     /// 128 bits that no other process and no other request of this one has.

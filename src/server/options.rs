@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::SamplingParams;
+use crate::text::OutputFormat;
 
 /// How the server behaves; every bound that a client can run into.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,10 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// Most requests that are parsed, rendered and tokenised at one time.
     pub max_blocking_tasks: usize,
+    /// How the model writes calls of tools and thoughts.
+    pub output_format: OutputFormat,
+    /// Requests may bring a chat template of their own, which is a program.
+    pub trust_request_chat_template: bool,
 }
 
 impl ServerOptions {
@@ -47,6 +52,8 @@ impl ServerOptions {
             keep_alive_interval: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
             max_blocking_tasks: cores.max(2),
+            output_format: OutputFormat::default(),
+            trust_request_chat_template: false,
         }
     }
 }

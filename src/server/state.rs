@@ -31,6 +31,19 @@ pub struct About {
     pub boot_phases: Vec<(String, Duration)>,
 }
 
+impl About {
+    /// One word for all that decides what a model answers: two servers that tell the same word give
+    /// the same answers. FNV-1a, 64 bits.
+    fn fingerprint(&self) -> String {
+        let parts = [&self.version, &self.revision, &self.backend, &self.model];
+        let bytes = parts.into_iter().flat_map(|part| part.bytes().chain([0]));
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("fp_{hash:016x}")
+    }
+}
+
 /// The server's shared state; cheap to clone. The engine is warm when this is made.
 #[derive(Clone)]
 pub struct ServerState(Arc<Inner>);
@@ -48,6 +61,7 @@ struct Inner {
     /// What others count, if they do.
     reporter: OnceLock<Reporter>,
     started_at: u64,
+    fingerprint: String,
     is_draining: AtomicBool,
     num_tickets: watch::Sender<usize>,
     blocking: Arc<Semaphore>,
@@ -78,6 +92,7 @@ impl ServerState {
             engine,
             tokenizer,
             chat_template,
+            fingerprint: about.fingerprint(),
             about,
             metrics: Arc::default(),
             reporter: OnceLock::new(),
@@ -132,6 +147,11 @@ impl ServerState {
     /// Seconds since 1970.
     pub(super) fn started_at(&self) -> u64 {
         self.0.started_at
+    }
+
+    /// What answers carry as `system_fingerprint`.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
     }
 
     /// Whether the server was told to stop.

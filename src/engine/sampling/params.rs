@@ -78,6 +78,8 @@ pub struct SamplingParams {
     pub stop_token_ids: Vec<u32>,
     /// Go on after the model's own end-of-text tokens.
     pub ignore_eos: bool,
+    /// Special tokens are not part of the output text.
+    pub skip_special_tokens: bool,
 }
 
 /// A beam search. `temperature`, `top_k`, `top_p`, `min_p` and `seed` then have no effect, as in
@@ -118,6 +120,7 @@ impl Default for SamplingParams {
             include_stop_str_in_output: false,
             stop_token_ids: Vec::new(),
             ignore_eos: false,
+            skip_special_tokens: true,
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::engine::{
 };
 use crate::server::error::ApiError;
 use crate::server::metrics::RequestRecord;
-use crate::server::observe::RequestTag;
+use crate::server::observe::{RequestTag, is_plain_tag};
 use crate::server::sse::{self, Event, Events};
 use crate::server::{ServerState, body};
 
@@ -71,25 +71,62 @@ pub(super) struct Head {
     pub(super) id: String,
     pub(super) created: u64,
     pub(super) model: String,
-    pub(super) has_usage: bool,
+    pub(super) fingerprint: String,
+    streaming: Streaming,
+    so_far: TokenUsage,
 }
 
 impl Head {
-    /// Of the request with this tag, now.
-    pub(super) fn new(state: &ServerState, prefix: &str, tag: &str, streaming: Streaming) -> Self {
+    /// Of the request with this tag, now; its prompts have so many tokens together.
+    pub(super) fn new(
+        state: &ServerState,
+        id: String,
+        streaming: Streaming,
+        prompt_tokens: usize,
+    ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            id: format!("{prefix}-{tag}"),
+            id,
             created: now.map_or(0, |since| since.as_secs()),
             model: state.options().served_model_name.clone(),
-            has_usage: streaming == Streaming::WithUsage,
+            fingerprint: state.fingerprint().to_owned(),
+            streaming,
+            so_far: TokenUsage { prompt_tokens, ..TokenUsage::default() },
         }
+    }
+
+    /// Counts what was generated.
+    pub(super) fn count(&mut self, delta: &ChoiceDelta) {
+        self.so_far.completion_tokens += delta.token_ids.len();
+        self.so_far.total_tokens = self.so_far.prompt_tokens + self.so_far.completion_tokens;
+    }
+
+    /// Whether the stream ends with the counts.
+    pub(super) fn has_usage(&self) -> bool {
+        matches!(self.streaming, Streaming::WithUsage | Streaming::WithUsageSoFar)
     }
 
     /// The `usage` of every chunk but the last.
     pub(super) fn usage_so_far(&self) -> UsageKey {
-        if self.has_usage { UsageKey::Later(()) } else { UsageKey::Absent }
+        match self.streaming {
+            Streaming::Off | Streaming::On => UsageKey::Absent,
+            Streaming::WithUsage => UsageKey::Later(()),
+            Streaming::WithUsageSoFar => UsageKey::Of(self.so_far),
+        }
     }
+}
+
+/// An answer's id: the request's own, if it has one, or that of the HTTP request.
+///
+/// # Errors
+/// An id that is not a word of at most 64 letters, digits, `-`, `_` and `.`.
+pub(super) fn id(fields: &SamplingFields, prefix: &str, tag: &str) -> Result<String, ApiError> {
+    let own = fields.request_id.as_deref();
+    if own.is_some_and(|own| !is_plain_tag(own)) {
+        let expected = "expected 1 to 64 letters, digits, `-`, `_` and `.`";
+        return Err(ApiError::invalid("request_id", format!("invalid request_id: {expected}")));
+    }
+    Ok(format!("{prefix}-{}", own.unwrap_or(tag)))
 }
 
 /// Whether the answer is streamed.
@@ -99,18 +136,32 @@ pub(super) enum Streaming {
     On,
     /// With the counts as the last chunk.
     WithUsage,
+    /// And with the counts so far in every chunk.
+    WithUsageSoFar,
 }
 
 /// Reads `stream` and `stream_options`, and refuses what cannot be streamed.
 pub(super) fn streaming(fields: &SamplingFields) -> Result<Streaming, ApiError> {
+    let invalid = |message| Err(ApiError::invalid("stream_options", message));
     let streaming = match (fields.stream.unwrap_or(false), &fields.stream_options) {
         (false, None) => Streaming::Off,
         (false, Some(_)) => {
-            let message = "`stream_options` is only allowed together with `stream`";
-            return Err(ApiError::invalid("stream_options", message));
+            return invalid("`stream_options` is only allowed together with `stream`");
         }
-        (true, Some(options)) if options.include_usage == Some(true) => Streaming::WithUsage,
-        (true, _) => Streaming::On,
+        (true, None) => Streaming::On,
+        (true, Some(options)) => {
+            let is_on = |option: Option<bool>| option == Some(true);
+            match (is_on(options.include_usage), is_on(options.continuous_usage_stats)) {
+                (true, true) => Streaming::WithUsageSoFar,
+                (true, false) => Streaming::WithUsage,
+                (false, true) => {
+                    return invalid(
+                        "`continuous_usage_stats` is only allowed together with `include_usage`",
+                    );
+                }
+                (false, false) => Streaming::On,
+            }
+        }
     };
     if streaming != Streaming::Off && fields.prompt_logprobs.is_some() {
         let message = "`prompt_logprobs` is not available together with `stream`";
@@ -177,7 +228,8 @@ pub(super) async fn whole<S: Shape>(
 ) -> Result<Vec<u8>, ApiError> {
     let Prepared { requests, prompt_param, mut shape, .. } = prepared;
     let answer = Generation::submit(state, requests, prompt_param)?.collect().await?;
-    Ok(shape.whole(&answer))
+    // A long text takes a while to be read.
+    state.blocking(move || shape.whole(&answer)).await
 }
 
 /// Answers a body that lies here already, in one piece.

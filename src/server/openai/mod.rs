@@ -24,14 +24,18 @@
 mod answer;
 pub(super) mod chat;
 pub(super) mod completions;
+mod dialogue;
+mod format;
 mod generate;
 mod json;
+mod listen;
 mod logprobs;
 pub(super) mod models;
 mod prompt;
 mod requests;
 mod sampling;
 mod scheduling;
+mod tools;
 pub(super) mod types;
 
 pub use answer::{Answered, NoAnswer, answer};

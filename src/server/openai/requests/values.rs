@@ -227,8 +227,10 @@ impl<'de> Deserialize<'de> for LogitBias {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::openai::requests::{CompletionRequest, NOT_SUPPORTED_IN_COMPLETIONS, SamplingFields};
     use crate::server::openai::json::parse;
+    use crate::server::openai::requests::{
+        CompletionRequest, NOT_SUPPORTED_IN_COMPLETIONS, SamplingFields,
+    };
 
     fn prompt(json: &str) -> Result<Prompt, String> {
         let body = format!(r#"{{"prompt": {json}}}"#);
