@@ -32,6 +32,7 @@ mod gguf_vocab;
 mod growth;
 mod json_format;
 mod model_folder;
+pub mod output_parser;
 mod pre_tokenizer;
 mod python_methods;
 mod segmenter;
