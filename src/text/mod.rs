@@ -6,6 +6,7 @@
 //! | [`GgufVocab`] | the tokenizer fields of a GGUF file, as plain data |
 //! | [`Detokenizer`] | the way back one token at a time, whole characters only |
 //! | [`ChatTemplate`] | the model's own way to write a conversation as one prompt |
+//! | [`grammar`] | which tokens may come next, so that a text follows a schema or a grammar |
 //!
 //! ```text
 //! messages --ChatTemplate--> prompt --Tokenizer::encode--> ids --model--> id --Detokenizer--> text
@@ -27,6 +28,7 @@ mod decoder;
 mod detokenizer;
 mod error;
 mod gguf_vocab;
+pub mod grammar;
 mod growth;
 mod json_format;
 mod model_folder;
