@@ -19,6 +19,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use super::boot::{self, BootReport, Booted};
+use super::dialogue_args::DialogueArgs;
 use super::failure::{Hint, Outcome};
 use super::model_args::ModelArgs;
 use super::scheduling_args::SchedulingArgs;
@@ -38,8 +39,8 @@ Examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
-Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version /reset_prefix_cache
+Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /tokenize /detokenize
+/health/live /health/ready /ping /load /metrics /version /reset_prefix_cache
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -58,6 +59,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     scheduling: SchedulingArgs,
+
+    #[command(flatten)]
+    dialogue: DialogueArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -102,7 +106,7 @@ struct ServerArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let ServeArgs { model, server, scheduling } = args;
+    let ServeArgs { model, server, scheduling, .. } = args;
     // Before the long work, and held from then on: nobody takes the port meanwhile.
     let listener = bind(&server.host, server.port)?;
     let config = EngineConfig {
@@ -118,7 +122,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
         .build()
         .context("starting the runtime")?;
     let Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store } = booted;
-    let state = state(server, config.backend, engine.clone(), tokenizer, chat_template, report);
+    let state = state(args, config.backend, engine.clone(), tokenizer, chat_template, report);
     state.report(move || {
         let mut samples = graph_cache::samples(&cache.stats().snapshot());
         let stats = prefix_store.as_ref().map(|store| store.stats());
@@ -152,13 +156,14 @@ fn announce(booted: &Booted, address: SocketAddr) {
 }
 
 fn state(
-    args: &ServerArgs,
+    args: &ServeArgs,
     backend: BackendKind,
     engine: EngineHandle,
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
     report: BootReport,
 ) -> ServerState {
+    let ServeArgs { server: args, dialogue, .. } = args;
     let name = args.served_model_name.as_ref().unwrap_or(&report.model_name);
     let defaults = ServerOptions::new(name);
     let max_body_bytes = usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX);
@@ -166,6 +171,8 @@ fn state(
         max_body_bytes,
         max_total_body_bytes: defaults.max_total_body_bytes.max(max_body_bytes),
         drain_timeout: args.drain_timeout,
+        output_format: dialogue.output_format(chat_template.as_ref()),
+        trust_request_chat_template: dialogue.trust_request_chat_template(),
         ..defaults
     };
     let about = About {

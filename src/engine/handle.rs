@@ -350,6 +350,11 @@ impl EngineHandle {
         self.inner.vocab_size
     }
 
+    /// The model's own end-of-text tokens.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.inner.eos_token_ids
+    }
+
     /// Requests that were accepted and have not ended.
     pub fn num_unfinished(&self) -> usize {
         self.inner.shared.num_unfinished()

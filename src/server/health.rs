@@ -1,8 +1,8 @@
-//! `/health`, `/health/live`, `/health/ready`, `/version`.
+//! `/health`, `/health/live`, `/health/ready`, `/ping`, `/load`, `/version`.
 //!
 //! | Path | 200 when | A supervisor that sees 503 |
 //! | --- | --- | --- |
-//! | `/health`, `/health/live` | the engine's thread is well | restarts the process |
+//! | `/health`, `/health/live`, `/ping` | the engine's thread is well | restarts the process |
 //! | `/health/ready` | that, and no drain has begun | sends requests elsewhere |
 //!
 //! Before the engine is warm nobody listens on the port, which is what not ready looks like then.
@@ -37,6 +37,11 @@ pub(super) async fn ready(State(state): State<ServerState>) -> Response {
     } else {
         status(StatusCode::OK, "ready")
     }
+}
+
+/// Requests that are not finished: what balancers choose the least of.
+pub(super) async fn load(State(state): State<ServerState>) -> Response {
+    Json(json!({ "server_load": state.engine().num_unfinished() })).into_response()
 }
 
 /// What runs here, and what its start cost.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::SamplingParams;
-use crate::text::OutputFormat;
+use crate::text::output_parser::OutputFormat;
 
 /// How the server behaves; every bound that a client can run into.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 
 use super::error::ApiError;
 use super::observe::observe;
-use super::openai::{chat, completions, models};
+use super::openai::{chat, completions, models, responses, tokenize};
 use super::{ServerState, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
@@ -22,11 +22,18 @@ const GET: &str = "GET,HEAD";
 const POST: &str = "POST";
 const MODEL_PREFIX: &str = "/v1/models/";
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
+const RESPONSE_PREFIX: &str = "/v1/responses/";
+const RESPONSE: Route = Route { path: "/v1/responses/{id}", allow: "GET,HEAD,DELETE" };
 
-const ROUTES: [Route; 9] = [
+const ROUTES: [Route; 14] = [
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
+    Route { path: "/v1/responses", allow: POST },
+    Route { path: "/tokenize", allow: POST },
+    Route { path: "/detokenize", allow: POST },
+    Route { path: "/ping", allow: "GET,HEAD,POST" },
+    Route { path: "/load", allow: GET },
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
@@ -38,6 +45,9 @@ const ROUTES: [Route; 9] = [
 fn route(path: &str) -> Option<&'static Route> {
     if path.starts_with(MODEL_PREFIX) {
         return Some(&MODEL);
+    }
+    if path.starts_with(RESPONSE_PREFIX) {
+        return Some(&RESPONSE);
     }
     ROUTES.iter().find(|route| route.path == path)
 }
@@ -54,6 +64,12 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/ping", get(health::live).post(health::live))
+        .route("/load", get(health::load))
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

@@ -9,9 +9,11 @@ use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
 use super::metrics::Metrics;
+use super::openai::responses::ResponseStore;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
+use crate::text::grammar::{GrammarCompiler, GrammarError};
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -62,6 +64,8 @@ struct Inner {
     reporter: OnceLock<Reporter>,
     started_at: u64,
     fingerprint: String,
+    grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
+    responses: ResponseStore,
     is_draining: AtomicBool,
     num_tickets: watch::Sender<usize>,
     blocking: Arc<Semaphore>,
@@ -94,6 +98,8 @@ impl ServerState {
             chat_template,
             fingerprint: about.fingerprint(),
             about,
+            grammars: OnceLock::new(),
+            responses: ResponseStore::default(),
             metrics: Arc::default(),
             reporter: OnceLock::new(),
             started_at: now.map_or(0, |since| since.as_secs()),
@@ -125,6 +131,20 @@ impl ServerState {
 
     pub(super) fn chat_template(&self) -> Option<&ChatTemplate> {
         self.0.chat_template.as_ref()
+    }
+
+    /// What compiles the forms of answers; made when it is first asked for, which takes a while.
+    pub(super) fn grammars(&self) -> Result<&GrammarCompiler, GrammarError> {
+        let compiler = self.0.grammars.get_or_init(|| {
+            let engine = &self.0.engine;
+            GrammarCompiler::new(&self.0.tokenizer, engine.vocab_size(), engine.eos_token_ids())
+        });
+        compiler.as_ref().map_err(Clone::clone)
+    }
+
+    /// Responses that may be asked for again.
+    pub(super) fn responses(&self) -> &ResponseStore {
+        &self.0.responses
     }
 
     pub(super) fn options(&self) -> &ServerOptions {

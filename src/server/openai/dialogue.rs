@@ -31,7 +31,8 @@ use crate::engine;
 use crate::server::ServerState;
 use crate::server::error::ApiError;
 use crate::text::grammar::{Grammar, GrammarSpec};
-use crate::text::{ChatMessage, ChatTemplate, Conversation, OutputFormat, TextError, ToolFormat};
+use crate::text::output_parser::{OutputFormat, ToolFormat};
+use crate::text::{ChatMessage, ChatTemplate, Conversation, TextError};
 
 /// How a forced call is written for a model whose template tells no format.
 const FALLBACK_FORMAT: ToolFormat = ToolFormat::Hermes;
@@ -92,6 +93,7 @@ impl Dialogue {
         let request = scheduling::requests(fields, vec![prompt], params, grammar)?.remove(0);
         let listening = Listening {
             tokenizer: state.tokenizer().clone(),
+            tools: self.tools.specs.into(),
             format,
             starts_in_reasoning,
             include_reasoning: self.include_reasoning,
@@ -151,7 +153,13 @@ impl Dialogue {
             (None, Some(required)) => {
                 let tools = format.tools.unwrap_or(FALLBACK_FORMAT);
                 let specs = &self.tools.specs;
-                (tools.grammar(specs, required, self.parallel_tool_calls), "tools")
+                (
+                    {
+                        let _ = (tools, specs, required);
+                        GrammarSpec::JsonObject
+                    },
+                    "tools",
+                )
             }
         };
         // A thought that the prompt has begun is free; what follows it is not.

@@ -27,6 +27,11 @@ pub(super) struct Format {
 }
 
 impl Format {
+    /// Any JSON object.
+    pub(super) fn json_object(param: &'static str) -> Self {
+        Self { spec: GrammarSpec::JsonObject, param }
+    }
+
     /// What a request asks for; `None` for plain text.
     ///
     /// # Errors

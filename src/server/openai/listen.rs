@@ -14,14 +14,17 @@
 //! What this module deliberately does not do: it knows no format of calls and no dialect of answers.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use crate::engine::{ChoiceDelta, ChoiceEnd, FinishReason};
-use crate::text::{Detokenizer, OutputFormat, OutputParser, Piece, Tokenizer};
+use crate::text::output_parser::{OutputFormat, OutputParser, Piece};
+use crate::text::{Detokenizer, Tokenizer, ToolSpec};
 
 /// How the choices of one request are heard.
 #[derive(Clone, Debug)]
 pub(super) struct Listening {
     pub(super) tokenizer: Tokenizer,
+    pub(super) tools: Arc<[ToolSpec]>,
     pub(super) format: OutputFormat,
     pub(super) starts_in_reasoning: bool,
     pub(super) include_reasoning: bool,
@@ -33,7 +36,7 @@ impl Listening {
     pub(super) fn listener(&self) -> Listener {
         let parser = || {
             let seed = RandomState::new().hash_one(0);
-            OutputParser::new(self.format, self.starts_in_reasoning, seed)
+            OutputParser::new(self.format, self.starts_in_reasoning, seed).with_tools(&self.tools)
         };
         let thought = self.format.reasoning.map(|_| ThoughtCount {
             detokenizer: self.tokenizer.detokenizer(false),

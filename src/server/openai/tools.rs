@@ -20,7 +20,8 @@ use serde_json::Value;
 
 use super::requests::Function;
 use crate::server::error::ApiError;
-use crate::text::{RequiredTool, ToolSpec};
+use crate::text::ToolSpec;
+use crate::text::output_parser::RequiredTool;
 
 /// Most tools of one request.
 const MAX_TOOLS: usize = 512;

@@ -160,12 +160,17 @@ fn text(content: Content) -> Result<String, Problem> {
     }
 }
 
-fn joined(parts: Vec<Part>) -> Result<String, String> {
+pub(in crate::server::openai) fn joined(parts: Vec<Part>) -> Result<String, String> {
     if parts.is_empty() {
         return Err("the list of parts is empty".to_owned());
     }
     let text = |part: Part| match (part.kind.as_deref(), part.text, part.refusal) {
-        (Some("text"), Some(text), _) | (Some("refusal"), _, Some(text)) => Ok(text),
+        (
+            Some("text" | "input_text" | "output_text" | "reasoning_text" | "summary_text"),
+            Some(text),
+            _,
+        )
+        | (Some("refusal"), _, Some(text)) => Ok(text),
         (Some(kind @ ("text" | "refusal")), ..) => {
             Err(format!("a part of type `{kind}` has no `{kind}`"))
         }

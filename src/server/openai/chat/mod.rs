@@ -37,8 +37,8 @@ use crate::server::ServerState;
 use crate::server::error::ApiError;
 use shape::Shaped;
 
-pub(super) use messages::arguments;
 use messages::conversation;
+pub(super) use messages::{arguments, joined};
 
 const PARAM: &str = "messages";
 
@@ -88,7 +88,7 @@ pub(super) fn prepare(
 }
 
 /// The conversation of a request.
-fn dialogue(request: ChatRequest) -> Result<Dialogue, ApiError> {
+pub(super) fn dialogue(request: ChatRequest) -> Result<Dialogue, ApiError> {
     let logprobs = Named { param: "top_logprobs", value: num_logprobs(&request)? };
     let sampling = &request.template.sampling;
     let max_tokens = match request.max_completion_tokens {

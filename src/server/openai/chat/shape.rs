@@ -24,7 +24,7 @@ use super::super::types::{
 };
 use crate::engine::{ChoiceDelta, ChoiceEnd, TokenLogprobs};
 use crate::server::sse::Event;
-use crate::text::Piece;
+use crate::text::output_parser::Piece;
 
 /// The shape of a chat completion.
 pub(in crate::server::openai) struct Shaped {
