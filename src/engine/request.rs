@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use crate::text::grammar::Grammar;
+
 use super::death::Death;
 use super::sampling::{InvalidParam, SamplingParams, TokenLogprobs};
 
@@ -33,6 +35,9 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Requests with different salts share no cached prefix.
     pub cache_salt: Option<String>,
+    /// What the text of each choice must look like. It ends where the grammar ends: then
+    /// `min_tokens` and `ignore_eos` keep it no longer. A stop string or token may end it before.
+    pub grammar: Option<Grammar>,
 }
 
 impl Request {

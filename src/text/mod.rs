@@ -7,6 +7,7 @@
 //! | [`Detokenizer`] | the way back one token at a time, whole characters only |
 //! | [`Conversation`] | messages, tools, and how their prompt is to end |
 //! | [`ChatTemplate`] | the model's own way to write a conversation as one prompt |
+//! | [`grammar`] | which tokens may come next, so that a text follows a schema or a grammar |
 //!
 //! ```text
 //! Conversation --ChatTemplate--> prompt --Tokenizer::encode--> ids --model--> id --Detokenizer--> text
@@ -29,6 +30,7 @@ mod decoder;
 mod detokenizer;
 mod error;
 mod gguf_vocab;
+pub mod grammar;
 mod growth;
 mod json_format;
 mod model_folder;

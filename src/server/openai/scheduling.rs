@@ -30,6 +30,7 @@ pub(super) fn requests(
         deadline: seconds("deadline", fields.deadline)?,
         timeout: seconds("timeout", fields.timeout)?,
         cache_salt: fields.cache_salt.clone(),
+        grammar: None,
     };
     if like.cache_salt.as_ref().is_some_and(String::is_empty) {
         let message = "invalid cache_salt: expected text, got an empty string";
