@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
+use crate::text::grammar::{Grammar, GrammarCompiler, GrammarError, GrammarSpec};
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -42,6 +43,8 @@ struct Inner {
     engine: EngineHandle,
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
+    /// Made when it is first asked for: it takes a while, and many servers never need it.
+    grammars: OnceCell<Result<GrammarCompiler, GrammarError>>,
     options: ServerOptions,
     about: About,
     metrics: Arc<Metrics>,
@@ -78,6 +81,7 @@ impl ServerState {
             engine,
             tokenizer,
             chat_template,
+            grammars: OnceCell::new(),
             about,
             metrics: Arc::default(),
             reporter: OnceLock::new(),
@@ -110,6 +114,35 @@ impl ServerState {
 
     pub(super) fn chat_template(&self) -> Option<&ChatTemplate> {
         self.0.chat_template.as_ref()
+    }
+
+    /// What compiles grammars for the model.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] when the model's vocabulary is not fit for grammars.
+    pub(super) async fn grammars(&self) -> Result<GrammarCompiler, ApiError> {
+        let make = || {
+            let (engine, tokenizer) = (self.0.engine.clone(), self.0.tokenizer.clone());
+            self.blocking(move || {
+                GrammarCompiler::new(&tokenizer, engine.vocab_size(), engine.eos_token_ids())
+            })
+        };
+        let made = self.0.grammars.get_or_try_init(make).await?.clone();
+        made.map_err(|error| ApiError::Invalid { param: None, message: error.to_string() })
+    }
+
+    /// The grammar that a field of a request asks for.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] that names the field and says why there is none.
+    pub(super) async fn grammar(
+        &self,
+        param: &'static str,
+        spec: GrammarSpec,
+    ) -> Result<Grammar, ApiError> {
+        let grammars = self.grammars().await?;
+        let compiled = self.blocking(move || grammars.compile(&spec)).await?;
+        compiled.map_err(|error| ApiError::invalid(param, format!("invalid {param}: {error}")))
     }
 
     pub(super) fn options(&self) -> &ServerOptions {
