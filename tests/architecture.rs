@@ -88,6 +88,7 @@ const TABLE: &[Row] = &[
         "",
         "fs_err minijinja minijinja_contrib serde serde_json thiserror tokenizers std::io",
     ),
+    row("text::grammar", "", "llguidance std::thread"),
     row("backend", "ir weights::Bytes weights::Tensor weights::dequantise", "serde_json thiserror"),
     row("backend::compile", "graph_cache", "tracing")
         .never("backend::cpu backend::null backend::ascend"),

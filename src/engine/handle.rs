@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Executable, Memory};
 use crate::text::Tokenizer;
+use crate::text::grammar::Grammar;
 
 use super::buckets::Bucket;
 use super::core::{Command, Core};
@@ -41,7 +42,7 @@ use super::prefixes::{PrefixIo, PrefixKeys};
 use super::rank::RankFacts;
 use super::request::{Request, RequestId, SubmitError};
 use super::runner::Runner;
-use super::sampling::InvalidParam;
+use super::sampling::{InvalidParam, SamplingParams};
 use super::sequence::TextStream;
 use super::shared::{Phase, Shared, Slot};
 use super::stats::EngineStats;
@@ -221,10 +222,9 @@ impl EngineHandle {
         outbox: Outbox,
     ) -> Submission {
         let inner = &*self.inner;
-        let Request { mut prompt_token_ids, params, cache_salt, .. } = request;
+        let Request { mut prompt_token_ids, params, cache_salt, grammar, .. } = request;
         let num_prompt_tokens = prompt_token_ids.len();
         let now = Instant::now();
-        let detokenizer = inner.tokenizer.detokenizer(params.skip_special_tokens);
         let prefix_keys = inner.store.as_deref().map(|store| {
             let salt = cache_salt.as_deref();
             PrefixKeys::of(store, &prompt_token_ids, salt, inner.options.block_size)
@@ -234,7 +234,8 @@ impl EngineHandle {
             id,
             slot,
             outbox,
-            text: TextStream::new(detokenizer, &params),
+            text: TextStream::new(&inner.tokenizer, &params),
+            grammar,
             eos_token_ids: inner.eos_token_ids.clone(),
             num_prompt_tokens,
             max_model_len: inner.options.max_model_len,
@@ -263,6 +264,9 @@ impl EngineHandle {
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
         let (prompt, vocab_size) = (&request.prompt_token_ids, self.inner.vocab_size);
         request.params.validate_for(vocab_size)?;
+        if let Some(grammar) = &request.grammar {
+            check_grammar(grammar, &request.params, vocab_size)?;
+        }
         let invalid = |message| Err(InvalidParam { param: "prompt", message }.into());
         if prompt.is_empty() {
             return invalid("expected at least one token, got none".into());
@@ -350,7 +354,7 @@ impl EngineHandle {
         self.inner.vocab_size
     }
 
-    /// The model's own end-of-text tokens.
+    /// Tokens that end a text.
     pub fn eos_token_ids(&self) -> &[u32] {
         &self.inner.eos_token_ids
     }
@@ -388,6 +392,26 @@ impl fmt::Debug for EngineHandle {
             .field("num_unfinished", &self.num_unfinished())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether texts can follow that grammar here.
+fn check_grammar(
+    grammar: &Grammar,
+    params: &SamplingParams,
+    vocab_size: usize,
+) -> Result<(), InvalidParam> {
+    let invalid = |param, message| Err(InvalidParam { param, message });
+    if params.beam.is_some() {
+        let message = "a beam search compares texts by what the model alone makes of them, and \
+                       cannot be combined with structured output";
+        return invalid("use_beam_search", message.into());
+    }
+    if grammar.vocab_size() != vocab_size {
+        let got = grammar.vocab_size();
+        let message = format!("expected a grammar over {vocab_size} tokens, got one over {got}");
+        return invalid("grammar", message);
+    }
+    Ok(())
 }
 
 /// A seed for a request that brought none, from the operating system's randomness, which keys the

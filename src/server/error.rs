@@ -92,6 +92,10 @@ impl ApiError {
             RequestError::Stopped => Self::EngineStopped,
             RequestError::Died(_) => Self::EngineDied,
             RequestError::TimedOut(limit) => Self::TimedOut(*limit),
+            // A text that its grammar and the request's other rules leave no way to finish.
+            RequestError::Grammar(error) => {
+                Self::Invalid { param: None, message: error.to_string() }
+            }
             RequestError::Execution(detail) => {
                 tracing::error!(detail, "a request failed in the engine");
                 Self::Internal

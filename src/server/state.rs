@@ -64,6 +64,7 @@ struct Inner {
     reporter: OnceLock<Reporter>,
     started_at: u64,
     fingerprint: String,
+    /// Made when it is first asked for: it takes a while, and many servers never need it.
     grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
     responses: ResponseStore,
     is_draining: AtomicBool,

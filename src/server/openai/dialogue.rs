@@ -11,7 +11,8 @@
 //! | tools | the template shows them; calls are told from words |
 //! | a forced call | a grammar in the model's own format of calls; such a format is taken for granted when the template tells none |
 //! | a form | a grammar for the whole answer; not together with a forced call |
-//! | a form, and a model that thinks | the grammar begins where the thought ends |
+//! | JSON, and a model that thinks | the grammar begins where the thought ends |
+//! | another form, and a model that thinks | it does not think |
 //! | `reasoning_effort` | a name that templates know; `none` also says `enable_thinking: false` |
 //! | `truncate_prompt_tokens` | the last tokens of the prompt stay |
 //!
@@ -31,11 +32,14 @@ use crate::engine;
 use crate::server::ServerState;
 use crate::server::error::ApiError;
 use crate::text::grammar::{Grammar, GrammarSpec};
-use crate::text::output_parser::{OutputFormat, ToolFormat};
+use crate::text::output_parser::{OutputFormat, RequiredCalls, ToolFormat};
 use crate::text::{ChatMessage, ChatTemplate, Conversation, TextError};
 
 /// How a forced call is written for a model whose template tells no format.
 const FALLBACK_FORMAT: ToolFormat = ToolFormat::Hermes;
+
+/// The schema of every JSON object.
+const ANY_OBJECT: &str = r#"{"type": "object"}"#;
 
 /// One conversation to be answered.
 #[derive(Debug)]
@@ -133,38 +137,41 @@ impl Dialogue {
         Ok((text, prompt))
     }
 
-    /// What the answer must follow.
+    /// What the answer must follow, after a thought where the model thinks.
     fn grammar(
         &self,
         state: &ServerState,
-        format: OutputFormat,
+        output: OutputFormat,
         starts_in_reasoning: bool,
     ) -> Result<Option<Grammar>, ApiError> {
-        let (spec, param) = match (&self.format, &self.tools.required) {
-            (None, None) => return Ok(None),
-            (Some(format), None) => (format.spec.clone(), format.param),
+        let tokenizer = state.tokenizer();
+        match (&self.format, &self.tools.required) {
+            (None, None) => Ok(None),
+            (Some(format), None) => {
+                let spec = match &format.spec {
+                    GrammarSpec::JsonSchema(schema) if output.reasoning.is_some() => {
+                        output.grammar_of_json(schema, starts_in_reasoning, tokenizer)
+                    }
+                    GrammarSpec::JsonObject if output.reasoning.is_some() => {
+                        output.grammar_of_json(ANY_OBJECT, starts_in_reasoning, tokenizer)
+                    }
+                    spec => spec.clone(),
+                };
+                compile(state, &spec, format.param).map(Some)
+            }
             (Some(format), Some(_)) => {
-                let message = format!(
-                    "`{}` is not allowed together with a `tool_choice` that forces a call",
-                    format.param
-                );
-                return Err(ApiError::invalid(format.param, message));
+                let (param, problem) = (format.param, "a `tool_choice` that forces a call");
+                let message = format!("`{param}` is not allowed together with {problem}");
+                Err(ApiError::invalid(param, message))
             }
-            (None, Some(required)) => {
-                let tools = format.tools.unwrap_or(FALLBACK_FORMAT);
-                let specs = &self.tools.specs;
-                (
-                    {
-                        let _ = (tools, specs, required);
-                        GrammarSpec::JsonObject
-                    },
-                    "tools",
-                )
+            (None, Some(choice)) => {
+                let parallel = self.parallel_tool_calls;
+                let calls = RequiredCalls { tools: &self.tools.specs, choice, parallel };
+                let spec = output.grammar_of_calls(&calls, starts_in_reasoning, tokenizer);
+                let spec = spec.expect("invariant: a forced call has a format and a tool");
+                compile(state, &spec, "tools").map(Some)
             }
-        };
-        // A thought that the prompt has begun is free; what follows it is not.
-        let _ = starts_in_reasoning;
-        compile(state, &spec, param).map(Some)
+        }
     }
 }
 

@@ -34,7 +34,7 @@ const MAX_LEXER_STATES: usize = 20_000;
 /// With more states, a grammar is compiled anew for the next request.
 const WORN_LEXER_STATES: usize = MAX_LEXER_STATES / 2;
 /// Grammars that are kept.
-const MAX_CACHED: usize = 64;
+pub(super) const MAX_CACHED: usize = 32;
 /// Bytes of their sources.
 const MAX_CACHED_BYTES: usize = 2 << 20;
 
@@ -132,13 +132,15 @@ impl GrammarCompiler {
 /// What a grammar may cost, when it is made and for each mask.
 fn limits() -> ParserLimits {
     ParserLimits {
-        max_items_in_row: 2_000,
-        initial_lexer_fuel: 1_000_000,
+        // An object of n optional properties wants 4n.
+        max_items_in_row: 4_500,
+        initial_lexer_fuel: 500_000,
         step_lexer_fuel: 200_000,
         step_max_items: 50_000,
         max_lexer_states: MAX_LEXER_STATES,
         max_grammar_size: 200_000,
-        precompute_large_lexemes: true,
+        // It walks the whole vocabulary for each large lexeme, with the budget of one.
+        precompute_large_lexemes: false,
         // States hold text of the model.
         verbose_errors: false,
     }

@@ -1,6 +1,7 @@
 //! What a text is to look like, as its source.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::error::GrammarError;
 use super::json_schema;
@@ -86,12 +87,35 @@ impl GrammarSpec {
                 Ok(Source::Lark(lark_of_choices(choices)))
             }
             Self::Lark(grammar) => {
-                at_most("bytes of a pattern", grammar.len(), MAX_PATTERN_BYTES)?;
-                at_most("nested brackets", depth_of(grammar), MAX_PATTERN_DEPTH)?;
-                Ok(Source::Lark(grammar.clone()))
+                let (rules, whole) = with_checked_schemas(grammar)?;
+                at_most("bytes of a pattern", rules.len(), MAX_PATTERN_BYTES)?;
+                at_most("nested brackets", depth_of(&rules), MAX_PATTERN_DEPTH)?;
+                Ok(Source::Lark(whole))
             }
         }
     }
+}
+
+/// A Lark grammar without the schemas in it (`%json {...}`), and with them once they are checked. What
+/// follows the word and is no JSON is left to the compiler.
+fn with_checked_schemas(grammar: &str) -> Result<(String, String), GrammarError> {
+    const WORD: &str = "%json";
+    let (mut rules, mut whole) = (String::new(), String::new());
+    let mut rest = grammar;
+    while let Some(at) = rest.find(WORD) {
+        let (before, after) = rest.split_at(at + WORD.len());
+        rules.push_str(before);
+        whole.push_str(before);
+        let mut values = serde_json::Deserializer::from_str(after).into_iter::<&RawValue>();
+        rest = after;
+        if let Some(Ok(schema)) = values.next() {
+            rest = &after[values.byte_offset()..];
+            whole.push_str(&format!(" {}", json_schema::check(schema.get())?));
+        }
+    }
+    rules.push_str(rest);
+    whole.push_str(rest);
+    Ok((rules, whole))
 }
 
 /// How deep brackets are nested at most. Brackets that stand for themselves count as well, which
@@ -148,6 +172,21 @@ mod tests {
         ] {
             assert_eq!(without_anchors(pattern), expected);
         }
+    }
+
+    #[test]
+    fn schemas_inside_a_grammar_are_checked_as_others_are() {
+        let (rules, whole) = with_checked_schemas(
+            "start: \"<a>\" %json {\"title\": \"(((\", \"type\": \"null\"} \"</a>\"",
+        )
+        .unwrap();
+        assert_eq!(rules, "start: \"<a>\" %json \"</a>\"");
+        assert!(whole.starts_with("start: \"<a>\" %json {\"type\":\"null\",\"x-guidance\":{"));
+        assert!(whole.ends_with("} \"</a>\""));
+        let error = with_checked_schemas("start: %json {\"not\": {}}").unwrap_err();
+        assert!(matches!(error, GrammarError::Keyword { .. }));
+        let broken = "start: %json {\"type\"";
+        assert_eq!(with_checked_schemas(broken).unwrap().1, broken);
     }
 
     #[test]
