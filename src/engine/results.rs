@@ -488,7 +488,7 @@ fn tell_end(
     params: &super::sampling::SamplingParams,
     end: SequenceEnd,
 ) -> Result<SequenceEnd, RequestError> {
-    // A stop token is no part of the text, unless that is wanted.
+    // A stop token is no part of the text, unless it is one of the request's and that is wanted.
     let num_left = usize::from(end.is_marked && !params.include_stop_str_in_output);
     let mut found = sequence.tell_text(out, num_left, params.min_tokens).map_err(failed)?;
     if found.is_none() {

@@ -12,7 +12,7 @@
 //! nothing of the other sequences of its request.
 
 use crate::text::grammar::Matcher;
-use crate::text::{Detokenizer, TextError};
+use crate::text::{Detokenizer, TextError, Tokenizer};
 
 use super::group::{Group, GroupKey};
 use super::request::ChoiceDelta;
@@ -58,7 +58,8 @@ pub(crate) struct TextStream {
 
 impl TextStream {
     /// The text of no token yet.
-    pub(crate) fn new(detokenizer: Detokenizer, params: &SamplingParams) -> Self {
+    pub(crate) fn new(tokenizer: &Tokenizer, params: &SamplingParams) -> Self {
+        let detokenizer = tokenizer.detokenizer(params.skip_special_tokens);
         let stop_strings = StopStrings::new(&params.stop, params.include_stop_str_in_output);
         Self { detokenizer, stop_strings, scratch: String::new() }
     }
