@@ -8,6 +8,10 @@
 //! | `logprobs` | log probabilities of answers and prompts |
 //! | `prefix_cache` | prompts that begin alike |
 //! | `input` | bodies that are refused |
+//! | `tools` | calls of tools, forced and in the input |
+//! | `structured` | answers that follow a schema, a regex, a choice or a grammar |
+//! | `responses` | `/v1/responses` |
+//! | `tokenize` | what a prompt is to the model, and small endpoints |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
 //! | `client` | a client in plain TCP |
@@ -29,8 +33,16 @@ mod logprobs;
 mod model;
 #[path = "server/prefix_cache.rs"]
 mod prefix_cache;
+#[path = "server/responses.rs"]
+mod responses;
 #[path = "server/shapes.rs"]
 mod shapes;
+#[path = "server/structured.rs"]
+mod structured;
+#[path = "server/tokenize.rs"]
+mod tokenize;
+#[path = "server/tools.rs"]
+mod tools;
 #[path = "server/wire.rs"]
 mod wire;
 
