@@ -233,7 +233,7 @@ impl EngineHandle {
             id,
             slot,
             outbox,
-            text: TextStream::new(inner.tokenizer.detokenizer(true), &params),
+            text: TextStream::new(&inner.tokenizer, &params),
             eos_token_ids: inner.eos_token_ids.clone(),
             num_prompt_tokens,
             max_model_len: inner.options.max_model_len,

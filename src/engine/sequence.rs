@@ -11,7 +11,7 @@
 //! What this module deliberately does not do: it chooses no tokens, holds no KV blocks, and knows
 //! nothing of the other sequences of its request.
 
-use crate::text::{Detokenizer, TextError};
+use crate::text::{Detokenizer, TextError, Tokenizer};
 
 use super::group::{Group, GroupKey};
 use super::request::ChoiceDelta;
@@ -55,7 +55,8 @@ pub(crate) struct TextStream {
 
 impl TextStream {
     /// The text of no token yet.
-    pub(crate) fn new(detokenizer: Detokenizer, params: &SamplingParams) -> Self {
+    pub(crate) fn new(tokenizer: &Tokenizer, params: &SamplingParams) -> Self {
+        let detokenizer = tokenizer.detokenizer(params.skip_special_tokens);
         let stop_strings = StopStrings::new(&params.stop, params.include_stop_str_in_output);
         Self { detokenizer, stop_strings, scratch: String::new() }
     }

@@ -8,7 +8,7 @@
 //! | [`OutputFormat`] | how a model writes thoughts ([`ReasoningFormat`]) and calls ([`ToolFormat`]) |
 //! | [`OutputParser`] | takes one answer apart |
 //! | [`Piece`] | a piece of thought, text, or a call |
-//! | [`RequiredTool`] | which tool an answer must call |
+//! | [`RequiredCalls`] | which tools an answer must call; [`OutputFormat::grammar_of_calls`] is its grammar |
 //!
 //! ```text
 //! text --chars--> ReasoningParser --answer--> ToolParser --> Piece, Piece, ..
@@ -41,7 +41,7 @@ mod tests;
 
 use self::calls::ToolParser;
 pub use self::format::{OutputFormat, ReasoningFormat, ToolFormat, UnknownFormat};
-pub use self::grammar::RequiredTool;
+pub use self::grammar::{RequiredCalls, RequiredTool};
 pub use self::piece::Piece;
 use self::piece::Pieces;
 use self::reasoning::ReasoningParser;
