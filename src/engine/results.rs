@@ -489,7 +489,8 @@ fn tell_end(
     end: SequenceEnd,
 ) -> Result<SequenceEnd, RequestError> {
     // A stop token is no part of the text, unless it is one of the request's and that is wanted.
-    let num_left = usize::from(end.is_marked && !params.include_stop_str_in_output);
+    let is_wanted = params.include_stop_str_in_output && end.stop.is_some();
+    let num_left = usize::from(end.is_marked && !is_wanted);
     let mut found = sequence.tell_text(out, num_left, params.min_tokens).map_err(failed)?;
     if found.is_none() {
         found = sequence.end_text(out);

@@ -211,8 +211,7 @@ fn asks_whether_content_is_none(source: &str) -> bool {
 /// space: then the white space before it goes too, as it would have without the mark.
 fn cut_at_mark(mut prompt: String, content: &str) -> Result<String, TextError> {
     let position = prompt.rfind(MARK.trim_end());
-    let Some(position) = position.filter(|_| prompt.contains(&python_methods::trim(content, None)))
-    else {
+    let Some(position) = position.filter(|_| prompt.contains(python_methods::trim(content))) else {
         return Err(TextError::CannotContinue("the chat template does not write it as it is"));
     };
     let keeps_space = prompt[position..].starts_with(MARK);
@@ -271,7 +270,7 @@ fn environment(
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(python_methods::call);
     environment.add_filter("tojson", json_format::tojson);
-    environment.add_filter("trim", python_methods::trim);
+    environment.add_filter("trim", python_methods::trim_filter);
     environment.add_function("raise_exception", raise_exception);
     add_clock(&mut environment, now);
     for (name, token) in [("bos_token", bos_token), ("eos_token", eos_token)] {
