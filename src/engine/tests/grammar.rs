@@ -58,7 +58,9 @@ fn is_valid(schema: &Value, value: &Value) -> bool {
     match (schema["type"].as_str(), value) {
         (Some("null"), Value::Null) | (Some("boolean"), Value::Bool(_)) => true,
         (Some("integer"), value) => {
-            value.as_i64().is_some_and(|number| within(number, "minimum", "maximum"))
+            // Minus zero is an integer, too, but none of Rust's.
+            let number = value.as_f64().filter(|number| number.fract() == 0.0);
+            number.is_some_and(|number| within(number as i64, "minimum", "maximum"))
         }
         (Some("string"), Value::String(text)) => {
             within(text.chars().count() as i64, "minLength", "maxLength")
@@ -204,7 +206,7 @@ fn mixed_requests(grammars: &GrammarCompiler) -> Vec<Request> {
             }
             match idx % 5 {
                 0 => {
-                    params.max_tokens = Some(30);
+                    params.max_tokens = Some(50);
                     request(&prompt, params)
                 }
                 1 => with(&choice, &prompt, params),

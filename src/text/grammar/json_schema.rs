@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::GrammarError;
 use super::json_schema_cost;
+use super::spec::MAX_REGEX_BYTES;
 
 /// Schemas inside schemas, references followed: the compiler recurses as deep.
 const MAX_DEPTH: usize = 5_000;
@@ -302,8 +303,14 @@ fn clean_value(
             Some(_) => return Ok(None),
             None => return wrong("the name of a format"),
         },
-        Holds::Pattern if value.is_string() => value.clone(),
-        Holds::Pattern => return wrong("a regular expression"),
+        Holds::Pattern => match value.as_str().map(str::len) {
+            Some(got) if got > MAX_REGEX_BYTES => {
+                let (what, max) = ("bytes of a pattern", MAX_REGEX_BYTES);
+                return Err(GrammarError::TooLarge { what, got, max });
+            }
+            Some(_) => value.clone(),
+            None => return wrong("a regular expression"),
+        },
         Holds::Uniqueness => match value {
             Value::Bool(false) => return Ok(None),
             _ => return wrong("false: that items are unique is not enforced"),

@@ -8,8 +8,10 @@ use super::json_schema;
 
 /// Bytes of one source.
 pub(super) const MAX_SOURCE_BYTES: usize = 512 * 1024;
-/// Bytes of a regex and of a Lark grammar, which a schema's size says little about.
-const MAX_PATTERN_BYTES: usize = 64 * 1024;
+/// Bytes of a regex.
+pub(super) const MAX_REGEX_BYTES: usize = 4 * 1024;
+/// Bytes of the rules of a Lark grammar.
+const MAX_RULES_BYTES: usize = 64 * 1024;
 /// How deep brackets of a pattern may be nested.
 const MAX_PATTERN_DEPTH: usize = 200;
 /// How many choices there may be.
@@ -37,6 +39,8 @@ pub(super) enum Source {
     Schema(Value),
     /// A Lark grammar.
     Lark(String),
+    /// One that has schemas in it, which are checked.
+    LarkWithSchemas(String),
     /// A regular expression.
     Regex(String),
 }
@@ -75,7 +79,7 @@ impl GrammarSpec {
             Self::JsonObject => Ok(Source::Schema(json_schema::any_object())),
             Self::JsonSchema(text) => json_schema::check(text).map(Source::Schema),
             Self::Regex(pattern) => {
-                at_most("bytes of a pattern", pattern.len(), MAX_PATTERN_BYTES)?;
+                at_most("bytes of a pattern", pattern.len(), MAX_REGEX_BYTES)?;
                 at_most("nested brackets", depth_of(pattern), MAX_PATTERN_DEPTH)?;
                 Ok(Source::Regex(without_anchors(pattern).to_owned()))
             }
@@ -88,9 +92,13 @@ impl GrammarSpec {
             }
             Self::Lark(grammar) => {
                 let (rules, whole) = with_checked_schemas(grammar)?;
-                at_most("bytes of a pattern", rules.len(), MAX_PATTERN_BYTES)?;
+                at_most("bytes of rules", rules.len(), MAX_RULES_BYTES)?;
                 at_most("nested brackets", depth_of(&rules), MAX_PATTERN_DEPTH)?;
-                Ok(Source::Lark(whole))
+                Ok(if whole.len() == rules.len() {
+                    Source::Lark(whole)
+                } else {
+                    Source::LarkWithSchemas(whole)
+                })
             }
         }
     }
