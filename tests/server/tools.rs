@@ -18,7 +18,7 @@ fn tools() -> Value {
     };
     json!([
         tool("paint", object(json!({"colour": {"enum": ["red", "green"]}}), json!(["colour"]))),
-        tool("count", object(json!({"to": {"enum": [1, 2, 3]}}), json!(["to"]))),
+        tool("count", object(json!({"to": {"type": "integer", "enum": [1, 2, 3]}}), json!(["to"]))),
     ])
 }
 
