@@ -34,6 +34,7 @@ impl<T> Choice<T> {
 /// How conversations are written and read.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Conversation options")]
+#[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
 pub(crate) struct DialogueArgs {
     /// How the model writes calls of tools, such as hermes, llama3_json, mistral or deepseek_v3;
     /// none: answers are not looked through for calls; auto: as its chat template tells.

@@ -4,7 +4,9 @@
 //! accept (serve) -> connection, bounded in number and in idle time (serve, stall)
 //!   -> observe: request id, span, panic -> 500, count
 //!     -> router (this file)
-//!          /v1/...                    openai: models, completions, chat; sse for streams
+//!          /v1/...                    openai: models, completions, chat, responses; sse for streams
+//!          /tokenize /detokenize      what a prompt is to the model
+//!          /ping /load                what balancers ask
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
 //!          /version /metrics          what runs here, and how it is doing

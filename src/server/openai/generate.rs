@@ -1,4 +1,4 @@
-//! The one flow behind both kinds of completion.
+//! The one flow behind all endpoints that generate.
 //!
 //! ```text
 //! read body -> admit -> prepare (blocking thread) -> submit -+-> whole  -> one JSON answer
@@ -37,6 +37,9 @@ use crate::server::{ServerState, body};
 
 /// Outputs of several prompts that wait for the client to read.
 const FAN_IN_CAPACITY: usize = 16;
+
+/// A longer answer is shaped elsewhere: it takes a while.
+const MAX_TOKENS_AT_ONCE: usize = 256;
 
 /// The log probabilities of one prompt's tokens, where they were asked for.
 pub(super) type OfPrompt = Option<Vec<Option<TokenLogprobs>>>;
@@ -228,7 +231,10 @@ pub(super) async fn whole<S: Shape>(
 ) -> Result<Vec<u8>, ApiError> {
     let Prepared { requests, prompt_param, mut shape, .. } = prepared;
     let answer = Generation::submit(state, requests, prompt_param)?.collect().await?;
-    // A long text takes a while to be read.
+    let num_tokens: usize = answer.choices.iter().map(|choice| choice.token_ids.len()).sum();
+    if num_tokens <= MAX_TOKENS_AT_ONCE {
+        return Ok(shape.whole(&answer));
+    }
     state.blocking(move || shape.whole(&answer)).await
 }
 

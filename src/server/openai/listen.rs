@@ -209,3 +209,85 @@ pub(super) fn finish_reason(end: &ChoiceEnd, has_called: bool) -> &'static str {
         reason => reason.as_str(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake;
+    use crate::text::output_parser::{ReasoningFormat, ToolFormat};
+
+    const TEXT: &str = "<think>hm</think>well\n<tool_call>\n{\"name\": \"f\", \"arguments\": \
+                        {\"a\": 1}}\n</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": \
+                        {}}\n</tool_call>";
+
+    fn listening() -> Listening {
+        let (tools, reasoning) = (Some(ToolFormat::Hermes), Some(ReasoningFormat::Qwen3));
+        Listening {
+            tokenizer: fake::tokenizer(),
+            tools: Arc::default(),
+            format: OutputFormat { tools, reasoning },
+            starts_in_reasoning: false,
+            include_reasoning: true,
+            parallel_tool_calls: true,
+        }
+    }
+
+    /// A token of these tests' tokenizer is a byte.
+    fn delta(text: &str) -> ChoiceDelta {
+        let token_ids = text.bytes().map(u32::from).collect();
+        ChoiceDelta { text: text.to_owned(), token_ids, ..ChoiceDelta::default() }
+    }
+
+    #[test]
+    fn thoughts_words_and_calls_are_told_apart_and_counted() {
+        let said = listening().said(&delta(TEXT));
+        assert_eq!((said.reasoning.as_str(), said.content.as_str()), ("hm", "well"));
+        assert_eq!(said.reasoning_tokens, "<think>hm</think>".len());
+        let calls: Vec<_> =
+            said.calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
+        assert_eq!(calls, [("f", r#"{"a": 1}"#), ("g", "{}")]);
+        assert_ne!(said.calls[0].id, said.calls[1].id);
+        assert_eq!(listening().said(&delta("well")).reasoning_tokens, 0);
+    }
+
+    #[test]
+    fn a_stream_counts_and_says_the_same_however_it_is_cut() {
+        for size in 1..TEXT.len() {
+            let mut listener = listening().listener();
+            let mut pieces = Vec::new();
+            for begin in (0..TEXT.len()).step_by(size) {
+                let end = (begin + size).min(TEXT.len());
+                listener.hear(&delta(&TEXT[begin..end]), &mut pieces);
+            }
+            listener.finish(&mut pieces);
+            assert_eq!(listener.reasoning_tokens(), "<think>hm</think>".len(), "{size}");
+            assert!(listener.has_called());
+            let arguments = |of: usize| {
+                let more = pieces.iter().filter_map(move |piece| match piece {
+                    Piece::Arguments { index, json } if *index == of => Some(json.as_str()),
+                    _ => None,
+                });
+                more.collect::<String>()
+            };
+            assert_eq!((arguments(0), arguments(1)), (r#"{"a": 1}"#.into(), "{}".into()), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_not_told() {
+        let quiet =
+            Listening { include_reasoning: false, parallel_tool_calls: false, ..listening() };
+        let said = quiet.said(&delta(TEXT));
+        assert_eq!((said.reasoning.as_str(), said.content.as_str()), ("", "well"));
+        assert_eq!((said.calls.len(), said.calls[0].name.as_str()), (1, "f"));
+        assert!(said.reasoning_tokens > 0, "they were generated all the same");
+    }
+
+    #[test]
+    fn calls_count_for_more_than_a_stop_and_less_than_a_length() {
+        let end = |reason| ChoiceEnd { reason, stop: None, cumulative_logprob: None };
+        assert_eq!(finish_reason(&end(FinishReason::Stop), true), "tool_calls");
+        assert_eq!(finish_reason(&end(FinishReason::Stop), false), "stop");
+        assert_eq!(finish_reason(&end(FinishReason::Length), true), "length");
+    }
+}

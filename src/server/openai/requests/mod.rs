@@ -3,7 +3,9 @@
 //! | Endpoint | Body |
 //! | --- | --- |
 //! | `/v1/completions` | [`CompletionRequest`] with [`SamplingFields`] |
-//! | `/v1/chat/completions` | [`ChatRequest`] with [`SamplingFields`] |
+//! | `/v1/chat/completions` | [`ChatRequest`] with [`TemplateFields`] and [`SamplingFields`] |
+//!
+//! Other dialects have bodies of their own, beside their endpoints, and share the last two.
 //!
 //! | Field of this server's own | Meaning |
 //! | --- | --- |
