@@ -7,6 +7,7 @@
 //! | `choices` | several texts, beams, and what steers the sampler |
 //! | `logprobs` | log probabilities of answers and prompts |
 //! | `prefix_cache` | prompts that begin alike |
+//! | `embeddings` | texts as vectors |
 //! | `input` | bodies that are refused |
 //! | `tools` | calls of tools, forced and in the input |
 //! | `structured` | answers that follow a schema, a regex, a choice or a grammar |
@@ -23,6 +24,8 @@
 mod choices;
 #[path = "server/client.rs"]
 mod client;
+#[path = "server/embeddings.rs"]
+mod embeddings;
 #[path = "server/input.rs"]
 mod input;
 #[path = "server/lifecycle.rs"]

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 
 use super::error::ApiError;
 use super::observe::observe;
-use super::openai::{chat, completions, models, responses, tokenize};
+use super::openai::{chat, completions, embeddings, models, responses, tokenize};
 use super::{ServerState, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
@@ -25,10 +25,11 @@ const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 const RESPONSE_PREFIX: &str = "/v1/responses/";
 const RESPONSE: Route = Route { path: "/v1/responses/{id}", allow: "GET,HEAD,DELETE" };
 
-const ROUTES: [Route; 14] = [
+const ROUTES: [Route; 15] = [
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
+    Route { path: "/v1/embeddings", allow: POST },
     Route { path: "/v1/responses", allow: POST },
     Route { path: "/tokenize", allow: POST },
     Route { path: "/detokenize", allow: POST },
@@ -64,6 +65,7 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/responses", post(responses::create))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/tokenize", post(tokenize::tokenize))

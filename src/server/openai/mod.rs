@@ -19,7 +19,8 @@
 //! | `tools`, `format` | what must be called, and the form that an answer must have |
 //! | `listen` | an answer's text to thoughts, words and calls |
 //! | `chat`, `completions`, `responses` | one endpoint each: what it reads, and the shape of what it sends |
-//! | `generate` | the one flow behind all of them |
+//! | `embeddings` | texts as vectors |
+//! | `generate` | the one flow behind all that generate |
 //! | `tokenize` | text to tokens and back, for those who count |
 //! | `answer` | the same flow without HTTP, for batches |
 //! | `models` | the list of one model |
@@ -31,6 +32,7 @@ mod answer;
 pub(super) mod chat;
 pub(super) mod completions;
 mod dialogue;
+pub(super) mod embeddings;
 mod format;
 mod generate;
 mod json;

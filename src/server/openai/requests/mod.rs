@@ -22,7 +22,7 @@ use super::json::{NotSupported, wire_object};
 pub(super) use chat::{
     Call, CalledFunction, ChatRequest, Content, Function, Message, Part, TemplateFields, Tool,
 };
-pub(super) use values::{Json, LogitBias, Prompt, Stop, TokenIds};
+pub(super) use values::{Inputs, Json, LogitBias, Prompt, Stop, TokenIds};
 
 /// Most prompts of one completion request.
 pub const MAX_PROMPTS: usize = 128;

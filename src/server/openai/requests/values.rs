@@ -2,7 +2,7 @@
 //!
 //! | Type | Forms |
 //! | --- | --- |
-//! | [`Prompt`] | a text, a list of texts, token ids, a list of lists of them |
+//! | [`Prompt`], [`Inputs`] | a text, a list of texts, token ids, a list of lists of them |
 //! | [`Stop`], [`TokenIds`], [`LogitBias`] | what their names say |
 //! | [`Json`] | any JSON, such as a schema, of at most [`MAX_JSON_BYTES`] |
 //!
@@ -19,6 +19,8 @@ use serde_json::value::RawValue;
 use super::{MAX_PROMPTS, MAX_STOP_TOKEN_IDS};
 use crate::engine::MAX_LOGIT_BIASES;
 
+/// Most inputs of one request for embeddings, as `OpenAI` has it.
+const MAX_INPUTS: usize = 2048;
 /// Longest JSON text of a field that holds any JSON. As a tree of values it takes up to twenty
 /// times as much memory.
 pub(in crate::server::openai) const MAX_JSON_BYTES: usize = 1 << 20;
@@ -29,6 +31,10 @@ pub(in crate::server::openai) enum Prompt {
     Texts(Vec<String>),
     TokenIds(Vec<Vec<u32>>),
 }
+
+/// What embeddings are wanted of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::server::openai) struct Inputs(pub(in crate::server::openai) Prompt);
 
 /// Stop strings.
 #[derive(Debug, Default)]
@@ -60,11 +66,19 @@ impl<'de> Deserialize<'de> for Json {
 
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(PromptVisitor)
+        deserializer.deserialize_any(PromptVisitor { max_prompts: MAX_PROMPTS })
     }
 }
 
-struct PromptVisitor;
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PromptVisitor { max_prompts: MAX_INPUTS }).map(Self)
+    }
+}
+
+struct PromptVisitor {
+    max_prompts: usize,
+}
 
 impl<'de> Visitor<'de> for PromptVisitor {
     type Value = Prompt;
@@ -78,7 +92,8 @@ impl<'de> Visitor<'de> for PromptVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Prompt, A::Error> {
-        let too_many = || A::Error::custom(format!("expected at most {MAX_PROMPTS} prompts"));
+        let max_prompts = self.max_prompts;
+        let too_many = || A::Error::custom(format!("expected at most {max_prompts} prompts"));
         match list.next_element()? {
             None => Ok(Prompt::Texts(Vec::new())),
             Some(PromptItem::TokenId(first)) => {
@@ -92,7 +107,7 @@ impl<'de> Visitor<'de> for PromptVisitor {
                 let mut texts = vec![first];
                 while let Some(text) = list.next_element()? {
                     texts.push(text);
-                    if texts.len() > MAX_PROMPTS {
+                    if texts.len() > max_prompts {
                         return Err(too_many());
                     }
                 }
@@ -102,7 +117,7 @@ impl<'de> Visitor<'de> for PromptVisitor {
                 let mut prompts = vec![first];
                 while let Some(ids) = list.next_element()? {
                     prompts.push(ids);
-                    if prompts.len() > MAX_PROMPTS {
+                    if prompts.len() > max_prompts {
                         return Err(too_many());
                     }
                 }
