@@ -52,4 +52,4 @@ pub mod weights;
 
 pub use engine::SamplingParams;
 pub use offline::{Choice, Completion, Engine, EngineBuilder, TextStream};
-pub use text::ChatMessage;
+pub use text::{ChatMessage, ToolCall};

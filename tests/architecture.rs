@@ -43,7 +43,7 @@ impl Row {
 
 /// Modules of the root package are named without it, other packages without `cairn-`.
 const TABLE: &[Row] = &[
-    row("", "engine::SamplingParams offline text::ChatMessage", ""),
+    row("", "engine::SamplingParams offline text::ChatMessage text::ToolCall", ""),
     row("ffi", "", "libloading thiserror std::io"),
     row("graph_cache", "", "fs_err libc serde serde_json sha2 thiserror tracing std::io std::os"),
     row("graph_cache::archive", "", "tar zstd"),
@@ -88,6 +88,7 @@ const TABLE: &[Row] = &[
         "",
         "fs_err minijinja minijinja_contrib serde serde_json thiserror tokenizers std::io",
     ),
+    row("text::grammar", "", "llguidance std::thread"),
     row("backend", "ir weights::Bytes weights::Tensor weights::dequantise", "serde_json thiserror"),
     row("backend::compile", "graph_cache", "tracing")
         .never("backend::cpu backend::null backend::ascend"),

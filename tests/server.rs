@@ -12,6 +12,10 @@
 //! | `input` | bodies that are refused |
 //! | `bad_inputs` | a table of what the outside world sends, and what comes back |
 //! | `listeners` | ports, sockets in the file system, encryption |
+//! | `tools` | calls of tools, forced and in the input |
+//! | `structured` | answers that follow a schema, a regex, a choice or a grammar |
+//! | `responses` | `/v1/responses` |
+//! | `tokenize` | what a prompt is to the model, and small endpoints |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
 //! | `operations` | health, and the log of the service's life |
@@ -44,8 +48,16 @@ mod model;
 mod operations;
 #[path = "server/prefix_cache.rs"]
 mod prefix_cache;
+#[path = "server/responses.rs"]
+mod responses;
 #[path = "server/shapes.rs"]
 mod shapes;
+#[path = "server/structured.rs"]
+mod structured;
+#[path = "server/tokenize.rs"]
+mod tokenize;
+#[path = "server/tools.rs"]
+mod tools;
 #[path = "server/wire.rs"]
 mod wire;
 

@@ -26,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::boot::{self, BootReport, Booted, failure::chain, hint};
+use super::dialogue_args::DialogueArgs;
 use super::failure::{Outcome, TERMINATED};
 use super::listen::SocketFile;
 use super::listen_args::{Bound, ListenArgs, Listening};
@@ -54,8 +55,9 @@ Examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
-Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /health/deep
-/metrics /version /admin/events /reset_prefix_cache
+Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/embeddings /v1/files
+/v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load /metrics /version
+/admin/events /reset_prefix_cache
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -80,6 +82,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     scheduling: SchedulingArgs,
+
+    #[command(flatten)]
+    dialogue: DialogueArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -178,7 +183,7 @@ fn serve_model(
     bound: Bound,
     events: &EventLog,
 ) -> anyhow::Result<()> {
-    let ServeArgs { model, server, listen, scheduling } = args;
+    let ServeArgs { model, server, listen, scheduling, dialogue } = args;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -219,7 +224,12 @@ fn serve_model(
     let boot_phases = report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), *took));
     let (model, boot_phases) = (report.model_name.clone(), boot_phases.collect());
     let about = About { model, boot_phases, start_to_ready, ..about };
-    let options = ServerOptions { served_model_name: name.clone(), ..options };
+    let options = ServerOptions {
+        served_model_name: name.clone(),
+        output_format: dialogue.output_format(chat_template.as_ref()),
+        trust_request_chat_template: dialogue.trust_request_chat_template(),
+        ..options
+    };
     let state = ServerState::new(engine.clone(), tokenizer, chat_template, options, about);
     state.keep_events(events.clone());
     if let Some(folder) = server.state_folder(&context.environment) {

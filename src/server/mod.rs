@@ -4,7 +4,9 @@
 //! accept -> connection, perhaps encrypted, bounded in number and in time (net)
 //!   -> observe: request id, span, panic -> 500, count, a line in the log
 //!     -> router (this file)
-//!          /v1/...                    openai: models, completions, chat; sse for streams
+//!          /v1/...                    openai: models, completions, chat, responses; sse for streams
+//!          /tokenize /detokenize      what a prompt is to the model
+//!          /ping /load                what balancers ask
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
 //!          /health/deep               and a token comes in time

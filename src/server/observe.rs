@@ -41,6 +41,12 @@ const CLIENT_LEFT: u16 = 499;
 /// Where the lines about requests go.
 const ACCESS: &str = "cairn::access";
 
+/// Whether a text can be part of an id.
+pub(super) fn is_plain_tag(tag: &str) -> bool {
+    (1..=MAX_TAG_BYTES).contains(&tag.len())
+        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
 /// The id of one HTTP request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RequestTag(String);
@@ -51,12 +57,8 @@ impl RequestTag {
     }
 
     fn of(headers: &HeaderMap) -> Self {
-        let is_plain = |tag: &&str| {
-            (1..=MAX_TAG_BYTES).contains(&tag.len())
-                && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        };
         let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
-        given.filter(is_plain).map_or_else(Self::random, |tag| Self(tag.to_owned()))
+        given.filter(|tag| is_plain_tag(tag)).map_or_else(Self::random, |tag| Self(tag.to_owned()))
     }
 
     /// 128 bits that no other process and no other request of this one has.

@@ -11,7 +11,7 @@ use tower::util::option_layer;
 use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
-use super::openai::{chat, completions, embeddings, models};
+use super::openai::{chat, completions, embeddings, models, responses, tokenize};
 use super::{ServerState, batches, deep, events, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
@@ -33,13 +33,17 @@ const ROUTES: &[Route] = &[
     Route { path: "/v1/embeddings", allow: POST },
     Route { path: "/v1/files", allow: GET_POST },
     Route { path: "/v1/batches", allow: GET_POST },
+    Route { path: "/v1/responses", allow: POST },
+    Route { path: "/tokenize", allow: POST },
+    Route { path: "/detokenize", allow: POST },
+    Route { path: "/load", allow: GET },
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
     Route { path: "/health/deep", allow: GET },
     Route { path: "/v2/health/live", allow: GET },
     Route { path: "/v2/health/ready", allow: GET },
-    Route { path: "/ping", allow: GET },
+    Route { path: "/ping", allow: GET_POST },
     Route { path: "/admin/events", allow: GET },
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
@@ -47,7 +51,8 @@ const ROUTES: &[Route] = &[
 ];
 
 /// Paths with an id in them.
-const WITH_ID: [Route; 4] = [
+const WITH_ID: [Route; 5] = [
+    Route { path: "/v1/responses/{id}", allow: "GET,HEAD,DELETE" },
     Route { path: "/v1/files/{id}", allow: "GET,HEAD,DELETE" },
     Route { path: "/v1/files/{id}/content", allow: GET },
     Route { path: "/v1/batches/{id}", allow: GET },
@@ -94,13 +99,18 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/v1/batches", get(batches::list).post(batches::create))
         .route("/v1/batches/{id}", get(batches::retrieve))
         .route("/v1/batches/{id}/cancel", post(batches::cancel))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/ping", get(health::live).post(health::live))
+        .route("/load", get(health::load))
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/health/deep", get(deep::deep))
         .route("/v2/health/live", get(health::live))
         .route("/v2/health/ready", get(health::ready))
-        .route("/ping", get(health::live))
         .route("/admin/events", get(events::list))
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))

@@ -13,10 +13,12 @@ use super::batches::Batches;
 use super::deep::DeepHealth;
 use super::error::ApiError;
 use super::metrics::Metrics;
+use super::openai::responses::ResponseStore;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
 use crate::telemetry::events::EventLog;
+use crate::text::grammar::{GrammarCompiler, GrammarError};
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -36,6 +38,19 @@ pub struct About {
     pub boot_phases: Vec<(String, Duration)>,
     /// From the start of the process until requests were answered.
     pub start_to_ready: Duration,
+}
+
+impl About {
+    /// One word for all that decides what a model answers: two servers that tell the same word give
+    /// the same answers. FNV-1a, 64 bits.
+    fn fingerprint(&self) -> String {
+        let parts = [&self.version, &self.revision, &self.backend, &self.model];
+        let bytes = parts.into_iter().flat_map(|part| part.bytes().chain([0]));
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("fp_{hash:016x}")
+    }
 }
 
 /// The server's shared state; cheap to clone. The engine is warm when this is made.
@@ -59,6 +74,10 @@ struct Inner {
     events: OnceLock<EventLog>,
     deep_health: DeepHealth,
     started_at: u64,
+    fingerprint: String,
+    /// Made when it is first asked for: it takes a while, and many servers never need it.
+    grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
+    responses: ResponseStore,
     is_draining: AtomicBool,
     num_tickets: watch::Sender<usize>,
     blocking: Arc<Semaphore>,
@@ -89,7 +108,10 @@ impl ServerState {
             engine,
             tokenizer,
             chat_template,
+            fingerprint: about.fingerprint(),
             about,
+            grammars: OnceLock::new(),
+            responses: ResponseStore::default(),
             metrics: Arc::default(),
             batches: OnceLock::new(),
             reporter: OnceLock::new(),
@@ -160,6 +182,20 @@ impl ServerState {
         self.0.chat_template.as_ref()
     }
 
+    /// What compiles the forms of answers; made when it is first asked for, which takes a while.
+    pub(super) fn grammars(&self) -> Result<&GrammarCompiler, GrammarError> {
+        let compiler = self.0.grammars.get_or_init(|| {
+            let engine = &self.0.engine;
+            GrammarCompiler::new(&self.0.tokenizer, engine.vocab_size(), engine.eos_token_ids())
+        });
+        compiler.as_ref().map_err(Clone::clone)
+    }
+
+    /// Responses that may be asked for again.
+    pub(super) fn responses(&self) -> &ResponseStore {
+        &self.0.responses
+    }
+
     pub(super) fn options(&self) -> &ServerOptions {
         &self.0.options
     }
@@ -180,6 +216,11 @@ impl ServerState {
     /// Seconds since 1970.
     pub(super) fn started_at(&self) -> u64 {
         self.0.started_at
+    }
+
+    /// What answers carry as `system_fingerprint`.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
     }
 
     /// Whether the server was told to stop.

@@ -114,7 +114,7 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::line::Usage;
+    use crate::batch::line::Usage;
     use super::*;
 
     fn result(is_failed: bool) -> ResultLine {

@@ -18,7 +18,8 @@ use crate::server::openai::json::{parse, wire_object};
 use crate::server::{ServerState, body};
 
 /// Endpoints that a batch may name.
-const ENDPOINTS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
+const ENDPOINTS: [&str; 4] =
+    ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"];
 /// Most entries of `metadata`, and the longest key and value, as `OpenAI` has it.
 const MAX_METADATA: (usize, usize, usize) = (16, 64, 512);
 const MAX_LISTED: usize = 100;

@@ -114,7 +114,8 @@ impl Batches {
 
 /// The batches of a server that has a place for them.
 fn batches_of(state: &ServerState) -> Result<Arc<Batches>, ApiError> {
-    state.batches().cloned().ok_or_else(|| ApiError::NotHere {
+    state.batches().cloned().ok_or_else(|| ApiError::NotFound {
+        param: None,
         message: "this server keeps no files: it was started without a folder for them, see \
                   `--state-dir`"
             .to_owned(),
@@ -128,7 +129,7 @@ fn owner_of(request: &Request) -> Owner {
 }
 
 fn not_found(kind: &str, id: &str) -> ApiError {
-    ApiError::NotHere { message: format!("there is no {kind} `{id}`") }
+    ApiError::NotFound { param: None, message: format!("there is no {kind} `{id}`") }
 }
 
 fn failed(error: StoreError) -> ApiError {

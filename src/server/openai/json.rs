@@ -60,9 +60,9 @@ macro_rules! wire_object {
     ) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
-        pub(super) struct $Name {
-            $($(#[$field_doc])* pub(super) $field: Option<$Type>,)*
-            $(pub(super) $flat: $Flat,)?
+        pub(in crate::server) struct $Name {
+            $($(#[$field_doc])* pub(in crate::server) $field: Option<$Type>,)*
+            $(pub(in crate::server) $flat: $Flat,)?
         }
 
         impl $crate::server::openai::json::WireObject for $Name {
