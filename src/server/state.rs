@@ -120,6 +120,7 @@ impl ServerState {
     ///
     /// # Errors
     /// [`ApiError::Invalid`] when the model's vocabulary is not fit for grammars.
+    #[allow(dead_code, reason = "for the fields that ask for structured output")]
     pub(super) async fn grammars(&self) -> Result<GrammarCompiler, ApiError> {
         let make = || {
             let (engine, tokenizer) = (self.0.engine.clone(), self.0.tokenizer.clone());
@@ -135,6 +136,7 @@ impl ServerState {
     ///
     /// # Errors
     /// [`ApiError::Invalid`] that names the field and says why there is none.
+    #[allow(dead_code, reason = "for the fields that ask for structured output")]
     pub(super) async fn grammar(
         &self,
         param: &'static str,
