@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use crate::text::grammar::Grammar;
+use crate::text::grammar::{Grammar, MatchError};
 
 use super::death::Death;
 use super::pooling::Pooling;
@@ -56,7 +56,7 @@ impl Request {
 /// Why a choice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// An end-of-text token, a stop string or a stop token.
+    /// An end-of-text token, a stop string, a stop token, or the end of the grammar.
     Stop,
     /// `max_tokens` or the context's end.
     Length,
@@ -86,7 +86,8 @@ pub enum StopMatch {
 pub struct ChoiceEnd {
     /// Why.
     pub reason: FinishReason,
-    /// What stopped it; `None` for an end-of-text token of the model and for its length.
+    /// What stopped it; `None` for an end-of-text token of the model, the end of its grammar, and
+    /// its length.
     pub stop: Option<StopMatch>,
     /// Sum of the logprobs of its tokens, where they were needed: with `logprobs`, `best_of` and
     /// beam search.
@@ -152,6 +153,9 @@ pub enum RequestError {
     /// It was not finished in time.
     #[error("the request was not finished within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
+    /// The text could not follow the request's grammar to its end.
+    #[error(transparent)]
+    Grammar(#[from] MatchError),
     /// The engine died, and every request with it.
     #[error("the engine died")]
     Died(#[source] Death),

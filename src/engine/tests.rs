@@ -2,6 +2,7 @@
 
 mod death;
 mod exactness;
+mod grammar;
 mod host_cost;
 
 use std::sync::atomic::Ordering;

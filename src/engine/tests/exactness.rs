@@ -60,13 +60,13 @@ fn request_of(idx: u64, dice: &mut impl FnMut(u64) -> u64) -> Request {
 
 /// All that a request gave.
 #[derive(Debug, PartialEq)]
-struct Whole {
-    choices: Vec<ChoiceDelta>,
+pub(super) struct Whole {
+    pub(super) choices: Vec<ChoiceDelta>,
     prompt_logprobs: Option<Vec<Option<TokenLogprobs>>>,
     usage: (usize, usize),
 }
 
-fn whole(mut stream: ResponseStream, num_choices: usize) -> Whole {
+pub(super) fn whole(mut stream: ResponseStream, num_choices: usize) -> Whole {
     let mut choices: Vec<ChoiceDelta> =
         (0..num_choices).map(|index| ChoiceDelta { index, ..ChoiceDelta::default() }).collect();
     let mut prompt_logprobs = None;

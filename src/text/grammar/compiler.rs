@@ -15,10 +15,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::InferenceCapabilities;
-use llguidance::{ParserFactory, panic_utils};
+use llguidance::{Logger, ParserFactory, panic_utils};
 
 use super::cache::Cache;
 use super::error::{GrammarError, brief};
@@ -34,7 +34,7 @@ const MAX_LEXER_STATES: usize = 20_000;
 /// With more states, a grammar is compiled anew for the next request.
 const WORN_LEXER_STATES: usize = MAX_LEXER_STATES / 2;
 /// Grammars that are kept.
-const MAX_CACHED: usize = 64;
+pub(super) const MAX_CACHED: usize = 32;
 /// Bytes of their sources.
 const MAX_CACHED_BYTES: usize = 2 << 20;
 
@@ -68,7 +68,6 @@ impl GrammarCompiler {
                 ParserFactory::new(&trie.env, InferenceCapabilities::default(), &slices)
                     .map_err(|error| GrammarError::Vocabulary(brief(&error.to_string())))?;
             factory.quiet();
-            *factory.limits_mut() = limits();
             Ok((factory, trie))
         };
         // The library asserts what it expects of a vocabulary.
@@ -110,14 +109,28 @@ impl GrammarCompiler {
     }
 
     fn compile_anew(&self, spec: &GrammarSpec) -> Result<Grammar, GrammarError> {
-        let grammar = match spec.source()? {
+        let source = spec.source()?;
+        let fuel = match (spec, &source) {
+            (GrammarSpec::Choice(_), _) | (_, Source::Schema(_)) => 500_000,
+            // The bytes of a regex are few.
+            (_, Source::LarkWithSchemas(_) | Source::Regex(_)) => 60_000,
+            (_, Source::Lark(_)) => 40_000,
+        };
+        let grammar = match source {
             Source::Schema(schema) => TopLevelGrammar::from_json_schema(schema),
-            Source::Lark(grammar) => TopLevelGrammar::from_lark(grammar),
+            Source::Lark(grammar) | Source::LarkWithSchemas(grammar) => {
+                TopLevelGrammar::from_lark(grammar)
+            }
             Source::Regex(pattern) => TopLevelGrammar::from_regex(&pattern),
         };
         let invalid = |problem: String| GrammarError::Invalid { kind: spec.kind(), problem };
         // It catches its panics.
-        let parser = self.inner.factory.create_parser(grammar);
+        let parser = self.inner.factory.create_parser_from_init_ext(
+            GrammarInit::Serialized(grammar),
+            Logger::new(0, 0),
+            InferenceCapabilities::default(),
+            limits(fuel),
+        );
         let parser = parser.map_err(|error| invalid(brief(&format!("{error:#}"))))?;
         Grammar::new(parser, Arc::clone(&self.inner.trie)).map_err(|error| invalid(error.0))
     }
@@ -130,15 +143,21 @@ impl GrammarCompiler {
 }
 
 /// What a grammar may cost, when it is made and for each mask.
-fn limits() -> ParserLimits {
+///
+/// A terminal of n optional parts has n² derivatives, whose size no budget of the library counts. The
+/// fuel for the first look at a grammar bounds n: it is small where terminals are written by hand, and
+/// large for schemas and choices, which have long lists of values.
+fn limits(initial_lexer_fuel: u64) -> ParserLimits {
     ParserLimits {
-        max_items_in_row: 2_000,
-        initial_lexer_fuel: 1_000_000,
+        // An object of n optional properties wants 4n.
+        max_items_in_row: 4_500,
+        initial_lexer_fuel,
         step_lexer_fuel: 200_000,
         step_max_items: 50_000,
         max_lexer_states: MAX_LEXER_STATES,
         max_grammar_size: 200_000,
-        precompute_large_lexemes: true,
+        // It walks the whole vocabulary for each large lexeme, with the budget of one.
+        precompute_large_lexemes: false,
         // States hold text of the model.
         verbose_errors: false,
     }

@@ -74,6 +74,10 @@ pub struct MatchError(pub(super) String);
 /// What the library said, without its own state, which may hold text of the model.
 pub(super) fn brief(problem: &str) -> String {
     const MAX_CHARS: usize = 300;
+    if problem.starts_with("NoExtension") {
+        return "no text can follow that the grammar allows and the vocabulary can write"
+            .to_owned();
+    }
     let text = problem.split("\n<").next().unwrap_or_default().trim();
     match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{} ...", &text[..end]),

@@ -17,11 +17,16 @@ use serde_json::{Map, Value, json};
 
 use super::error::GrammarError;
 use super::json_schema_cost;
+use super::spec::MAX_REGEX_BYTES;
 
 /// Schemas inside schemas, references followed: the compiler recurses as deep.
 const MAX_DEPTH: usize = 5_000;
 /// Values of one `enum`.
 const MAX_ENUM_VALUES: usize = 20_000;
+/// Properties of one object.
+const MAX_PROPERTIES: usize = 1_000;
+/// Patterns of `patternProperties`, in the whole schema: each is compared with each.
+const MAX_NAME_PATTERNS: usize = 50;
 /// Whitespace between two parts of a text: a line break and an indentation, but no endless blank,
 /// which small models fall for.
 const WHITESPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
@@ -42,7 +47,9 @@ enum Holds {
     /// A schema, or a list of them.
     SchemaOrSchemas,
     /// Schemas by name.
-    SchemasByName,
+    Definitions,
+    /// Schemas of the properties that have a name.
+    Properties,
     Reference,
     /// A name of a type, or a list of them.
     Types,
@@ -67,7 +74,8 @@ fn holds(keyword: &str) -> Option<Holds> {
         "additionalProperties" | "additionalItems" => Holds::Schema,
         "anyOf" | "oneOf" | "allOf" | "prefixItems" => Holds::Schemas,
         "items" => Holds::SchemaOrSchemas,
-        "properties" | "patternProperties" | "$defs" | "definitions" => Holds::SchemasByName,
+        "$defs" | "definitions" => Holds::Definitions,
+        "properties" | "patternProperties" => Holds::Properties,
         "$ref" => Holds::Reference,
         "type" => Holds::Types,
         "enum" => Holds::Values,
@@ -101,6 +109,14 @@ pub(super) fn check(text: &str) -> Result<Value, GrammarError> {
         serde_json::from_str(text).map_err(|error| GrammarError::NotJson(error.to_string()))?;
     let mut references = BTreeSet::new();
     let schema = clean(&value, &Place::Root, &mut references)?;
+    let num_patterns = num_name_patterns(&schema);
+    if num_patterns > MAX_NAME_PATTERNS {
+        return Err(GrammarError::TooLarge {
+            what: "patterns in patternProperties",
+            got: num_patterns,
+            max: MAX_NAME_PATTERNS,
+        });
+    }
     let mut depth = depth_of(&schema);
     for reference in &references {
         let target = target(&schema, reference).ok_or_else(|| GrammarError::Schema {
@@ -222,8 +238,16 @@ fn clean_value(
         Holds::SchemaOrSchemas if value.is_array() => list(references)?,
         Holds::Schema | Holds::SchemaOrSchemas => clean(value, place, references)?,
         Holds::Schemas => list(references)?,
-        Holds::SchemasByName => {
+        Holds::Definitions | Holds::Properties => {
+            let max_names = if holds == Holds::Properties { MAX_PROPERTIES } else { usize::MAX };
             let Some(schemas) = value.as_object() else { return wrong("schemas by name") };
+            if schemas.len() > max_names {
+                return Err(GrammarError::TooLarge {
+                    what: "properties of one object",
+                    got: schemas.len(),
+                    max: max_names,
+                });
+            }
             let cleaned = schemas.iter().map(|(name, schema)| {
                 let schema = clean(schema, &Place::In(place, name), references)?;
                 Ok((name.clone(), schema))
@@ -279,8 +303,14 @@ fn clean_value(
             Some(_) => return Ok(None),
             None => return wrong("the name of a format"),
         },
-        Holds::Pattern if value.is_string() => value.clone(),
-        Holds::Pattern => return wrong("a regular expression"),
+        Holds::Pattern => match value.as_str().map(str::len) {
+            Some(got) if got > MAX_REGEX_BYTES => {
+                let (what, max) = ("bytes of a pattern", MAX_REGEX_BYTES);
+                return Err(GrammarError::TooLarge { what, got, max });
+            }
+            Some(_) => value.clone(),
+            None => return wrong("a regular expression"),
+        },
         Holds::Uniqueness => match value {
             Value::Bool(false) => return Ok(None),
             _ => return wrong("false: that items are unique is not enforced"),
@@ -293,6 +323,19 @@ fn clean_value(
 fn is_count(value: &Value) -> bool {
     value.as_u64().is_some()
         || value.as_f64().is_some_and(|number| number >= 0.0 && number.fract() == 0.0)
+}
+
+/// Patterns of names, wherever they are; a property of that name counts as well.
+fn num_name_patterns(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => values.iter().map(num_name_patterns).sum(),
+        Value::Object(values) => {
+            let own =
+                values.get("patternProperties").and_then(Value::as_object).map_or(0, Map::len);
+            own + values.values().map(num_name_patterns).sum::<usize>()
+        }
+        _ => 0,
+    }
 }
 
 /// Lists and objects inside each other.

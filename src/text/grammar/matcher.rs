@@ -38,8 +38,8 @@ struct Inner {
 pub struct Matcher {
     parser: TokenParser,
     grammar: Grammar,
-    /// What may come next, once it is asked for.
-    mask: Option<Mask>,
+    /// What may come next, where that is known already.
+    ahead: Option<Result<Mask, MatchError>>,
 }
 
 impl Grammar {
@@ -58,8 +58,13 @@ impl Grammar {
         Matcher {
             parser: self.0.start.clone(),
             grammar: self.clone(),
-            mask: Some(self.0.first.clone()),
+            ahead: Some(Ok(self.0.first.clone())),
         }
+    }
+
+    /// Token ids are below this.
+    pub fn vocab_size(&self) -> usize {
+        self.0.trie.env.tok_trie().vocab_size()
     }
 
     /// Whether a later request is better off with a fresh one: its lexer has so many states, or a
@@ -74,17 +79,21 @@ impl Grammar {
 }
 
 impl Matcher {
-    /// Which tokens may come next; end-of-text tokens where the text may end. Computed once for each
-    /// place in the text.
+    /// Which tokens may come next; end-of-text tokens where the text may end.
     ///
     /// # Errors
     /// When the grammar's budgets are spent, and when no token of the vocabulary can follow.
-    pub fn mask(&mut self) -> Result<&Mask, MatchError> {
-        if self.mask.is_none() {
-            let made = mask_of(&mut self.parser, &self.grammar.0.trie);
-            self.mask = Some(made.inspect_err(|_| self.note_failure())?);
+    pub fn mask(&mut self) -> Result<Mask, MatchError> {
+        let made = self.ahead.take();
+        made.unwrap_or_else(|| mask_of(&mut self.parser, &self.grammar.0.trie))
+            .inspect_err(|_| self.note_failure())
+    }
+
+    /// Finds out what [`mask`](Self::mask) will say, at a time when nobody waits for it.
+    pub fn prepare(&mut self) {
+        if self.ahead.is_none() {
+            self.ahead = Some(mask_of(&mut self.parser, &self.grammar.0.trie));
         }
-        Ok(self.mask.as_ref().expect("invariant: it was made"))
     }
 
     /// Takes the token that came next; `true` when the text is complete: nothing may follow.
@@ -92,7 +101,7 @@ impl Matcher {
     /// # Errors
     /// When the token may not come next, and when the grammar's budgets are spent.
     pub fn consume(&mut self, token_id: u32) -> Result<bool, MatchError> {
-        self.mask = None;
+        self.ahead = None;
         let token_id = self.grammar.0.trie.original(token_id);
         let parser = &mut self.parser;
         let consumed = panic_utils::catch_unwind(AssertUnwindSafe(|| {

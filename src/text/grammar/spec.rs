@@ -1,14 +1,17 @@
 //! What a text is to look like, as its source.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::error::GrammarError;
 use super::json_schema;
 
 /// Bytes of one source.
 pub(super) const MAX_SOURCE_BYTES: usize = 512 * 1024;
-/// Bytes of a regex and of a Lark grammar, which a schema's size says little about.
-const MAX_PATTERN_BYTES: usize = 64 * 1024;
+/// Bytes of a regex.
+pub(super) const MAX_REGEX_BYTES: usize = 4 * 1024;
+/// Bytes of the rules of a Lark grammar.
+const MAX_RULES_BYTES: usize = 64 * 1024;
 /// How deep brackets of a pattern may be nested.
 const MAX_PATTERN_DEPTH: usize = 200;
 /// How many choices there may be.
@@ -36,6 +39,8 @@ pub(super) enum Source {
     Schema(Value),
     /// A Lark grammar.
     Lark(String),
+    /// One that has schemas in it, which are checked.
+    LarkWithSchemas(String),
     /// A regular expression.
     Regex(String),
 }
@@ -74,7 +79,7 @@ impl GrammarSpec {
             Self::JsonObject => Ok(Source::Schema(json_schema::any_object())),
             Self::JsonSchema(text) => json_schema::check(text).map(Source::Schema),
             Self::Regex(pattern) => {
-                at_most("bytes of a pattern", pattern.len(), MAX_PATTERN_BYTES)?;
+                at_most("bytes of a pattern", pattern.len(), MAX_REGEX_BYTES)?;
                 at_most("nested brackets", depth_of(pattern), MAX_PATTERN_DEPTH)?;
                 Ok(Source::Regex(without_anchors(pattern).to_owned()))
             }
@@ -86,12 +91,39 @@ impl GrammarSpec {
                 Ok(Source::Lark(lark_of_choices(choices)))
             }
             Self::Lark(grammar) => {
-                at_most("bytes of a pattern", grammar.len(), MAX_PATTERN_BYTES)?;
-                at_most("nested brackets", depth_of(grammar), MAX_PATTERN_DEPTH)?;
-                Ok(Source::Lark(grammar.clone()))
+                let (rules, whole) = with_checked_schemas(grammar)?;
+                at_most("bytes of rules", rules.len(), MAX_RULES_BYTES)?;
+                at_most("nested brackets", depth_of(&rules), MAX_PATTERN_DEPTH)?;
+                Ok(if whole.len() == rules.len() {
+                    Source::Lark(whole)
+                } else {
+                    Source::LarkWithSchemas(whole)
+                })
             }
         }
     }
+}
+
+/// A Lark grammar without the schemas in it (`%json {...}`), and with them once they are checked. What
+/// follows the word and is no JSON is left to the compiler.
+fn with_checked_schemas(grammar: &str) -> Result<(String, String), GrammarError> {
+    const WORD: &str = "%json";
+    let (mut rules, mut whole) = (String::new(), String::new());
+    let mut rest = grammar;
+    while let Some(at) = rest.find(WORD) {
+        let (before, after) = rest.split_at(at + WORD.len());
+        rules.push_str(before);
+        whole.push_str(before);
+        let mut values = serde_json::Deserializer::from_str(after).into_iter::<&RawValue>();
+        rest = after;
+        if let Some(Ok(schema)) = values.next() {
+            rest = &after[values.byte_offset()..];
+            whole.push_str(&format!(" {}", json_schema::check(schema.get())?));
+        }
+    }
+    rules.push_str(rest);
+    whole.push_str(rest);
+    Ok((rules, whole))
 }
 
 /// How deep brackets are nested at most. Brackets that stand for themselves count as well, which
@@ -148,6 +180,21 @@ mod tests {
         ] {
             assert_eq!(without_anchors(pattern), expected);
         }
+    }
+
+    #[test]
+    fn schemas_inside_a_grammar_are_checked_as_others_are() {
+        let (rules, whole) = with_checked_schemas(
+            "start: \"<a>\" %json {\"title\": \"(((\", \"type\": \"null\"} \"</a>\"",
+        )
+        .unwrap();
+        assert_eq!(rules, "start: \"<a>\" %json \"</a>\"");
+        assert!(whole.starts_with("start: \"<a>\" %json {\"type\":\"null\",\"x-guidance\":{"));
+        assert!(whole.ends_with("} \"</a>\""));
+        let error = with_checked_schemas("start: %json {\"not\": {}}").unwrap_err();
+        assert!(matches!(error, GrammarError::Keyword { .. }));
+        let broken = "start: %json {\"type\"";
+        assert_eq!(with_checked_schemas(broken).unwrap().1, broken);
     }
 
     #[test]
