@@ -7,6 +7,7 @@
 //! | `choices` | several texts, beams, and what steers the sampler |
 //! | `logprobs` | log probabilities of answers and prompts |
 //! | `prefix_cache` | prompts that begin alike |
+//! | `embeddings` | texts as vectors |
 //! | `input` | bodies that are refused |
 //! | `bad_inputs` | a table of what the outside world sends, and what comes back |
 //! | `listeners` | ports, sockets in the file system, encryption |
@@ -24,6 +25,8 @@ mod bad_inputs;
 mod choices;
 #[path = "server/client.rs"]
 mod client;
+#[path = "server/embeddings.rs"]
+mod embeddings;
 #[path = "server/input.rs"]
 mod input;
 #[path = "server/lifecycle.rs"]

@@ -11,7 +11,7 @@ use tower::util::option_layer;
 use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
-use super::openai::{chat, completions, models};
+use super::openai::{chat, completions, embeddings, models};
 use super::{ServerState, deep, events, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
@@ -29,6 +29,7 @@ const ROUTES: &[Route] = &[
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
+    Route { path: "/v1/embeddings", allow: POST },
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
@@ -56,7 +57,7 @@ pub(super) fn label(path: &str) -> &'static str {
 
 /// Whether machines ask for this all day, by its label.
 pub(super) fn is_of_machines(label: &str) -> bool {
-    label.starts_with("/health") || label == "/metrics"
+    ["/health", "/v2/health", "/ping", "/metrics"].iter().any(|path| label.starts_with(path))
 }
 
 /// All endpoints.
@@ -67,6 +68,7 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
