@@ -131,7 +131,7 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     Generate(generate::GenerateArgs),
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     RunBatch(run_batch::RunBatchArgs),
     Warmup(warmup::WarmupArgs),
     Bench(bench::BenchArgs),

@@ -121,7 +121,9 @@ impl ApiError {
     fn row(&self) -> (StatusCode, &'static str, Option<&'static str>) {
         const INVALID: &str = "invalid_request_error";
         match self {
-            Self::Invalid { .. } => (StatusCode::BAD_REQUEST, INVALID, None),
+            Self::Invalid { .. } | Self::NotHttp | Self::NotEncrypted => {
+                (StatusCode::BAD_REQUEST, INVALID, None)
+            }
             Self::Unsupported { .. } => {
                 (StatusCode::BAD_REQUEST, INVALID, Some("unsupported_parameter"))
             }
@@ -136,9 +138,9 @@ impl ApiError {
             Self::BodyTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("body_too_large"))
             }
-            Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
-            Self::NotHttp | Self::NotEncrypted => (StatusCode::BAD_REQUEST, INVALID, None),
-            Self::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
+            Self::BodyTimeout { .. } | Self::HeadTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, INVALID, None)
+            }
             Self::UriTooLong => (StatusCode::URI_TOO_LONG, INVALID, Some("uri_too_long")),
             Self::HeadersTooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, Some("headers_too_large"))

@@ -81,7 +81,7 @@ pub(super) fn label(path: &str) -> &'static str {
 
 /// Whether machines ask for this all day, by its label.
 pub(super) fn is_of_machines(label: &str) -> bool {
-    label.starts_with("/health") || label == "/metrics"
+    ["/health", "/v2/health", "/ping", "/metrics"].iter().any(|path| label.starts_with(path))
 }
 
 /// All endpoints.
