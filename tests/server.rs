@@ -11,6 +11,7 @@
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
 //! | `operations` | health, and the log of the service's life |
+//! | `traces` | spans that a collector gets |
 //! | `client` | a client in plain TCP |
 //!
 //! `server/openai_client.py` checks a running server with the official Python client.
@@ -34,6 +35,8 @@ mod operations;
 mod prefix_cache;
 #[path = "server/shapes.rs"]
 mod shapes;
+#[path = "server/traces.rs"]
+mod traces;
 #[path = "server/wire.rs"]
 mod wire;
 

@@ -36,6 +36,7 @@ use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig, Envi
 use crate::engine::PrefixStore as _;
 use crate::server::{self, About, Entrance, ServerOptions, ServerState};
 use crate::telemetry::events::{Event, EventKind, EventLog};
+use crate::telemetry::traces::Tracer;
 use reported::Reported;
 
 mod reported;
@@ -113,6 +114,11 @@ struct ServerArgs {
     #[arg(value_parser = values::bytes, allow_hyphen_values = true)]
     max_body_bytes: u64,
 
+    /// Collector that spans of requests are sent to, as in http://127.0.0.1:4318/v1/traces
+    /// (OTLP over HTTP) [default: none].
+    #[arg(long, value_name = "URL", env = "CAIRN_OTLP_TRACES_ENDPOINT")]
+    otlp_traces_endpoint: Option<String>,
+
     /// Folder of what outlives the server: its events and usage [default: $XDG_STATE_HOME/cairn, else
     /// ~/.local/state/cairn].
     #[arg(long, value_name = "FOLDER", env = "CAIRN_STATE_DIR")]
@@ -185,6 +191,10 @@ fn serve_model(
         .enable_all()
         .build()
         .context("starting the runtime")?;
+    let tracer = {
+        let _runtime = runtime.enter();
+        tracer(server)?
+    };
     let name = server.served_model_name.clone().unwrap_or_else(|| model.name());
     let about = about(model.backend(), &name);
     let entrance = Entrance::new(options(server, &name), about.clone(), events.clone());
@@ -217,6 +227,9 @@ fn serve_model(
     let state =
         ServerState::new(engine.clone(), tokenizer, chat_template, options(server, name), about);
     state.keep_events(events.clone());
+    if let Some(tracer) = tracer {
+        state.trace(tracer);
+    }
     state.report(move || {
         let mut samples = graph_cache::samples(&cache.stats().snapshot());
         let stats = prefix_store.as_ref().map(|store| store.stats());
@@ -235,6 +248,18 @@ fn serve_model(
         return Err(death).context("serving");
     }
     served
+}
+
+/// To be called within a runtime.
+fn tracer(server: &ServerArgs) -> anyhow::Result<Option<Tracer>> {
+    let Some(endpoint) = &server.otlp_traces_endpoint else { return Ok(None) };
+    match Tracer::open(endpoint, build_info::VERSION) {
+        Ok(tracer) => Ok(Some(tracer)),
+        Err(error) => {
+            let hint = error.hint();
+            Err(error).context("`--otlp-traces-endpoint` cannot be used").hint(hint)
+        }
+    }
 }
 
 fn ready(report: &BootReport, address: SocketAddr, start_to_ready: Duration) -> Event {

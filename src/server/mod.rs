@@ -44,6 +44,7 @@ mod serve;
 mod sse;
 mod stall;
 mod state;
+mod traced;
 
 pub use entrance::Entrance;
 pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};

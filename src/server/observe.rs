@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::error::ApiError;
 use super::panics::catch_panic;
-use super::{ServerState, routes};
+use super::{ServerState, routes, traced};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_TAG_BYTES: usize = 64;
@@ -60,7 +60,12 @@ pub(super) async fn observe(
     request.extensions_mut().insert(tag.clone());
     let span = tracing::error_span!("request", request_id = tag.as_str());
 
-    let answered = catch_panic(next.run(request)).instrument(span.clone()).await;
+    let trace = state
+        .metrics()
+        .is_traced()
+        .then(|| traced::Context::new(request.headers(), path, &state.options().served_model_name));
+    let answer = traced::within(trace, next.run(request));
+    let answered = catch_panic(answer).instrument(span.clone()).await;
     let mut response = answered.unwrap_or_else(|_| {
         span.in_scope(|| tracing::error!(path, "a handler panicked"));
         ApiError::Internal.into_response()

@@ -14,6 +14,7 @@ use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
 use crate::telemetry::events::EventLog;
+use crate::telemetry::traces::Tracer;
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -101,6 +102,11 @@ impl ServerState {
     /// From now on, these samples are told with the metrics. Only the first call counts.
     pub fn report(&self, reporter: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let _ = self.0.reporter.set(Box::new(reporter));
+    }
+
+    /// From now on, every request to the engine is a span that goes there. Only the first call counts.
+    pub fn trace(&self, tracer: Tracer) {
+        self.0.metrics.trace(tracer);
     }
 
     /// From now on, events go here. Only the first call counts, and only before the first event.
