@@ -136,8 +136,11 @@ impl ServerArgs {
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     // Before the long work, and held from then on: nobody takes the port meanwhile.
     let listener = bind(&args.server.host, args.server.port)?;
+    // What was typed wrongly is told at once, and is no event.
+    let is_at_hand = !args.model.may_be_fetched();
+    let config = is_at_hand.then(|| engine_config(args, context)).transpose()?;
     let events = open_events(args, context);
-    let result = serve_model(args, context, listener, &events);
+    let result = serve_model(args, context, config, listener, &events);
     events.emit(match &result {
         Ok(()) => Event::new(EventKind::Stopped, "stopped in good order").logged_elsewhere(),
         Err(error) => stopped_by(error),
@@ -182,10 +185,11 @@ fn stopped_by(error: &anyhow::Error) -> Event {
 fn serve_model(
     args: &ServeArgs,
     context: &Context,
+    config: Option<EngineConfig>,
     listener: TcpListener,
     events: &EventLog,
 ) -> anyhow::Result<()> {
-    let ServeArgs { model, server, scheduling } = args;
+    let ServeArgs { model, server, .. } = args;
     let address = listener.local_addr().context("reading the address")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -212,10 +216,9 @@ fn serve_model(
         progress: Arc::new(progress),
         started_at: *started_at,
     };
-    let config = EngineConfig {
-        max_num_queued_reqs: server.max_num_queued_reqs,
-        scheduling: scheduling.config(),
-        ..model.engine_config(context)?
+    let config = match config {
+        Some(config) => config,
+        None => engine_config(args, context)?,
     };
     let booted = boot::boot(&config, &*context.progress)?;
     let Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store } = booted;
@@ -248,6 +251,15 @@ fn serve_model(
         return Err(death).context("serving");
     }
     served
+}
+
+/// Fetches the model when it is a known one that is not there yet.
+fn engine_config(args: &ServeArgs, context: &Context) -> anyhow::Result<EngineConfig> {
+    Ok(EngineConfig {
+        max_num_queued_reqs: args.server.max_num_queued_reqs,
+        scheduling: args.scheduling.config(),
+        ..args.model.engine_config(context)?
+    })
 }
 
 /// To be called within a runtime.
