@@ -83,6 +83,7 @@ pub(crate) struct ServeArgs {
 /// Where to listen and how much to take on.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server options")]
+#[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
 struct ServerArgs {
     /// Address to listen on, or a host name that means one; 0.0.0.0: every IPv4 address.
     #[arg(long, value_name = "HOST", env = "CAIRN_LISTEN_HOST", default_value = "127.0.0.1")]
@@ -155,12 +156,11 @@ fn open_events(args: &ServeArgs, context: &Context) -> EventLog {
     let ServeArgs { server, model, .. } = args;
     let name = model.name();
     let name = server.served_model_name.as_deref().unwrap_or(&name);
-    let events = match server.state_folder(&context.environment) {
-        Some(folder) => EventLog::open(&folder.join("events"), &format!("{name}-{}", server.port)),
-        None => {
-            tracing::warn!("events are kept in memory only: there is no `--state-dir`");
-            EventLog::in_memory()
-        }
+    let events = if let Some(folder) = server.state_folder(&context.environment) {
+        EventLog::open(&folder.join("events"), &format!("{name}-{}", server.port))
+    } else {
+        tracing::warn!("events are kept in memory only: there is no `--state-dir`");
+        EventLog::in_memory()
     };
     let message = format!("starting `{name}` with {} {}", NAME, build_info::VERSION);
     let deploying = Event::new(EventKind::Deploying, message)
