@@ -114,6 +114,7 @@ const TABLE: &[Row] = &[
         "anyhow fs_err thiserror tracing std::thread",
     ),
     row("boot::ascend", "", "tempfile"),
+    row("boot::events", "", "serde_json"),
     row(
         "boot::models",
         "",
@@ -150,6 +151,7 @@ const TABLE: &[Row] = &[
     row("telemetry", "", ""),
     row("telemetry::log", "config", "thiserror tracing_subscriber std::io"),
     row("telemetry::metrics", "", ""),
+    row("telemetry::traces", "", "prost thiserror tokio tracing std::io"),
     row(
         "telemetry::events",
         "",

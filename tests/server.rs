@@ -19,6 +19,7 @@
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
 //! | `operations` | health, and the log of the service's life |
+//! | `traces` | spans that a collector gets |
 //! | `client` | a client in plain TCP |
 //!
 //! `server/openai_client.py` checks a running server with the official Python client.
@@ -58,6 +59,8 @@ mod structured;
 mod tokenize;
 #[path = "server/tools.rs"]
 mod tools;
+#[path = "server/traces.rs"]
+mod traces;
 #[path = "server/wire.rs"]
 mod wire;
 

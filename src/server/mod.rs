@@ -47,6 +47,7 @@ mod query;
 mod routes;
 mod sse;
 mod state;
+mod traced;
 
 pub use crate::batch::{Answered, NoAnswer};
 pub use cors::CorsOptions;

@@ -18,6 +18,7 @@ use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
 use crate::telemetry::events::EventLog;
+use crate::telemetry::traces::Tracer;
 use crate::text::grammar::{GrammarCompiler, GrammarError};
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -149,6 +150,11 @@ impl ServerState {
 
     pub(super) fn batches(&self) -> Option<&Arc<Batches>> {
         self.0.batches.get()
+    }
+
+    /// From now on, every request to the engine is a span that goes there. Only the first call counts.
+    pub fn trace(&self, tracer: Tracer) {
+        self.0.metrics.trace(tracer);
     }
 
     /// From now on, events go here. Only the first call counts, and only before the first event.
