@@ -136,6 +136,11 @@ const TABLE: &[Row] = &[
          std::thread",
     ),
     row(
+        "server::access",
+        "",
+        "fs_err getrandom humantime sha2 strsim tempfile toml std::fs::TryLockError std::net std::os",
+    ),
+    row(
         "cli",
         "*",
         "anyhow clap fs_err indicatif rand rand_chacha rustix serde serde_json sha2 tempfile \
@@ -169,6 +174,7 @@ const STREAMS: &[(&str, &[&str])] = &[
     ("src/cli/output.rs", &["stdout", "stderr"]),
     ("src/cli/cache/import.rs", &["stdin"]),
     ("src/cli/generate.rs", &["stdin"]),
+    ("src/cli/keys.rs", &["stdin"]),
     ("src/cli/run_batch/source.rs", &["stdin"]),
     ("src/telemetry.rs", &["stderr"]),
 ];

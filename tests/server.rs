@@ -10,17 +10,22 @@
 //! | `input` | bodies that are refused |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
+//! | `keys`, `admin` | keys and limits; the admin API |
 //! | `client` | a client in plain TCP |
 //!
 //! `server/openai_client.py` checks a running server with the official Python client.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "server/admin.rs"]
+mod admin;
 #[path = "server/choices.rs"]
 mod choices;
 #[path = "server/client.rs"]
 mod client;
 #[path = "server/input.rs"]
 mod input;
+#[path = "server/keys.rs"]
+mod keys;
 #[path = "server/lifecycle.rs"]
 mod lifecycle;
 #[path = "server/logprobs.rs"]
@@ -45,6 +50,12 @@ const MODEL: &str = "tiny";
 /// Starts the program with a tiny model and these flags, and waits until it answers. This is the
 /// only place that knows how.
 fn start_server(flags: &[&str]) -> Server {
+    let (command, folder) = serve_command(flags);
+    Server::start(command, Some(folder))
+}
+
+/// The command that starts the program, and the folder of its model.
+fn serve_command(flags: &[&str]) -> (Command, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path());
     let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
@@ -53,5 +64,5 @@ fn start_server(flags: &[&str]) -> Server {
         .arg(folder.path())
         .args(["--served-model-name", MODEL, "--port", "0", "--no-cache"])
         .args(flags);
-    Server::start(command, Some(folder))
+    (command, folder)
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 
+use super::access_args::AccessArgs;
 use super::boot::{self, BootReport, Booted};
 use super::failure::{Hint, Outcome};
 use super::model_args::ModelArgs;
@@ -40,7 +41,7 @@ Examples:
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version /reset_prefix_cache
+/version /reset_prefix_cache /admin/keys /admin/usage /admin/limits /admin/drain
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -56,6 +57,9 @@ unknown state or the engine panicked (restart the process), 4 the device or a li
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     server: ServerArgs,
+
+    #[command(flatten)]
+    access: AccessArgs,
 
     #[command(flatten)]
     scheduling: SchedulingArgs,
@@ -115,9 +119,11 @@ impl ServerArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let ServeArgs { model, server, scheduling } = args;
+    let ServeArgs { model, server, access, scheduling } = args;
     // Before the long work, and held from then on: nobody takes the port meanwhile.
     let listener = bind(&server.host, server.port)?;
+    let state_folder = server.state_folder(&context.environment);
+    let guarded = access.open(&context.environment, state_folder, server.port)?;
     let config = EngineConfig {
         max_num_queued_reqs: server.max_num_queued_reqs,
         scheduling: scheduling.config(),
@@ -138,7 +144,8 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
         samples.extend(stats.iter().flat_map(prefix::samples));
         samples
     });
-    let served = runtime.block_on(serve(listener, server, state));
+    guarded.announce(&state);
+    let served = runtime.block_on(guarded.beside(state.clone(), serve(listener, server, state)));
     if let Some(death) = engine.death() {
         graphs.forget_stale(&engine);
         // The thread that waits for a dead engine may wait for ever.

@@ -21,6 +21,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::ServerState;
+use super::access::Charge;
 use crate::engine::{ChoiceDelta, EngineStats, FinishReason, Usage};
 use crate::telemetry::{self as names, Metric, MetricKind, Sample};
 
@@ -81,15 +82,16 @@ pub(super) struct RequestRecord {
     metrics: Arc<Metrics>,
     /// By choice.
     last_token_at: Vec<Option<Instant>>,
+    charge: Charge,
     /// Why the last choice that ended did so.
     reason: FinishReason,
     has_ended: bool,
 }
 
 impl RequestRecord {
-    pub(super) fn new(metrics: Arc<Metrics>, num_choices: usize) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, num_choices: usize, charge: Charge) -> Self {
         let last_token_at = vec![None; num_choices];
-        Self { metrics, last_token_at, reason: FinishReason::Stop, has_ended: false }
+        Self { metrics, last_token_at, charge, reason: FinishReason::Stop, has_ended: false }
     }
 
     /// More of a choice arrived.
@@ -98,6 +100,7 @@ impl RequestRecord {
             self.reason = end.reason;
         }
         let num_tokens = delta.token_ids.len();
+        self.charge.generated(num_tokens);
         let last_token_at = self.last_token_at.get_mut(delta.index).filter(|_| num_tokens > 0);
         let Some(last_token_at) = last_token_at else { return };
         let now = Instant::now();
@@ -113,6 +116,7 @@ impl RequestRecord {
     /// The request ended well.
     pub(super) fn finished(&mut self, usage: &Usage) {
         let reason = self.reason.as_str();
+        self.charge.finished(usage.cached_tokens, usage.completion_tokens);
         self.end(reason);
         let mut recorded = self.metrics.lock();
         recorded.queue_time.observe_seconds(usage.queue_time);
@@ -142,6 +146,7 @@ impl RequestRecord {
 
     /// The request failed in the engine.
     pub(super) fn failed(&mut self) {
+        self.charge.failed();
         self.end(ERROR);
     }
 
@@ -203,6 +208,9 @@ pub(super) async fn page(State(state): State<ServerState>) -> Response {
             (vec![("phase", phase.clone())], format!("{:?}", took.as_secs_f64()))
         }),
     );
+    for (metric, series) in state.access().series() {
+        page.labelled(&metric, series);
+    }
     page.samples(&state.reported());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text).into_response()
 }
@@ -370,6 +378,7 @@ fn escaped(value: &str) -> String {
 mod tests {
     use super::*;
     use crate::engine::ChoiceEnd;
+    use crate::server::access::Grant;
 
     fn rendered(metrics: &Metrics) -> String {
         let mut page = Page::new("tiny \"one\"");
@@ -386,7 +395,7 @@ mod tests {
     #[test]
     fn a_finished_request_is_in_every_histogram() {
         let metrics = Arc::new(Metrics::default());
-        let mut record = RequestRecord::new(Arc::clone(&metrics), 1);
+        let mut record = RequestRecord::new(Arc::clone(&metrics), 1, Grant::default().charge(7));
         let end = ChoiceEnd { reason: FinishReason::Length, stop: None, cumulative_logprob: None };
         record.delta(&ChoiceDelta { token_ids: vec![1], ..ChoiceDelta::default() });
         let (token_ids, end) = (vec![2, 3], Some(end));
@@ -433,7 +442,7 @@ mod tests {
     #[test]
     fn a_request_that_is_dropped_counts_as_aborted() {
         let metrics = Arc::new(Metrics::default());
-        drop(RequestRecord::new(Arc::clone(&metrics), 1));
+        drop(RequestRecord::new(Arc::clone(&metrics), 1, Grant::default().charge(7)));
         assert_eq!(metrics.lock().ended["abort"], 1);
     }
 

@@ -3,12 +3,14 @@
 //! ```text
 //! accept (serve) -> connection, bounded in number and in idle time (serve, stall)
 //!   -> observe: request id, span, panic -> 500, count
+//!     -> guard: keys and limits (access)
 //!     -> router (this file)
 //!          /v1/...                    openai: models, completions, chat; sse for streams
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
 //!          /version /metrics          what runs here, and how it is doing
 //!          /reset_prefix_cache        forgets what was computed before
+//!          /admin/...                 access: keys, usage, limits, draining
 //! ```
 //!
 //! | Noun | Meaning |
@@ -21,8 +23,9 @@
 //!
 //! What this module deliberately does not do: it computes nothing. Tokens come from the text module
 //! on blocking threads, and the engine is a handle that takes requests and gives streams. There is
-//! no TLS, no authentication and no rate per client: a proxy in front does that.
+//! no TLS: a proxy in front does that.
 
+pub mod access;
 mod body;
 mod error;
 mod health;

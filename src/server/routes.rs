@@ -5,8 +5,9 @@
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 
+use super::access::{admin, guard};
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, models};
@@ -22,8 +23,10 @@ const GET: &str = "GET,HEAD";
 const POST: &str = "POST";
 const MODEL_PREFIX: &str = "/v1/models/";
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
+const ADMIN_KEY_PREFIX: &str = "/admin/keys/";
+const ADMIN_KEY: Route = Route { path: "/admin/keys/{name}", allow: "PATCH,DELETE" };
 
-const ROUTES: [Route; 9] = [
+const ROUTES: &[Route] = &[
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
@@ -33,13 +36,20 @@ const ROUTES: [Route; 9] = [
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
     Route { path: "/reset_prefix_cache", allow: POST },
+    Route { path: "/admin/keys", allow: "GET,HEAD,POST" },
+    Route { path: "/admin/keys/reload", allow: POST },
+    Route { path: "/admin/usage", allow: GET },
+    Route { path: "/admin/limits", allow: "GET,HEAD,PATCH" },
+    Route { path: "/admin/drain", allow: POST },
+    Route { path: "/admin/undrain", allow: POST },
 ];
 
 fn route(path: &str) -> Option<&'static Route> {
     if path.starts_with(MODEL_PREFIX) {
         return Some(&MODEL);
     }
-    ROUTES.iter().find(|route| route.path == path)
+    let exact = ROUTES.iter().find(|route| route.path == path);
+    exact.or_else(|| path.starts_with(ADMIN_KEY_PREFIX).then_some(&ADMIN_KEY))
 }
 
 /// The name of a path in metrics: one of a fixed set, whatever clients ask for.
@@ -60,10 +70,18 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))
         .route("/reset_prefix_cache", post(prefix_cache::reset))
+        .route("/admin/keys", get(admin::list).post(admin::add))
+        .route("/admin/keys/reload", post(admin::reload))
+        .route("/admin/keys/{name}", patch(admin::change).delete(admin::remove))
+        .route("/admin/usage", get(admin::usage))
+        .route("/admin/limits", get(admin::limits).patch(admin::change_limits))
+        .route("/admin/drain", post(admin::drain))
+        .route("/admin/undrain", post(admin::undrain))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, which also bounds the sum over all requests.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), guard::guard))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
 }
@@ -92,6 +110,8 @@ mod tests {
     fn labels_are_a_fixed_set() {
         assert_eq!(label("/v1/models/a/b"), "/v1/models/{id}");
         assert_eq!(label("/v1/completions"), "/v1/completions");
+        assert_eq!(label("/admin/keys/someone"), "/admin/keys/{name}");
+        assert_eq!(label("/admin/keys/reload"), "/admin/keys/reload");
         assert_eq!(label("/../../etc/passwd"), "other");
     }
 }

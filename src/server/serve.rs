@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::Service;
 
+use super::access::Peer;
 use super::routes::router;
 use super::stall::StallGuard;
 use super::{ServerOptions, ServerState};
@@ -205,9 +206,12 @@ async fn answer(
     options: ServerOptions,
     mut is_closing: watch::Receiver<bool>,
 ) {
+    let peer = Peer::of(stream.peer_addr().ok());
     let io = TokioIo::new(StallGuard::new(stream, options.write_stall_timeout));
-    let service =
-        service_fn(|request: hyper::Request<Incoming>| router.clone().call(request.map(Body::new)));
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.clone().call(request.map(Body::new))
+    });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

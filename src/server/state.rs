@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::access::Access;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
@@ -49,6 +50,10 @@ struct Inner {
     reporter: OnceLock<Reporter>,
     started_at: u64,
     is_draining: AtomicBool,
+    /// Whether an admin asked for a drain, which ends when it is taken back.
+    is_paused: AtomicBool,
+    /// Who may do what; everybody everything unless it was said.
+    access: OnceLock<Access>,
     num_tickets: watch::Sender<usize>,
     blocking: Arc<Semaphore>,
     body_budget: Arc<Semaphore>,
@@ -83,6 +88,8 @@ impl ServerState {
             reporter: OnceLock::new(),
             started_at: now.map_or(0, |since| since.as_secs()),
             is_draining: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
+            access: OnceLock::new(),
             num_tickets: watch::Sender::new(0),
             blocking: permits(options.max_blocking_tasks.max(1)),
             body_budget: permits(options.max_total_body_bytes),
@@ -93,6 +100,17 @@ impl ServerState {
     /// From now on, these samples are told with the metrics. Only the first call counts.
     pub fn report(&self, reporter: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let _ = self.0.reporter.set(Box::new(reporter));
+    }
+
+    /// From now on, only those may use the server whom this lets in. Only the first call counts, and
+    /// only before the server has answered anything.
+    pub fn guard(&self, access: Access) {
+        let _ = self.0.access.set(access);
+    }
+
+    /// Who may do what.
+    pub(super) fn access(&self) -> &Access {
+        self.0.access.get_or_init(Access::default)
     }
 
     /// What others count.
@@ -134,9 +152,14 @@ impl ServerState {
         self.0.started_at
     }
 
-    /// Whether the server was told to stop.
+    /// Whether the server was told to stop, or to take no new requests for a while.
     pub(super) fn is_draining(&self) -> bool {
-        self.0.is_draining.load(Ordering::SeqCst)
+        self.0.is_draining.load(Ordering::SeqCst) || self.0.is_paused.load(Ordering::SeqCst)
+    }
+
+    /// Takes no new completion requests until this is taken back. Running ones go on.
+    pub(super) fn pause(&self, is_paused: bool) {
+        self.0.is_paused.store(is_paused, Ordering::SeqCst);
     }
 
     /// From here on new completion requests are refused.

@@ -89,7 +89,10 @@ mod tests {
         let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of(b"abc").to_string(), text);
         assert_eq!(Digest::parse(text), Some(Digest::of(b"abc")));
-        assert_eq!(Digest::parse(&text.to_uppercase().replace("SHA", "sha")), Some(Digest::of(b"abc")));
+        assert_eq!(
+            Digest::parse(&text.to_uppercase().replace("SHA", "sha")),
+            Some(Digest::of(b"abc"))
+        );
         assert_ne!(Digest::of(b"abd"), Digest::of(b"abc"));
         for bad in ["", "abc", "sha256:", &text[..70], &format!("{text}0"), &text[7..]] {
             assert_eq!(Digest::parse(bad), None, "{bad}");

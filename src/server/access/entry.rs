@@ -141,6 +141,20 @@ impl KeyEntry {
         }
     }
 
+    /// The same key, which may administer or not.
+    pub fn with_admin(self, is_admin: bool) -> Self {
+        Self { is_admin, ..self }
+    }
+
+    /// The same entry.
+    ///
+    /// # Errors
+    /// It is none that a key file may hold.
+    pub fn checked(self) -> Result<Self, FieldError> {
+        let fields = self.fields().into_iter();
+        Self::from_table(&fields.map(|(field, value)| (field.to_owned(), value)).collect())
+    }
+
     /// Reads the fields of a table.
     ///
     /// # Errors
@@ -196,7 +210,8 @@ impl KeyEntry {
     /// The fields that say something, in their order.
     pub(crate) fn fields(&self) -> Vec<(&'static str, Value)> {
         let number = |count: u64| Value::Integer(count.try_into().unwrap_or(i64::MAX));
-        let list = |all: &Vec<String>| Value::Array(all.iter().cloned().map(Value::String).collect());
+        let list =
+            |all: &Vec<String>| Value::Array(all.iter().cloned().map(Value::String).collect());
         let moment = |unix| Value::String(rfc3339(unix));
         let yes = |is: bool| is.then_some(Value::Boolean(true));
         let values = [
@@ -367,13 +382,22 @@ mod tests {
     #[test]
     fn every_bad_field_is_named() {
         for (fields, message) in [
-            ("token_per_minute = 1", "unknown field `token_per_minute`; did you mean `tokens_per_minute`?"),
+            (
+                "token_per_minute = 1",
+                "unknown field `token_per_minute`; did you mean `tokens_per_minute`?",
+            ),
             ("Admin = true", "unknown field `Admin`; did you mean `admin`?"),
             ("colour = 1", "unknown field `colour`"),
-            ("models = 'a'", "invalid models: expected an array of at most 1000 short texts, got other text"),
+            (
+                "models = 'a'",
+                "invalid models: expected an array of at most 1000 short texts, got other text",
+            ),
             ("models = [1]", "invalid models"),
             ("endpoints = {}", "invalid endpoints"),
-            ("requests_per_second = 0", "invalid requests_per_second: expected a number from 0.000001 to 1000000, got 0"),
+            (
+                "requests_per_second = 0",
+                "invalid requests_per_second: expected a number from 0.000001 to 1000000, got 0",
+            ),
             ("requests_per_second = -1.5", "invalid requests_per_second"),
             ("requests_per_second = nan", "invalid requests_per_second"),
             ("requests_per_second = inf", "invalid requests_per_second"),
@@ -388,7 +412,10 @@ mod tests {
             ("expires = 2027-01-01", "invalid expires"),
             ("expires = 2027-01-01T00:00:00", "invalid expires"),
             ("expires = 5", "invalid expires"),
-            ("not_before = '2027-01-01T00:00:00Z'\nexpires = '2026-01-01T00:00:00Z'", "invalid expires: expected a time after `not_before`"),
+            (
+                "not_before = '2027-01-01T00:00:00Z'\nexpires = '2026-01-01T00:00:00Z'",
+                "invalid expires: expected a time after `not_before`",
+            ),
             ("priority = 2147483648", "invalid priority"),
             ("disabled = 1", "invalid disabled"),
             ("admin = 'yes'", "invalid admin: expected true or false, got other text"),

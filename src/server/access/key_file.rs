@@ -243,8 +243,11 @@ mod tests {
     fn a_file_is_read_and_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
-        std::fs::write(&path, text("a", "# why\nburst = 3\nrequests_per_second = 1") + &text("b", ""))
-            .unwrap();
+        std::fs::write(
+            &path,
+            text("a", "# why\nburst = 3\nrequests_per_second = 1") + &text("b", ""),
+        )
+        .unwrap();
         let entries = read(&path).unwrap();
         assert_eq!(entries.len(), 2);
         let before = Stamp::of(&path).unwrap();
@@ -297,7 +300,10 @@ mod tests {
             ("[[keys]]\nname = 'a'", "keys.toml, key 1 (`a`): `hash` is missing"),
             ("[[keys]]\nname = 'sk secret'\nhash = 1", "keys.toml, key 1: invalid name: "),
             ("[[keys]]\nname = 'a'\nhash = 'sk-secret'", "keys.toml, key 1 (`a`): invalid hash: "),
-            (&third, "keys.toml, key 3 (`c`): unknown field `toknes_per_day`; did you mean `tokens_per_day`?"),
+            (
+                &third,
+                "keys.toml, key 3 (`c`): unknown field `toknes_per_day`; did you mean `tokens_per_day`?",
+            ),
             (&twice, "keys.toml, key 2 (`a`): key 1 has the same name"),
             (&same_hash, "keys.toml, key 2 (`b`): key 1 has the same hash"),
         ] {

@@ -307,11 +307,8 @@ mod tests {
     fn of_two_limits_of_tokens_the_tighter_is_told() {
         let ledger = Arc::new(Ledger::resumed(at(0), Days::new()));
         for (per_day, told) in [(59, 59), (60, 60), (61, 60)] {
-            let both = KeyEntry {
-                tokens_per_minute: Some(60),
-                tokens_per_day: Some(per_day),
-                ..entry()
-            };
+            let both =
+                KeyEntry { tokens_per_minute: Some(60), tokens_per_day: Some(per_day), ..entry() };
             ledger.set_limits((&both).into(), at(0));
             assert_eq!(ledger.admit(at(0)).0.tokens.unwrap().remaining, told);
         }
@@ -382,9 +379,7 @@ mod tests {
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let ledger = Arc::clone(&ledger);
-                thread::spawn(move || {
-                    (0..50).filter(|_| ledger.admit(at(0)).1.is_ok()).count()
-                })
+                thread::spawn(move || (0..50).filter(|_| ledger.admit(at(0)).1.is_ok()).count())
             })
             .collect();
         let admitted: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();

@@ -81,7 +81,8 @@ impl UsageFile {
         let keys = bytes.as_ref().ok().and_then(|bytes| usage::from_text(bytes));
         keys.unwrap_or_else(|| {
             let aside = path.with_extension("json.bad");
-            let reason = bytes.err().map_or_else(|| "damaged".to_owned(), |error| error.to_string());
+            let reason =
+                bytes.err().map_or_else(|| "damaged".to_owned(), |error| error.to_string());
             tracing::warn!(
                 path = %path.display(), aside = %aside.display(), reason,
                 "the usage of keys cannot be read and is set aside; counting begins anew"
