@@ -10,7 +10,7 @@ use axum::routing::{get, patch, post};
 use super::access::{admin, guard};
 use super::error::ApiError;
 use super::observe::observe;
-use super::openai::{chat, completions, models};
+use super::openai::{chat, completions, embeddings, models};
 use super::{ServerState, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
@@ -30,6 +30,7 @@ const ROUTES: &[Route] = &[
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
+    Route { path: "/v1/embeddings", allow: POST },
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
@@ -64,6 +65,7 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

@@ -9,7 +9,7 @@
 //!
 //! | Paths | Need |
 //! | --- | --- |
-//! | `/` and the page's files, `/openapi.json`, `/version`, `/health`, `/health/live`, `/health/ready` | nothing |
+//! | `/` and the page's files, `/openapi.json`, `/version`, `/ping`, `/health`, and `live` and `ready` below it | nothing |
 //! | `/metrics` | nothing, or any key, as the server was told |
 //! | `/admin/...` | an admin; see [`peer`](super::peer) |
 //! | all others, also those that do not exist | a key, when the server has keys |
@@ -56,9 +56,9 @@ enum Need {
 
 fn need(path: &str) -> Need {
     match path {
-        "/" | "/openapi.json" | "/version" | "/health" | "/health/live" | "/health/ready" => {
-            Need::Nothing
-        }
+        "/" | "/openapi.json" | "/version" | "/ping" => Need::Nothing,
+        "/health" | "/health/live" | "/health/ready" => Need::Nothing,
+        "/v2/health/live" | "/v2/health/ready" => Need::Nothing,
         "/metrics" => Need::KeyForMetrics,
         _ if path == "/admin" || path.starts_with("/admin/") => Need::Admin,
         _ if path == "/favicon.ico" || path.starts_with("/page/") => Need::Nothing,
