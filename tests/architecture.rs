@@ -149,7 +149,14 @@ const TABLE: &[Row] = &[
     ),
     row("cli::doctor::cache", "", "std::fs::OpenOptions"),
     row("config", "graph_cache", "clap std::env"),
-    row("telemetry", "config", "thiserror tracing_subscriber std::io"),
+    row("telemetry", "", ""),
+    row("telemetry::log", "config", "thiserror tracing_subscriber std::io"),
+    row("telemetry::metrics", "", ""),
+    row(
+        "telemetry::events",
+        "",
+        "fs_err humantime serde serde_json tokio::sync tracing std::fs::TryLockError std::io",
+    ),
     row("build_info", "", ""),
     row("main", "cli", "std::process"),
 ];
@@ -176,7 +183,7 @@ const STREAMS: &[(&str, &[&str])] = &[
     ("src/cli/generate.rs", &["stdin"]),
     ("src/cli/keys.rs", &["stdin"]),
     ("src/cli/run_batch/source.rs", &["stdin"]),
-    ("src/telemetry.rs", &["stderr"]),
+    ("src/telemetry/log.rs", &["stderr"]),
 ];
 
 /// Macros that are nowhere called, with what to do instead.

@@ -12,6 +12,7 @@
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
 //! | `keys`, `admin` | keys and limits; the admin API |
+//! | `operations` | health, and the log of the service's life |
 //! | `client` | a client in plain TCP |
 //!
 //! `server/openai_client.py` checks a running server with the official Python client.
@@ -35,6 +36,8 @@ mod lifecycle;
 mod logprobs;
 #[path = "common/model.rs"]
 mod model;
+#[path = "server/operations.rs"]
+mod operations;
 #[path = "server/prefix_cache.rs"]
 mod prefix_cache;
 #[path = "server/shapes.rs"]
@@ -66,6 +69,7 @@ fn serve_command(flags: &[&str]) -> (Command, tempfile::TempDir) {
         .arg("serve")
         .arg(folder.path())
         .args(["--served-model-name", MODEL, "--port", "0", "--no-cache"])
+        .env("CAIRN_STATE_DIR", folder.path().join("state"))
         .args(flags);
     (command, folder)
 }

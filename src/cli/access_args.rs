@@ -19,7 +19,8 @@ use super::failure::Hint;
 use super::{output, values};
 use crate::config::{Environment, Secret};
 use crate::server::ServerState;
-use crate::server::access::{Access, AccessOptions, AdminAddress, AdminListener, Digest};
+use crate::server::access::{Access, AccessOptions, AdminAddress, AdminListener, Change, Digest};
+use crate::telemetry::events::{Event, EventKind, EventLog};
 
 /// Who may use the server.
 #[derive(Debug, Args)]
@@ -43,6 +44,16 @@ pub(crate) struct AccessArgs {
     /// reaches it is an admin.
     #[arg(long, value_name = "ADDRESS", env = "CAIRN_ADMIN_LISTEN")]
     admin_listen: Option<AdminAddress>,
+}
+
+fn event(change: &Change) -> Event {
+    let kind = match change {
+        Change::Reloaded { .. } => EventKind::KeysReloaded,
+        Change::ReloadFailed { .. } => EventKind::Alarm,
+        _ => EventKind::LimitChanged,
+    };
+    let event = Event::new(kind, change.to_string()).logged_elsewhere();
+    if change.is_abnormal() { event.remedy("mend the key file; it is read again") } else { event }
 }
 
 /// What the flags ask for, ready before the model is loaded.
@@ -82,9 +93,11 @@ impl AccessArgs {
 }
 
 impl Guarded {
-    /// Says where admins are listened to, and lets the server ask for keys.
-    pub(crate) fn announce(&self, state: &ServerState) {
+    /// Says where admins are listened to, and lets the server ask for keys; what changes is an event.
+    pub(crate) fn announce(&self, state: &ServerState, events: &EventLog) {
         state.guard(self.access.clone());
+        let events = events.clone();
+        self.access.on_change(move |change| events.emit(event(change)));
         if let Some(admin) = &self.admin {
             output::say(format_args!("admin endpoints on {}", admin.address()));
         }

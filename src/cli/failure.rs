@@ -84,7 +84,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 /// What the process ends with.
-fn code(error: &anyhow::Error) -> u8 {
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if let Some(code) = error.chain().find_map(code_of_device) {
         return code;
     }

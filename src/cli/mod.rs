@@ -47,6 +47,8 @@ mod warmup;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -144,7 +146,9 @@ enum CliCommand {
 #[derive(Debug)]
 struct Context {
     environment: Environment,
-    progress: Box<dyn Progress>,
+    progress: Arc<dyn Progress>,
+    /// When the process started.
+    started_at: Instant,
 }
 
 /// The whole program: parses the command line, runs the command, reports how it ended.
@@ -168,14 +172,15 @@ fn parse(command: &Command) -> Result<(Cli, ArgMatches), clap::Error> {
 }
 
 fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outcome> {
+    let started_at = Instant::now();
     let environment = Environment::of_process();
     if cli.global.print_config {
         print_config::print(command, matches, &environment)?;
         return Ok(Outcome::Done);
     }
     start_logging(cli, &environment)?;
-    let progress = progress::for_stderr(cli.global.no_progress);
-    let context = Context { environment, progress };
+    let progress = progress::for_stderr(cli.global.no_progress).into();
+    let context = Context { environment, progress, started_at };
     match &cli.command {
         CliCommand::Generate(args) => generate::run(args, &context),
         CliCommand::Serve(args) => serve::run(args, &context),

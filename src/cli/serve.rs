@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! bind (a port in use fails at once) -> load, compile or find graphs -> listening -> SIGTERM, Ctrl-C
-//!                                             no new requests, running ones finish <-'
+//!   `- alive, not ready: 503 `starting`         no new requests, running ones finish <-'
 //! ```
+//!
+//! The model is loaded on the main thread, while the server's threads say how far it is. SIGTERM or
+//! Ctrl-C ends a start at once.
 //!
 //! When the engine dies, every running answer ends with an error and the process with a code that
 //! says whether a restart helps.
@@ -14,24 +17,32 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use serde_json::{Map, Value};
 
 use super::access_args::AccessArgs;
-use super::boot::{self, BootReport, Booted};
+use super::boot::{self, BootReport, Booted, failure::chain, hint};
 use super::failure::{Hint, Outcome};
 use super::model_args::ModelArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::values::{self, display_bytes};
-use super::{Context, graph_cache, output};
+use super::{Context, failure, graph_cache, output};
 use crate::boot::prefix;
 use crate::build_info;
 use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig, Environment};
-use crate::engine::{EngineHandle, PrefixStore as _};
-use crate::server::{self, About, ServerOptions, ServerState};
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::engine::PrefixStore as _;
+use crate::server::{self, About, Entrance, ServerOptions, ServerState};
+use crate::telemetry::events::{Event, EventKind, EventLog};
+use reported::Reported;
+
+mod reported;
+
+/// The program's name.
+const NAME: &str = "cairn";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,8 +51,8 @@ Examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
-Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version /reset_prefix_cache /admin/keys /admin/usage /admin/limits /admin/drain
+Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /health/deep
+/metrics /version /reset_prefix_cache /admin/events /admin/keys /admin/usage /admin/limits /admin/drain
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -50,6 +61,8 @@ unknown state or the engine panicked (restart the process), 4 the device or a li
 /// Serve a model to OpenAI clients over HTTP.
 ///
 /// The address goes to stderr once requests are answered: `listening on http://127.0.0.1:8000`.
+/// Before that, while the model is loaded and graphs are compiled, /health/live answers and
+/// /health/ready says how far it is.
 /// SIGTERM and Ctrl-C end it in good order: no new requests are taken, running ones finish.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -119,46 +132,140 @@ impl ServerArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let ServeArgs { model, server, access, scheduling } = args;
     // Before the long work, and held from then on: nobody takes the port meanwhile.
-    let listener = bind(&server.host, server.port)?;
+    let listener = bind(&args.server.host, args.server.port)?;
+    let events = open_events(args, context);
+    let result = serve_model(args, context, listener, &events);
+    events.emit(match &result {
+        Ok(()) => Event::new(EventKind::Stopped, "stopped in good order").logged_elsewhere(),
+        Err(error) => stopped_by(error),
+    });
+    result?;
+    output::say("stopped");
+    Ok(Outcome::Done)
+}
+
+/// The events of this server, and that it starts.
+fn open_events(args: &ServeArgs, context: &Context) -> EventLog {
+    let ServeArgs { server, model, .. } = args;
+    let name = model.name();
+    let name = server.served_model_name.as_deref().unwrap_or(&name);
+    let events = match server.state_folder(&context.environment) {
+        Some(folder) => EventLog::open(&folder.join("events"), &format!("{name}-{}", server.port)),
+        None => {
+            tracing::warn!("events are kept in memory only: there is no `--state-dir`");
+            EventLog::in_memory()
+        }
+    };
+    let message = format!("starting `{name}` with {} {}", NAME, build_info::VERSION);
+    let deploying = Event::new(EventKind::Deploying, message)
+        .field("model", name)
+        .field("version", build_info::VERSION)
+        .field("revision", build_info::GIT_REVISION)
+        .field("process_id", std::process::id());
+    events.emit(deploying);
+    events
+}
+
+fn stopped_by(error: &anyhow::Error) -> Event {
+    // Told at the end, with its hint.
+    let event = Event::new(EventKind::Stopped, format!("stopped: {}", chain(error)));
+    let event = event.abnormal().logged_elsewhere().field("exit_code", failure::code(error));
+    match hint(error) {
+        Some(hint) => event.remedy(hint),
+        None => event,
+    }
+}
+
+fn serve_model(
+    args: &ServeArgs,
+    context: &Context,
+    listener: TcpListener,
+    events: &EventLog,
+) -> anyhow::Result<()> {
+    let ServeArgs { model, server, access, scheduling } = args;
     let state_folder = server.state_folder(&context.environment);
     let guarded = access.open(&context.environment, state_folder, server.port)?;
+    let address = listener.local_addr().context("reading the address")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let name = server.served_model_name.clone().unwrap_or_else(|| model.name());
+    let about = about(model.backend(), &name);
+    let entrance = Entrance::new(options(server, &name), about.clone(), events.clone());
+    let serving = {
+        let _runtime = runtime.enter();
+        let shutdown = shutdown(server.drain_timeout, events).context("listening for signals")?;
+        runtime.spawn(serve(listener, entrance.clone(), shutdown, events.clone()))
+    };
+    output::say(format_args!("starting on http://{address}"));
+
+    let progress = Reported::new(Arc::clone(&context.progress), entrance.clone(), events.clone());
+    let Context { environment, started_at, .. } = context;
+    let context = &Context {
+        environment: environment.clone(),
+        progress: Arc::new(progress),
+        started_at: *started_at,
+    };
     let config = EngineConfig {
         max_num_queued_reqs: server.max_num_queued_reqs,
         scheduling: scheduling.config(),
         ..model.engine_config(context)?
     };
     let booted = boot::boot(&config, &*context.progress)?;
-    announce(&booted, listener.local_addr().context("reading the address")?);
-
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
     let Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store } = booted;
-    let state = state(server, config.backend, engine.clone(), tokenizer, chat_template, report);
+    let start_to_ready = context.started_at.elapsed();
+    let name = server.served_model_name.as_ref().unwrap_or(&report.model_name);
+    let boot_phases = report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), *took));
+    let (model, boot_phases) = (report.model_name.clone(), boot_phases.collect());
+    let about = About { model, boot_phases, start_to_ready, ..about };
+    let state =
+        ServerState::new(engine.clone(), tokenizer, chat_template, options(server, name), about);
+    state.keep_events(events.clone());
     state.report(move || {
         let mut samples = graph_cache::samples(&cache.stats().snapshot());
         let stats = prefix_store.as_ref().map(|store| store.stats());
         samples.extend(stats.iter().flat_map(prefix::samples));
         samples
     });
-    guarded.announce(&state);
-    let served = runtime.block_on(guarded.beside(state.clone(), serve(listener, server, state)));
+    guarded.announce(&state, events);
+    entrance.open(state.clone());
+    events.emit(ready(&report, address, start_to_ready));
+    announce(&report, address);
+
+    let served = runtime
+        .block_on(guarded.beside(state, serving))
+        .context("serving")
+        .and_then(|served| served);
     if let Some(death) = engine.death() {
         graphs.forget_stale(&engine);
         // The thread that waits for a dead engine may wait for ever.
         runtime.shutdown_background();
         return Err(death).context("serving");
     }
-    served?;
-    output::say("stopped");
-    Ok(Outcome::Done)
+    served
 }
 
-fn announce(booted: &Booted, address: SocketAddr) {
-    let report = &booted.report;
+fn ready(report: &BootReport, address: SocketAddr, start_to_ready: Duration) -> Event {
+    let seconds = |time: &Duration| Value::from(time.as_secs_f64());
+    let phases: Map<String, Value> =
+        report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), seconds(took))).collect();
+    let message = format!(
+        "ready on http://{address} after {:.1} s, {} graphs compiled and {} from the cache",
+        start_to_ready.as_secs_f64(),
+        report.graphs_compiled,
+        report.graphs_from_cache
+    );
+    Event::new(EventKind::Ready, message)
+        .field("address", address.to_string())
+        .field("start_to_ready_seconds", seconds(&start_to_ready))
+        .field("boot_seconds", phases)
+        .field("graphs_compiled", report.graphs_compiled)
+        .field("graphs_from_cache", report.graphs_from_cache)
+}
+
+fn announce(report: &BootReport, address: SocketAddr) {
     output::say(format_args!(
         "{}: context {} tokens, weights {}, KV cache {}; graphs: {} compiled, {} from cache",
         report.model_name,
@@ -171,40 +278,46 @@ fn announce(booted: &Booted, address: SocketAddr) {
     output::say(format_args!("listening on http://{address}"));
 }
 
-fn state(
-    args: &ServerArgs,
-    backend: BackendKind,
-    engine: EngineHandle,
-    tokenizer: Tokenizer,
-    chat_template: Option<ChatTemplate>,
-    report: BootReport,
-) -> ServerState {
-    let name = args.served_model_name.as_ref().unwrap_or(&report.model_name);
+fn options(args: &ServerArgs, name: &str) -> ServerOptions {
     let defaults = ServerOptions::new(name);
     let max_body_bytes = usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX);
-    let options = ServerOptions {
+    ServerOptions {
         max_body_bytes,
         max_total_body_bytes: defaults.max_total_body_bytes.max(max_body_bytes),
         drain_timeout: args.drain_timeout,
         ..defaults
-    };
-    let about = About {
-        name: "cairn".to_owned(),
+    }
+}
+
+/// What is known before the model is.
+fn about(backend: BackendKind, model: &str) -> About {
+    About {
+        name: NAME.to_owned(),
         version: build_info::VERSION.to_owned(),
         revision: build_info::GIT_REVISION.to_owned(),
         backend: backend.name().to_owned(),
-        model: report.model_name,
-        boot_phases: report.phases.iter().map(|(name, time)| ((*name).to_owned(), *time)).collect(),
-    };
-    ServerState::new(engine, tokenizer, chat_template, options, about)
+        model: model.to_owned(),
+        ..About::default()
+    }
 }
 
-/// The one place that meets the server.
-async fn serve(listener: TcpListener, args: &ServerArgs, state: ServerState) -> anyhow::Result<()> {
+/// The one place that meets the server. A start that is told to stop ends the process here: what
+/// loads the model cannot be interrupted.
+async fn serve(
+    listener: TcpListener,
+    entrance: Entrance,
+    shutdown: impl Future<Output = ()>,
+    events: EventLog,
+) -> anyhow::Result<()> {
     listener.set_nonblocking(true).context("preparing the socket")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("preparing the socket")?;
-    let shutdown = shutdown(args.drain_timeout).context("listening for signals")?;
-    server::serve(listener, state, shutdown).await.context("serving")
+    let served = server::serve(listener, entrance.clone(), shutdown).await.context("serving");
+    if served.is_ok() && !entrance.is_open() {
+        events.emit(Event::new(EventKind::Stopped, "stopped while starting"));
+        output::say("stopped");
+        std::process::exit(Outcome::Done.code().into());
+    }
+    served
 }
 
 /// Binds the first address of the host that can be bound.
@@ -249,11 +362,15 @@ fn cannot_listen(address: SocketAddr, error: io::Error) -> anyhow::Result<TcpLis
 /// Ends with the first SIGTERM or Ctrl-C. A second Ctrl-C ends the process at once.
 ///
 /// Signals are caught from this call on, not only once the future is polled.
-fn shutdown(drain_timeout: Duration) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+fn shutdown(
+    drain_timeout: Duration,
+    events: &EventLog,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let events = events.clone();
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -265,6 +382,8 @@ fn shutdown(drain_timeout: Duration) -> io::Result<impl Future<Output = ()> + Se
         ));
         tokio::spawn(async move {
             interrupt.recv().await;
+            let stopped = Event::new(EventKind::Stopped, "stopped at once by a second Ctrl-C");
+            events.emit(stopped.abnormal());
             std::process::exit(Outcome::Interrupted.code().into());
         });
     })

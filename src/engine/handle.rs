@@ -44,7 +44,7 @@ use super::runner::Runner;
 use super::sampling::{InvalidParam, SamplingParams};
 use super::sequence::TextStream;
 use super::shared::{Phase, Shared, Slot};
-use super::stats::EngineStats;
+use super::stats::{EngineStats, StepTokensStats};
 
 /// Generated tokens that a request has room for from the start.
 const MAX_RESERVED_TOKENS: usize = 8192;
@@ -330,6 +330,16 @@ impl EngineHandle {
     /// One reading of the engine's counters.
     pub fn stats(&self) -> EngineStats {
         self.inner.shared.counters.snapshot()
+    }
+
+    /// How many steps computed how many tokens.
+    pub fn step_tokens(&self) -> StepTokensStats {
+        self.inner.shared.step_tokens.snapshot()
+    }
+
+    /// The limits that it was started with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.inner.options
     }
 
     /// Adds to the counters of graphs, which whoever loads graphs knows and the engine does not.

@@ -52,6 +52,8 @@ pub(crate) enum ApiError {
     Overloaded { message: String, retry_after: Duration },
     #[error("the request was not finished within {} s, the most that it may take", .0.as_secs_f64())]
     TimedOut(Duration),
+    #[error("the server is starting ({what}); `/health/ready` says how far it is")]
+    Starting { what: String },
     #[error("the server is shutting down and takes no new requests")]
     Draining,
     #[error("the engine has stopped")]
@@ -136,6 +138,9 @@ impl ApiError {
             Self::TimedOut(_) => {
                 (StatusCode::GATEWAY_TIMEOUT, "server_error", Some("request_timed_out"))
             }
+            Self::Starting { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("starting"))
+            }
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("draining")),
             Self::EngineStopped => {
                 (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("engine_stopped"))
@@ -182,6 +187,9 @@ impl ApiError {
             }
             Self::Overloaded { retry_after, .. } => {
                 headers.insert(RETRY_AFTER, whole_seconds(*retry_after).into());
+            }
+            Self::Starting { .. } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
             }
             Self::Draining | Self::EngineStopped | Self::EngineDied => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -8,6 +8,8 @@
 //!          /v1/...                    openai: models, completions, chat; sse for streams
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
+//!          /health/deep               and a token comes in time
+//!          /admin/events              the log of the service's life
 //!          /version /metrics          what runs here, and how it is doing
 //!          /reset_prefix_cache        forgets what was computed before
 //!          /admin/...                 access: keys, usage, limits, draining
@@ -16,6 +18,7 @@
 //! | Noun | Meaning |
 //! | --- | --- |
 //! | [`ServerState`] | what every handler needs: engine, tokenizer, template, options, metrics |
+//! | [`Entrance`] | where requests go while the engine is not warm yet, and then |
 //! | [`ServerOptions`] | limits, time-outs, defaults |
 //! | [`About`] | what `/version` tells |
 //! | [`answer`] | what the server would send, for those who have no HTTP |
@@ -27,7 +30,10 @@
 
 pub mod access;
 mod body;
+mod deep;
+mod entrance;
 mod error;
+mod events;
 mod health;
 mod metrics;
 mod observe;
@@ -35,12 +41,14 @@ mod openai;
 mod options;
 mod panics;
 mod prefix_cache;
+mod query;
 mod routes;
 mod serve;
 mod sse;
 mod stall;
 mod state;
 
+pub use entrance::Entrance;
 pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
 pub use options::ServerOptions;
 pub use serve::serve;

@@ -11,7 +11,7 @@ use super::access::{admin, guard};
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, embeddings, models};
-use super::{ServerState, health, metrics, prefix_cache};
+use super::{ServerState, deep, events, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -34,6 +34,11 @@ const ROUTES: &[Route] = &[
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
+    Route { path: "/health/deep", allow: GET },
+    Route { path: "/v2/health/live", allow: GET },
+    Route { path: "/v2/health/ready", allow: GET },
+    Route { path: "/ping", allow: GET },
+    Route { path: "/admin/events", allow: GET },
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
     Route { path: "/reset_prefix_cache", allow: POST },
@@ -69,6 +74,11 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/health/deep", get(deep::deep))
+        .route("/v2/health/live", get(health::live))
+        .route("/v2/health/ready", get(health::ready))
+        .route("/ping", get(health::live))
+        .route("/admin/events", get(events::list))
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))
         .route("/reset_prefix_cache", post(prefix_cache::reset))

@@ -8,6 +8,8 @@
 //!                       completions: 503                              shut down, last bytes sent
 //! ```
 //!
+//! Before that, while the entrance is not open, it is starting: a shutdown then ends it at once.
+//!
 //! When the engine dies there is nothing left to wait for but the last bytes of answers that have
 //! failed: the drain is then short, so that a supervisor can start the next process.
 //!
@@ -19,7 +21,6 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -32,9 +33,10 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::access::Peer;
-use super::routes::router;
 use super::stall::StallGuard;
-use super::{ServerOptions, ServerState};
+use super::{Entrance, ServerOptions, ServerState};
+use crate::engine::{Death, Fate};
+use crate::telemetry::events::{Event, EventKind};
 
 /// How long connections may take for their last bytes once nothing is left to answer.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -49,7 +51,8 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"error\":{\"message\":\"too many connections; try again later\",\
     \"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}";
 
-/// Serves until `shutdown` completes or the engine dies, then drains and returns.
+/// Serves until `shutdown` completes or the engine dies, then drains and returns. Before the entrance
+/// is open, `shutdown` ends it at once.
 ///
 /// While draining, `/health/ready` and completions answer 503; requests that were accepted before
 /// go on for at most [`ServerOptions::drain_timeout`]. After a death, which
@@ -59,22 +62,30 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// The listener has no address any more; everything else is survived.
 pub async fn serve(
     listener: TcpListener,
-    state: ServerState,
+    entrance: impl Into<Entrance>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    tracing::info!(address = %listener.local_addr()?, "serving");
-    let mut connections = Connections::new(&state);
+    let entrance = entrance.into();
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut connections = Connections::new(&entrance);
+    let state = tokio::select! {
+        never = connections.accept_from(&listener) => match never {},
+        state = entrance.opened() => state,
+        () = shutdown.as_mut() => return Ok(()),
+    };
     tokio::select! {
         never = connections.accept_from(&listener) => match never {},
         () = shutdown => {}
-        // It has been logged where it happened.
-        _ = state.engine().died() => {}
+        death = state.engine().died() => tell_of(&state, &death),
     }
 
     state.begin_drain();
     connections.begin_close();
     let drain_timeout = state.options().drain_timeout;
-    tracing::info!(unfinished = state.engine().num_unfinished(), "draining");
+    let unfinished = state.engine().num_unfinished();
+    let message = format!("draining: {unfinished} requests have {drain_timeout:?} to finish");
+    let draining = Event::new(EventKind::Draining, message);
+    state.events().emit(draining.field("unfinished_requests", unfinished));
     tokio::select! {
         never = connections.accept_from(&listener) => match never {},
         drained = drained(&state) => if !drained {
@@ -86,8 +97,21 @@ pub async fn serve(
     drop(listener);
     stop_engine(&state).await;
     connections.close().await;
-    tracing::info!("stopped");
     Ok(())
+}
+
+fn tell_of(state: &ServerState, death: &Death) {
+    let message = format!("the engine died: {}", death.what);
+    let (fate, remedy) = match &death.fate {
+        Fate::Restart => ("restart", "restart the process"),
+        Fate::Lost => ("lost", "look at the device and its links before a restart"),
+        Fate::StaleArtifact { .. } => {
+            ("stale_artifact", "restart the process, which compiles the graph again")
+        }
+    };
+    // It has been logged where it happened.
+    let event = Event::new(EventKind::EngineDied, message).remedy(remedy).logged_elsewhere();
+    state.events().emit(event.field("fate", fate));
 }
 
 /// Waits for the engine's end; not for long when it is dead, for its device may not let it go.
@@ -120,17 +144,17 @@ async fn drained(state: &ServerState) -> bool {
 
 /// All open connections.
 struct Connections {
-    router: Router,
+    entrance: Entrance,
     options: ServerOptions,
     tasks: JoinSet<()>,
     is_closing: watch::Sender<bool>,
 }
 
 impl Connections {
-    fn new(state: &ServerState) -> Self {
+    fn new(entrance: &Entrance) -> Self {
         Self {
-            router: router(state.clone()),
-            options: state.options().clone(),
+            entrance: entrance.clone(),
+            options: entrance.options().clone(),
             tasks: JoinSet::new(),
             is_closing: watch::Sender::new(false),
         }
@@ -172,7 +196,7 @@ impl Connections {
             tracing::debug!(%error, "a connection cannot send without delay");
         }
         let is_closing = self.is_closing.subscribe();
-        self.tasks.spawn(answer(stream, self.router.clone(), self.options.clone(), is_closing));
+        self.tasks.spawn(answer(stream, self.entrance.clone(), self.options.clone(), is_closing));
     }
 
     /// Connections end after the request they are in.
@@ -202,7 +226,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Answers the requests of one connection.
 async fn answer(
     stream: TcpStream,
-    router: Router,
+    entrance: Entrance,
     options: ServerOptions,
     mut is_closing: watch::Receiver<bool>,
 ) {
@@ -210,7 +234,7 @@ async fn answer(
     let io = TokioIo::new(StallGuard::new(stream, options.write_stall_timeout));
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        router.clone().call(request.map(Body::new))
+        entrance.router().call(request.map(Body::new))
     });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -242,8 +266,8 @@ mod tests {
     use super::super::About;
     use super::*;
     use crate::backend::DeviceFate;
+    use crate::engine::EngineOptions;
     use crate::engine::fake::{self, Script};
-    use crate::engine::{EngineOptions, Fate};
 
     /// Sends a request.
     fn ask(address: net::SocketAddr, method: &str, path: &str, body: &str) -> net::TcpStream {

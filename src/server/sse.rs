@@ -72,11 +72,11 @@ impl Events {
     }
 }
 
-/// A response whose events `produce` makes on a task of its own. The ticket is held until the last
-/// event was handed to the connection.
+/// A response whose events `produce` makes on a task of its own. The ticket, if any, is held until
+/// the last event was handed to the connection.
 pub(super) fn respond<F>(
     keep_alive_interval: Duration,
-    ticket: Ticket,
+    ticket: impl Into<Option<Ticket>>,
     produce: impl FnOnce(Events) -> F,
 ) -> Response
 where
@@ -96,7 +96,7 @@ where
     let period = keep_alive_interval.max(Duration::from_millis(1));
     let mut keep_alive = interval_at(Instant::now() + period, period);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream = EventStream { receiver, keep_alive, _producer: producer, _ticket: ticket };
+    let stream = EventStream { receiver, keep_alive, _producer: producer, _ticket: ticket.into() };
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -110,7 +110,7 @@ struct EventStream {
     receiver: mpsc::Receiver<Event>,
     keep_alive: Interval,
     _producer: JoinSet<()>,
-    _ticket: Ticket,
+    _ticket: Option<Ticket>,
 }
 
 impl Stream for EventStream {

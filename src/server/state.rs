@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
 
 use super::access::Access;
+use super::deep::DeepHealth;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
+use crate::telemetry::events::EventLog;
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -30,6 +32,8 @@ pub struct About {
     pub model: String,
     /// What the start did, in order, and how long each part took.
     pub boot_phases: Vec<(String, Duration)>,
+    /// From the start of the process until requests were answered.
+    pub start_to_ready: Duration,
 }
 
 /// The server's shared state; cheap to clone. The engine is warm when this is made.
@@ -48,6 +52,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// What others count, if they do.
     reporter: OnceLock<Reporter>,
+    events: OnceLock<EventLog>,
+    deep_health: DeepHealth,
     started_at: u64,
     is_draining: AtomicBool,
     /// Whether an admin asked for a drain, which ends when it is taken back.
@@ -86,6 +92,8 @@ impl ServerState {
             about,
             metrics: Arc::default(),
             reporter: OnceLock::new(),
+            events: OnceLock::new(),
+            deep_health: DeepHealth::default(),
             started_at: now.map_or(0, |since| since.as_secs()),
             is_draining: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
@@ -111,6 +119,20 @@ impl ServerState {
     /// Who may do what.
     pub(super) fn access(&self) -> &Access {
         self.0.access.get_or_init(Access::default)
+    }
+
+    /// From now on, events go here. Only the first call counts, and only before the first event.
+    pub fn keep_events(&self, log: EventLog) {
+        let _ = self.0.events.set(log);
+    }
+
+    /// Where events go.
+    pub(super) fn events(&self) -> &EventLog {
+        self.0.events.get_or_init(EventLog::in_memory)
+    }
+
+    pub(super) fn deep_health(&self) -> &DeepHealth {
+        &self.0.deep_health
     }
 
     /// What others count.

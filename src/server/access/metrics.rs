@@ -14,11 +14,8 @@ pub(crate) type Series = (Vec<(&'static str, String)>, String);
 const NOBODY: &str = "-";
 
 impl Access {
-    /// All series about keys; none on an open server.
+    /// All series about keys.
     pub(crate) fn series(&self) -> Vec<(Metric, Vec<Series>)> {
-        if self.is_open() {
-            return Vec::new();
-        }
         let [num_unknown, num_reloads, num_failed_reloads] = self.counts();
         let series = |labels: [(&'static str, &str); 2], count: u64| -> Series {
             let labels = labels.into_iter().filter(|(_, label)| !label.is_empty());

@@ -234,7 +234,7 @@ async fn pooled(
             match state.engine().submit(request.clone()) {
                 Ok(stream) => {
                     let charge = grant.charge(request.prompt_token_ids.len());
-                    let record = RequestRecord::new(Arc::clone(state.metrics()), 1, charge);
+                    let record = RequestRecord::new(Arc::clone(state.metrics()), 1, None, charge);
                     in_flight.push_back((stream, record));
                     requests.pop_front();
                 }

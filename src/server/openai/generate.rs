@@ -273,6 +273,7 @@ impl Generation {
         let prompt_tokens: Vec<_> =
             requests.iter().map(|request| request.prompt_token_ids.len()).collect();
         let choices_per_prompt = requests.first().map_or(1, |request| request.params.n);
+        let max_tokens = requests.first().and_then(|request| request.params.max_tokens);
         let streams = requests
             .into_iter()
             .map(|request| state.engine().submit(request))
@@ -280,7 +281,8 @@ impl Generation {
             .map_err(|error| ApiError::from_submit(error, prompt_param))?;
         let record = |prompt_tokens| {
             let charge = grant.charge(prompt_tokens);
-            RequestRecord::new(Arc::clone(state.metrics()), choices_per_prompt, charge)
+            let metrics = Arc::clone(state.metrics());
+            RequestRecord::new(metrics, choices_per_prompt, max_tokens, charge)
         };
         let records: Vec<_> = prompt_tokens.into_iter().map(record).collect();
         let num_unfinished = records.len();
