@@ -25,6 +25,7 @@ use crate::telemetry::events::{Event, EventKind, EventLog};
 /// Who may use the server.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access options")]
+#[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
 pub(crate) struct AccessArgs {
     /// A key that clients must send, without limits; may be given several times. Other users of this
     /// machine can see flags: prefer CAIRN_API_KEY, VLLM_API_KEY or a key file.

@@ -236,12 +236,13 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::Grant;
     use super::*;
 
     #[test]
     fn a_request_that_is_dropped_counts_as_aborted() {
         let metrics = Arc::new(Metrics::default());
-        drop(RequestRecord::new(Arc::clone(&metrics), 1, Some(9)));
+        drop(RequestRecord::new(Arc::clone(&metrics), 1, Some(9), Grant::default().charge(7)));
         assert_eq!(metrics.lock().ended["abort"], 1);
     }
 }
