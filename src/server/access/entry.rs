@@ -57,7 +57,7 @@ const MAX_PATTERN_BYTES: usize = 500;
 #[non_exhaustive]
 pub enum FieldError {
     /// There is no such field.
-    #[error("unknown field `{field}`{}", hint(.nearest))]
+    #[error("unknown field `{field}`{}", hint(*.nearest))]
     Unknown {
         /// What was written.
         field: String,
@@ -79,7 +79,7 @@ pub enum FieldError {
     },
 }
 
-fn hint(nearest: &Option<&str>) -> String {
+fn hint(nearest: Option<&str>) -> String {
     nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
@@ -96,7 +96,7 @@ impl FieldError {
 /// The known name that looks most like this one, if any does.
 pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let by_distance = |known: &&'static str| (strsim::damerau_levenshtein(name, known), *known);
-    let (distance, found) = known.iter().map(|known| by_distance(known)).min()?;
+    let (distance, found) = known.iter().map(by_distance).min()?;
     (distance <= (found.len() / 3).max(1)).then_some(found)
 }
 

@@ -54,14 +54,27 @@ enum Need {
     Admin,
 }
 
+/// What tells everybody how the server is, and how to use it.
+const OPEN: &[&str] = &[
+    "/",
+    "/favicon.ico",
+    "/openapi.json",
+    "/version",
+    "/ping",
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/v2/health/live",
+    "/v2/health/ready",
+];
+/// Where the page's files are.
+const OPEN_PREFIX: &str = "/page/";
+
 fn need(path: &str) -> Need {
     match path {
-        "/" | "/openapi.json" | "/version" | "/ping" => Need::Nothing,
-        "/health" | "/health/live" | "/health/ready" => Need::Nothing,
-        "/v2/health/live" | "/v2/health/ready" => Need::Nothing,
+        _ if OPEN.contains(&path) || path.starts_with(OPEN_PREFIX) => Need::Nothing,
         "/metrics" => Need::KeyForMetrics,
         _ if path == "/admin" || path.starts_with("/admin/") => Need::Admin,
-        _ if path == "/favicon.ico" || path.starts_with("/page/") => Need::Nothing,
         _ => Need::Key,
     }
 }
@@ -96,9 +109,10 @@ struct Passed {
 }
 
 /// The places that a request takes.
+#[expect(dead_code, reason = "held for what dropping them does")]
 struct Held {
-    _inside: Inside,
-    _running: Option<Running>,
+    inside: Inside,
+    running: Option<Running>,
 }
 
 fn pass(state: &ServerState, request: &Request) -> (Standing, Result<Passed, ApiError>) {
@@ -136,7 +150,7 @@ fn enter(access: &Access, running: Option<Running>) -> Result<Passed, ApiError> 
         message: "the server answers as many requests as it may".to_owned(),
         retry_after: Duration::from_secs(1),
     })?;
-    Ok(Passed { grant: Grant::default(), held: Some(Held { _inside: inside, _running: running }) })
+    Ok(Passed { grant: Grant::default(), held: Some(Held { inside, running }) })
 }
 
 /// The key of a request, valid now.
@@ -247,7 +261,7 @@ fn limited(access: &Access, key: &Arc<Key>) -> (Standing, Result<Passed, ApiErro
     access.note_usage();
     let passed = admitted.map_err(|limited| too_much(&key.entry, limited)).map(|running| {
         if let Some(held) = &mut passed.held {
-            held._running = Some(running);
+            held.running = Some(running);
         }
         passed.grant = Grant::new(access.clone(), Arc::clone(key));
         passed

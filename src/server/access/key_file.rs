@@ -63,7 +63,7 @@ pub enum KeyFileError {
         message: String,
     },
     /// One key is wrong.
-    #[error("{path}, key {number}{}: {error}", quoted(.name))]
+    #[error("{path}, key {number}{}: {error}", quoted(.name.as_deref()))]
     Entry {
         /// The file.
         path: PathBuf,
@@ -90,8 +90,8 @@ pub enum KeyFileError {
     },
 }
 
-fn quoted(name: &Option<String>) -> String {
-    name.as_ref().map(|name| format!(" (`{name}`)")).unwrap_or_default()
+fn quoted(name: Option<&str>) -> String {
+    name.map(|name| format!(" (`{name}`)")).unwrap_or_default()
 }
 
 /// What tells one version of a file from another, without reading it.
@@ -137,11 +137,11 @@ fn parse(path: &Path, text: &str) -> Result<Vec<KeyEntry>, KeyFileError> {
     let shape = |message: String| KeyFileError::Shape { path: path.to_owned(), message };
     let file: Table = text.parse().map_err(|error: toml::de::Error| {
         let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = 1 + text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + text[..text.floor_char_boundary(start)].matches('\n').count();
         // Not its whole text, which quotes the file.
         KeyFileError::Syntax { path: path.to_owned(), line, message: error.message().to_owned() }
     })?;
-    for field in file.keys().filter(|field| *field != TOP_FIELD) {
+    if let Some(field) = file.keys().find(|field| *field != TOP_FIELD) {
         let hint = match nearest(field, &[TOP_FIELD]) {
             Some(_) => "did you mean `[[keys]]`?",
             None => "each key is a table `[[keys]]`",

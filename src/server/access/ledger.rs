@@ -90,10 +90,8 @@ struct Counters {
 impl Counters {
     fn today(&mut self, now: Now) -> &mut Usage {
         let today = now.day();
-        if !self.days.contains_key(&today) {
-            self.days.insert(today, Usage::default());
-            trim(&mut self.days, today);
-        }
+        self.days.entry(today).or_default();
+        trim(&mut self.days, today);
         self.days.entry(today).or_default()
     }
 

@@ -73,6 +73,9 @@ struct Watch {
     seen: Option<Stamp>,
 }
 
+/// Is told of changes.
+type Listener = Box<dyn Fn(&Change) + Send + Sync>;
+
 /// Who may do what on a server; cheap to clone.
 #[derive(Clone)]
 pub struct Access(Arc<Inner>);
@@ -92,7 +95,7 @@ struct Inner {
     num_unknown: AtomicU64,
     num_reloads: AtomicU64,
     num_failed_reloads: AtomicU64,
-    listener: OnceLock<Box<dyn Fn(&Change) + Send + Sync>>,
+    listener: OnceLock<Listener>,
 }
 
 impl std::fmt::Debug for Access {
