@@ -32,7 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
         completion(
             "J10 nested arrays in a field",
             format!(r#"{{"prompt": {}"#, "[".repeat(100_000)),
-            bad(),
+            bad_param("prompt"),
         ),
         completion("J11 nested objects", r#"{"a":"#.repeat(100_000), bad()),
         completion(
