@@ -4,6 +4,7 @@
 //! | Part | What it holds |
 //! | --- | --- |
 //! | `shapes` | what answers look like |
+//! | `batches` | files and batches |
 //! | `choices` | several texts, beams, and what steers the sampler |
 //! | `logprobs` | log probabilities of answers and prompts |
 //! | `prefix_cache` | prompts that begin alike |
@@ -11,9 +12,14 @@
 //! | `input` | bodies that are refused |
 //! | `bad_inputs` | a table of what the outside world sends, and what comes back |
 //! | `listeners` | ports, sockets in the file system, encryption |
+//! | `tools` | calls of tools, forced and in the input |
+//! | `structured` | answers that follow a schema, a regex, a choice or a grammar |
+//! | `responses` | `/v1/responses` |
+//! | `tokenize` | what a prompt is to the model, and small endpoints |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
 //! | `operations` | health, and the log of the service's life |
+//! | `traces` | spans that a collector gets |
 //! | `client` | a client in plain TCP |
 //!
 //! `server/openai_client.py` checks a running server with the official Python client.
@@ -21,6 +27,8 @@
 
 #[path = "server/bad_inputs/mod.rs"]
 mod bad_inputs;
+#[path = "server/batches.rs"]
+mod batches;
 #[path = "server/choices.rs"]
 mod choices;
 #[path = "server/client.rs"]
@@ -41,8 +49,18 @@ mod model;
 mod operations;
 #[path = "server/prefix_cache.rs"]
 mod prefix_cache;
+#[path = "server/responses.rs"]
+mod responses;
 #[path = "server/shapes.rs"]
 mod shapes;
+#[path = "server/structured.rs"]
+mod structured;
+#[path = "server/tokenize.rs"]
+mod tokenize;
+#[path = "server/tools.rs"]
+mod tools;
+#[path = "server/traces.rs"]
+mod traces;
 #[path = "server/wire.rs"]
 mod wire;
 

@@ -26,6 +26,7 @@
 mod bench;
 mod cache;
 mod cache_args;
+mod dialogue_args;
 mod doctor;
 mod failure;
 mod generate;

@@ -30,6 +30,8 @@ pub(crate) enum ApiError {
     ContextLength { param: &'static str, message: String },
     #[error("the model `{model}` does not exist; this server has `{served}`")]
     ModelNotFound { model: String, served: String },
+    #[error("{message}")]
+    NotFound { param: Option<&'static str>, message: String },
     #[error("invalid URL ({method} {path})")]
     UnknownPath { method: String, path: String },
     #[error("method {method} is not allowed for {path}; allowed: {allow}")]
@@ -104,6 +106,10 @@ impl ApiError {
             RequestError::Stopped => Self::EngineStopped,
             RequestError::Died(_) => Self::EngineDied,
             RequestError::TimedOut(limit) => Self::TimedOut(*limit),
+            // A text that its grammar and the request's other rules leave no way to finish.
+            RequestError::Grammar(error) => {
+                Self::Invalid { param: None, message: error.to_string() }
+            }
             RequestError::Execution(detail) => {
                 tracing::error!(detail, "a request failed in the engine");
                 Self::Internal
@@ -125,7 +131,9 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"))
             }
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
-            Self::UnknownPath { .. } => (StatusCode::NOT_FOUND, INVALID, None),
+            Self::NotFound { .. } | Self::UnknownPath { .. } => {
+                (StatusCode::NOT_FOUND, INVALID, None)
+            }
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
             Self::BodyTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("body_too_large"))
@@ -166,6 +174,7 @@ impl ApiError {
             Self::Invalid { param, .. } => param.as_deref(),
             Self::Unsupported { param, .. } => Some(param),
             Self::ContextLength { param, .. } => Some(param),
+            Self::NotFound { param, .. } => *param,
             Self::ModelNotFound { .. } => Some("model"),
             _ => None,
         }

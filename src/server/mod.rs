@@ -4,7 +4,9 @@
 //! accept -> connection, perhaps encrypted, bounded in number and in time (net)
 //!   -> observe: request id, span, panic -> 500, count, a line in the log
 //!     -> router (this file)
-//!          /v1/...                    openai: models, completions, chat; sse for streams
+//!          /v1/...                    openai: models, completions, chat, responses; sse for streams
+//!          /tokenize /detokenize      what a prompt is to the model
+//!          /ping /load                what balancers ask
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
 //!          /health/deep               and a token comes in time
@@ -26,6 +28,7 @@
 //! on blocking threads, and the engine is a handle that takes requests and gives streams. There is
 //! no authentication and no rate per client: a proxy in front does that.
 
+mod batches;
 mod body;
 mod cors;
 mod deep;
@@ -44,10 +47,12 @@ mod query;
 mod routes;
 mod sse;
 mod state;
+mod traced;
 
+pub use crate::batch::{Answered, NoAnswer};
 pub use cors::CorsOptions;
 pub use entrance::Entrance;
 pub use net::{ClientCertificates, Listener, Reloaded, Tls, TlsError, TlsFiles, serve};
-pub use openai::{Answered, MAX_PROMPTS, NoAnswer, answer};
+pub use openai::{MAX_PROMPTS, answer};
 pub use options::ServerOptions;
 pub use state::{About, ServerState};

@@ -31,7 +31,7 @@ use tracing::{Instrument, Span};
 
 use super::error::ApiError;
 use super::panics::catch_panic;
-use super::{ServerState, routes};
+use super::{ServerState, routes, traced};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -40,6 +40,12 @@ const MAX_TAG_BYTES: usize = 64;
 const CLIENT_LEFT: u16 = 499;
 /// Where the lines about requests go.
 const ACCESS: &str = "cairn::access";
+
+/// Whether a text can be part of an id.
+pub(super) fn is_plain_tag(tag: &str) -> bool {
+    (1..=MAX_TAG_BYTES).contains(&tag.len())
+        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
 
 /// The id of one HTTP request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,16 +57,12 @@ impl RequestTag {
     }
 
     fn of(headers: &HeaderMap) -> Self {
-        let is_plain = |tag: &&str| {
-            (1..=MAX_TAG_BYTES).contains(&tag.len())
-                && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        };
         let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
-        given.filter(is_plain).map_or_else(Self::random, |tag| Self(tag.to_owned()))
+        given.filter(|tag| is_plain_tag(tag)).map_or_else(Self::random, |tag| Self(tag.to_owned()))
     }
 
     /// 128 bits that no other process and no other request of this one has.
-    fn random() -> Self {
+    pub(super) fn random() -> Self {
         static KEYS: LazyLock<(RandomState, RandomState)> = LazyLock::new(Default::default);
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -93,10 +95,14 @@ pub(super) async fn observe(
     let (path, span) = (line.path, line.span.clone());
 
     let is_too_long = request.uri().to_string().len() > state.options().max_uri_bytes;
+    let trace = state
+        .metrics()
+        .is_traced()
+        .then(|| traced::Context::new(request.headers(), path, &state.options().served_model_name));
     let answering = async {
         if is_too_long { ApiError::UriTooLong.into_response() } else { next.run(request).await }
     };
-    let answered = catch_panic(answering).instrument(span.clone()).await;
+    let answered = catch_panic(traced::within(trace, answering)).instrument(span.clone()).await;
     let mut response = answered.unwrap_or_else(|_| {
         span.in_scope(|| tracing::error!(path, "a handler panicked"));
         ApiError::Internal.into_response()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::cors::CorsOptions;
 use crate::engine::SamplingParams;
+use crate::text::output_parser::OutputFormat;
 
 /// How the server behaves; every bound that a client can run into.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,10 @@ pub struct ServerOptions {
     pub cors: Option<CorsOptions>,
     /// Most requests that are parsed, rendered and tokenised at one time.
     pub max_blocking_tasks: usize,
+    /// How the model writes calls of tools and thoughts.
+    pub output_format: OutputFormat,
+    /// Requests may bring a chat template of their own, which is a program.
+    pub trust_request_chat_template: bool,
 }
 
 impl ServerOptions {
@@ -73,6 +78,8 @@ impl ServerOptions {
             logs_access: true,
             cors: None,
             max_blocking_tasks: cores.max(2),
+            output_format: OutputFormat::default(),
+            trust_request_chat_template: false,
         }
     }
 }

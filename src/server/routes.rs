@@ -11,8 +11,8 @@ use tower::util::option_layer;
 use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
-use super::openai::{chat, completions, embeddings, models};
-use super::{ServerState, deep, events, health, metrics, prefix_cache};
+use super::openai::{chat, completions, embeddings, models, responses, tokenize};
+use super::{ServerState, batches, deep, events, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -22,6 +22,7 @@ struct Route {
 
 const GET: &str = "GET,HEAD";
 const POST: &str = "POST";
+const GET_POST: &str = "GET,HEAD,POST";
 const MODEL_PREFIX: &str = "/v1/models/";
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 
@@ -30,22 +31,45 @@ const ROUTES: &[Route] = &[
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
     Route { path: "/v1/embeddings", allow: POST },
+    Route { path: "/v1/files", allow: GET_POST },
+    Route { path: "/v1/batches", allow: GET_POST },
+    Route { path: "/v1/responses", allow: POST },
+    Route { path: "/tokenize", allow: POST },
+    Route { path: "/detokenize", allow: POST },
+    Route { path: "/load", allow: GET },
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
     Route { path: "/health/deep", allow: GET },
     Route { path: "/v2/health/live", allow: GET },
     Route { path: "/v2/health/ready", allow: GET },
-    Route { path: "/ping", allow: GET },
+    Route { path: "/ping", allow: GET_POST },
     Route { path: "/admin/events", allow: GET },
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
     Route { path: "/reset_prefix_cache", allow: POST },
 ];
 
+/// Paths with an id in them.
+const WITH_ID: [Route; 5] = [
+    Route { path: "/v1/responses/{id}", allow: "GET,HEAD,DELETE" },
+    Route { path: "/v1/files/{id}", allow: "GET,HEAD,DELETE" },
+    Route { path: "/v1/files/{id}/content", allow: GET },
+    Route { path: "/v1/batches/{id}", allow: GET },
+    Route { path: "/v1/batches/{id}/cancel", allow: POST },
+];
+
 fn route(path: &str) -> Option<&'static Route> {
     if path.starts_with(MODEL_PREFIX) {
         return Some(&MODEL);
+    }
+    let has_form = |route: &&Route| {
+        let (prefix, suffix) = route.path.split_once("{id}").unwrap_or((route.path, ""));
+        let id = path.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+        id.is_some_and(|id| !id.is_empty() && !id.contains('/'))
+    };
+    if let Some(route) = WITH_ID.iter().find(has_form) {
+        return Some(route);
     }
     ROUTES.iter().find(|route| route.path == path)
 }
@@ -69,13 +93,24 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
         .route("/v1/embeddings", post(embeddings::embeddings))
+        .route("/v1/files", get(batches::list_files).post(batches::upload))
+        .route("/v1/files/{id}", get(batches::retrieve_file).delete(batches::delete_file))
+        .route("/v1/files/{id}/content", get(batches::content))
+        .route("/v1/batches", get(batches::list).post(batches::create))
+        .route("/v1/batches/{id}", get(batches::retrieve))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/ping", get(health::live).post(health::live))
+        .route("/load", get(health::load))
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/health/deep", get(deep::deep))
         .route("/v2/health/live", get(health::live))
         .route("/v2/health/ready", get(health::ready))
-        .route("/ping", get(health::live))
         .route("/admin/events", get(events::list))
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))

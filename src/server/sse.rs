@@ -31,7 +31,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::Instrument;
 
-use super::error::ApiError;
 use super::panics::catch_panic;
 use super::state::Ticket;
 
@@ -51,7 +50,14 @@ impl Event {
         Self([b"data: ", json, b"\n\n"].concat().into())
     }
 
-    /// The last event of a stream that ended well.
+    /// An event of a named type.
+    pub(super) fn named(name: &str, json: &[u8]) -> Self {
+        debug_assert!(!name.contains(['\n', '\r']), "a name has no line ends");
+        debug_assert!(!json.contains(&b'\n'), "compact JSON has no line ends");
+        Self([b"event: ", name.as_bytes(), b"\ndata: ", json, b"\n\n"].concat().into())
+    }
+
+    /// `OpenAI`'s last event of a stream of completions that ended well.
     pub(super) fn done() -> Self {
         Self(Bytes::from_static(b"data: [DONE]\n\n"))
     }
@@ -91,13 +97,22 @@ impl Events {
         let room = room.await.expect("invariant: the semaphore is never closed");
         self.sender.send(Waiting(event, room)).await.map_err(|_| ClientGone)
     }
+
+    /// Sends events in order and leaves the list empty.
+    pub(super) async fn send_all(&self, events: &mut Vec<Event>) -> Result<(), ClientGone> {
+        for event in events.drain(..) {
+            self.send(event).await?;
+        }
+        Ok(())
+    }
 }
 
-/// A response whose events `produce` makes on a task of its own. The ticket, if any, is held until
-/// the last event was handed to the connection.
+/// A response whose events `produce` makes on a task of its own; `panicked` is the last one should
+/// that task panic. The ticket, if any, is held until the last event was handed to the connection.
 pub(super) fn respond<F>(
     keep_alive_interval: Duration,
     ticket: impl Into<Option<Ticket>>,
+    panicked: Event,
     produce: impl FnOnce(Events) -> F,
 ) -> Response
 where
@@ -108,7 +123,7 @@ where
     let mut producer = JoinSet::new();
     let task = async move {
         if catch_panic(production).await.is_err() {
-            let _ = events.send(Event::json(&ApiError::Internal.body().to_json())).await;
+            let _ = events.send(panicked).await;
         }
     };
     producer.spawn(task.in_current_span());
@@ -176,6 +191,7 @@ mod tests {
     #[test]
     fn an_event_is_one_data_line_and_a_blank_one() {
         assert_eq!(Event::json(br#"{"a":"\n"}"#).0, &b"data: {\"a\":\"\\n\"}\n\n"[..]);
+        assert_eq!(Event::named("a.b", b"{}").0, &b"event: a.b\ndata: {}\n\n"[..]);
         assert_eq!(Event::done().0, &b"data: [DONE]\n\n"[..]);
         assert!(Event::keep_alive().0.starts_with(b":"));
     }
