@@ -97,6 +97,10 @@ impl Entrance {
         &self.0.options
     }
 
+    pub(super) fn events(&self) -> &EventLog {
+        &self.0.events
+    }
+
     /// Who answers a request that comes now.
     pub(super) fn router(&self) -> Router {
         let starting = || self.0.starting.get_or_init(|| starting(self));

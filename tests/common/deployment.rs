@@ -58,9 +58,9 @@ impl Deployment {
     pub(crate) fn process(&self, args: &[&str]) -> process::Command {
         let mut command = process::Command::new(env!("CARGO_BIN_EXE_cairn"));
         command.env_clear().env("CAIRN_OFFLINE", "1").env("CAIRN_CACHE_DIR", self.path("cache"));
-        command.env("CAIRN_STATE_DIR", self.path("state"));
         // One graph in all, so that counts say what became of it; what wants more says so.
         command.env("CAIRN_EMBEDDINGS", "off");
+        command.env("CAIRN_STATE_DIR", self.path("state"));
         command.envs(self.variables.iter().cloned());
         command.current_dir(self.folder.path()).args(args);
         command
