@@ -3,7 +3,7 @@
 //! ```text
 //! --api-key, else CAIRN_API_KEY, else VLLM_API_KEY --hash--.
 //! --api-keys-file -----------------------------------------+--> Access --> the server's state
-//! --state-dir, --port --> the place of usage --------------'
+//! --state-dir, listener --> the place of usage --------------'
 //! --admin-listen --> a second listener, beside the server
 //! ```
 //!
@@ -70,7 +70,7 @@ impl AccessArgs {
         &self,
         environment: &Environment,
         state_folder: Option<PathBuf>,
-        port: u16,
+        instance: &str,
     ) -> anyhow::Result<Guarded> {
         let flags = self.api_key.iter();
         let inherited = environment.vllm_api_key.iter().filter(|_| self.api_key.is_empty());
@@ -79,7 +79,7 @@ impl AccessArgs {
             keys: keys.collect(),
             keys_file: self.api_keys_file.clone(),
             is_metrics_guarded: self.require_key_for_metrics,
-            usage: state_folder.map(|folder| (folder, port.to_string())),
+            usage: state_folder.map(|folder| (folder, instance.to_owned())),
         };
         let access = Access::open(options)
             .context("reading the key file")

@@ -12,13 +12,14 @@
 //! | `speculation_args`, `cache_args`, `prefix_args` | those of them about guesses, about the graph cache, and about prefixes that outlive the process |
 //! | `access_args` | flags of who may use a server |
 //! | `scheduling_args` | flags of commands that run many requests |
+//! | `listen`, `listen_args` | ports, sockets and certificates, and the flags about them and about clients |
 //! | `values` | flag values: ranges, sizes with units |
 //! | `output` | the only code that writes to stdout and stderr |
 //! | `progress` | spinners and bars |
 //! | `failure` | exit codes, `error:` and `hint:` lines |
 //!
 //! Data goes to stdout, talk to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 restart, 4 device lost,
-//! 130 interrupted; `failure` says more.
+//! 130 interrupted, 143 terminated; `failure` says more.
 //!
 //! What this module deliberately does not do: it computes nothing of its own. What a library user
 //! would want lies in the other modules.
@@ -27,11 +28,14 @@ mod access_args;
 mod bench;
 mod cache;
 mod cache_args;
+mod dialogue_args;
 mod doctor;
 mod failure;
 mod generate;
 mod inspect;
 mod keys;
+mod listen;
+mod listen_args;
 mod model_args;
 mod output;
 mod prefix_args;
@@ -131,7 +135,7 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     Generate(generate::GenerateArgs),
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     RunBatch(run_batch::RunBatchArgs),
     Warmup(warmup::WarmupArgs),
     Bench(bench::BenchArgs),

@@ -15,18 +15,22 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::access_args::AccessArgs;
 use super::boot::{self, BootReport, Booted, failure::chain, hint};
-use super::failure::{Hint, Outcome};
+use super::dialogue_args::DialogueArgs;
+use super::failure::{Hint as _, Outcome, TERMINATED};
+use super::listen::SocketFile;
+use super::listen_args::{Bound, ListenArgs, Listening};
 use super::model_args::ModelArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::values::{self, display_bytes};
@@ -35,14 +39,16 @@ use crate::boot::prefix;
 use crate::build_info;
 use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig, Environment};
 use crate::engine::PrefixStore as _;
-use crate::server::{self, About, Entrance, ServerOptions, ServerState};
+use crate::server::{self, About, Entrance, ServerOptions, ServerState, Tls};
 use crate::telemetry::events::{Event, EventKind, EventLog};
+use crate::telemetry::traces::Tracer;
 use reported::Reported;
 
 mod reported;
 
 /// The program's name.
 const NAME: &str = "cairn";
+const SIGNALS: &str = "listening for signals";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,8 +57,9 @@ Examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
-Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /health/deep
-/metrics /version /reset_prefix_cache /admin/events /admin/keys /admin/usage /admin/limits /admin/drain
+Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/embeddings /v1/files
+/v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load /metrics /version
+/reset_prefix_cache /admin/events /admin/keys /admin/usage /admin/limits /admin/drain
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -64,6 +71,7 @@ unknown state or the engine panicked (restart the process), 4 the device or a li
 /// Before that, while the model is loaded and graphs are compiled, /health/live answers and
 /// /health/ready says how far it is.
 /// SIGTERM and Ctrl-C end it in good order: no new requests are taken, running ones finish.
+/// A second one ends it at once.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
@@ -72,30 +80,26 @@ pub(crate) struct ServeArgs {
     server: ServerArgs,
 
     #[command(flatten)]
+    listen: ListenArgs,
+
+    #[command(flatten)]
     access: AccessArgs,
 
     #[command(flatten)]
     scheduling: SchedulingArgs,
 
     #[command(flatten)]
+    dialogue: DialogueArgs,
+
+    #[command(flatten)]
     model: ModelArgs,
 }
 
-// The variables of host and port are not CAIRN_HOST and CAIRN_PORT: Kubernetes sets CAIRN_PORT to
-// `tcp://...` in every pod beside a service named cairn, and NAME_SERVICE_HOST likewise.
-/// Where to listen and how much to take on.
+/// How much to take on.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server options")]
+#[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
 struct ServerArgs {
-    /// Address to listen on, or a host name that means one; 0.0.0.0: every IPv4 address.
-    #[arg(long, value_name = "HOST", env = "CAIRN_LISTEN_HOST", default_value = "127.0.0.1")]
-    host: String,
-
-    /// Port to listen on; 0 picks a free one.
-    #[arg(long, value_name = "PORT", env = "CAIRN_LISTEN_PORT", default_value = "8000")]
-    #[arg(value_parser = values::whole::<u16>(0..=65_535), allow_hyphen_values = true)]
-    port: u16,
-
     /// What clients call the model [default: the model's own name].
     #[arg(long, value_name = "NAME", env = "CAIRN_SERVED_MODEL_NAME")]
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -117,6 +121,11 @@ struct ServerArgs {
     #[arg(value_parser = values::bytes, allow_hyphen_values = true)]
     max_body_bytes: u64,
 
+    /// Collector that spans of requests are sent to, as in http://127.0.0.1:4318/v1/traces
+    /// (OTLP over HTTP) [default: none].
+    #[arg(long, value_name = "URL", env = "CAIRN_OTLP_TRACES_ENDPOINT")]
+    otlp_traces_endpoint: Option<String>,
+
     /// Folder of what outlives the server: its events and usage [default: $XDG_STATE_HOME/cairn, else
     /// ~/.local/state/cairn].
     #[arg(long, value_name = "FOLDER", env = "CAIRN_STATE_DIR")]
@@ -133,9 +142,12 @@ impl ServerArgs {
 /// Runs the command.
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     // Before the long work, and held from then on: nobody takes the port meanwhile.
-    let listener = bind(&args.server.host, args.server.port)?;
+    let bound = args.listen.bind()?;
+    // What was typed wrongly is told at once, and is no event.
+    let is_at_hand = !args.model.may_be_fetched();
+    let config = is_at_hand.then(|| engine_config(args, context)).transpose()?;
     let events = open_events(args, context);
-    let result = serve_model(args, context, listener, &events);
+    let result = serve_model(args, context, config, bound, &events);
     events.emit(match &result {
         Ok(()) => Event::new(EventKind::Stopped, "stopped in good order").logged_elsewhere(),
         Err(error) => stopped_by(error),
@@ -147,15 +159,14 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome
 
 /// The events of this server, and that it starts.
 fn open_events(args: &ServeArgs, context: &Context) -> EventLog {
-    let ServeArgs { server, model, .. } = args;
+    let ServeArgs { server, listen, model, .. } = args;
     let name = model.name();
     let name = server.served_model_name.as_deref().unwrap_or(&name);
-    let events = match server.state_folder(&context.environment) {
-        Some(folder) => EventLog::open(&folder.join("events"), &format!("{name}-{}", server.port)),
-        None => {
-            tracing::warn!("events are kept in memory only: there is no `--state-dir`");
-            EventLog::in_memory()
-        }
+    let events = if let Some(folder) = server.state_folder(&context.environment) {
+        EventLog::open(&folder.join("events"), &format!("{name}-{}", listen.label()))
+    } else {
+        tracing::warn!("events are kept in memory only: there is no `--state-dir`");
+        EventLog::in_memory()
     };
     let message = format!("starting `{name}` with {} {}", NAME, build_info::VERSION);
     let deploying = Event::new(EventKind::Deploying, message)
@@ -180,26 +191,37 @@ fn stopped_by(error: &anyhow::Error) -> Event {
 fn serve_model(
     args: &ServeArgs,
     context: &Context,
-    listener: TcpListener,
+    config: Option<EngineConfig>,
+    bound: Bound,
     events: &EventLog,
 ) -> anyhow::Result<()> {
-    let ServeArgs { model, server, access, scheduling } = args;
+    let ServeArgs { model, server, listen, access, dialogue, .. } = args;
     let state_folder = server.state_folder(&context.environment);
-    let guarded = access.open(&context.environment, state_folder, server.port)?;
-    let address = listener.local_addr().context("reading the address")?;
+    let guarded = access.open(&context.environment, state_folder, &listen.label())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
+    let tracer = {
+        let _runtime = runtime.enter();
+        tracer(server)?
+    };
     let name = server.served_model_name.clone().unwrap_or_else(|| model.name());
     let about = about(model.backend(), &name);
-    let entrance = Entrance::new(options(server, &name), about.clone(), events.clone());
-    let serving = {
+    let options = listen.options(options(server, &name))?;
+    let entrance = Entrance::new(options.clone(), about.clone(), events.clone());
+    let (addresses, serving) = {
         let _runtime = runtime.enter();
-        let shutdown = shutdown(server.drain_timeout, events).context("listening for signals")?;
-        runtime.spawn(serve(listener, entrance.clone(), shutdown, events.clone()))
+        let listening = bound.listeners()?;
+        let addresses: Vec<String> = listening.listeners.iter().map(ToString::to_string).collect();
+        let socket_file = listening.socket_file.clone();
+        let shutdown = shutdown(server.drain_timeout, socket_file, events).context(SIGNALS)?;
+        let serving = serve(listening, entrance.clone(), shutdown, events.clone());
+        (addresses, runtime.spawn(serving))
     };
-    output::say(format_args!("starting on http://{address}"));
+    for address in &addresses {
+        output::say(format_args!("starting on {address}"));
+    }
 
     let progress = Reported::new(Arc::clone(&context.progress), entrance.clone(), events.clone());
     let Context { environment, started_at, .. } = context;
@@ -208,10 +230,9 @@ fn serve_model(
         progress: Arc::new(progress),
         started_at: *started_at,
     };
-    let config = EngineConfig {
-        max_num_queued_reqs: server.max_num_queued_reqs,
-        scheduling: scheduling.config(),
-        ..model.engine_config(context)?
+    let config = match config {
+        Some(config) => config,
+        None => engine_config(args, context)?,
     };
     let booted = boot::boot(&config, &*context.progress)?;
     let Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store } = booted;
@@ -220,9 +241,23 @@ fn serve_model(
     let boot_phases = report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), *took));
     let (model, boot_phases) = (report.model_name.clone(), boot_phases.collect());
     let about = About { model, boot_phases, start_to_ready, ..about };
-    let state =
-        ServerState::new(engine.clone(), tokenizer, chat_template, options(server, name), about);
+    let options = ServerOptions {
+        served_model_name: name.clone(),
+        output_format: dialogue.output_format(chat_template.as_ref()),
+        trust_request_chat_template: dialogue.trust_request_chat_template(),
+        ..options
+    };
+    let state = ServerState::new(engine.clone(), tokenizer, chat_template, options, about);
     state.keep_events(events.clone());
+    if let Some(folder) = server.state_folder(&context.environment) {
+        let _runtime = runtime.enter();
+        if let Err(error) = state.keep_batches(&folder.join("batches")) {
+            tracing::warn!(%error, "no files and batches: their folder cannot be used");
+        }
+    }
+    if let Some(tracer) = tracer {
+        state.trace(tracer);
+    }
     state.report(move || {
         let mut samples = graph_cache::samples(&cache.stats().snapshot());
         let stats = prefix_store.as_ref().map(|store| store.stats());
@@ -231,8 +266,8 @@ fn serve_model(
     });
     guarded.announce(&state, events);
     entrance.open(state.clone());
-    events.emit(ready(&report, address, start_to_ready));
-    announce(&report, address);
+    events.emit(ready(&report, &addresses, start_to_ready));
+    announce(&report, &addresses);
 
     let served = runtime
         .block_on(guarded.beside(state, serving))
@@ -247,25 +282,47 @@ fn serve_model(
     served
 }
 
-fn ready(report: &BootReport, address: SocketAddr, start_to_ready: Duration) -> Event {
+/// Fetches the model when it is a known one that is not there yet.
+fn engine_config(args: &ServeArgs, context: &Context) -> anyhow::Result<EngineConfig> {
+    Ok(EngineConfig {
+        max_num_queued_reqs: args.server.max_num_queued_reqs,
+        scheduling: args.scheduling.config(),
+        ..args.model.engine_config(context)?
+    })
+}
+
+/// To be called within a runtime.
+fn tracer(server: &ServerArgs) -> anyhow::Result<Option<Tracer>> {
+    let Some(endpoint) = &server.otlp_traces_endpoint else { return Ok(None) };
+    match Tracer::open(endpoint, build_info::VERSION) {
+        Ok(tracer) => Ok(Some(tracer)),
+        Err(error) => {
+            let hint = error.hint();
+            Err(error).context("`--otlp-traces-endpoint` cannot be used").hint(hint)
+        }
+    }
+}
+
+fn ready(report: &BootReport, addresses: &[String], start_to_ready: Duration) -> Event {
     let seconds = |time: &Duration| Value::from(time.as_secs_f64());
     let phases: Map<String, Value> =
         report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), seconds(took))).collect();
     let message = format!(
-        "ready on http://{address} after {:.1} s, {} graphs compiled and {} from the cache",
+        "ready on {} after {:.1} s, {} graphs compiled and {} from the cache",
+        addresses.join(" and "),
         start_to_ready.as_secs_f64(),
         report.graphs_compiled,
         report.graphs_from_cache
     );
     Event::new(EventKind::Ready, message)
-        .field("address", address.to_string())
+        .field("address", addresses.join(" "))
         .field("start_to_ready_seconds", seconds(&start_to_ready))
         .field("boot_seconds", phases)
         .field("graphs_compiled", report.graphs_compiled)
         .field("graphs_from_cache", report.graphs_from_cache)
 }
 
-fn announce(report: &BootReport, address: SocketAddr) {
+fn announce(report: &BootReport, addresses: &[String]) {
     output::say(format_args!(
         "{}: context {} tokens, weights {}, KV cache {}; graphs: {} compiled, {} from cache",
         report.model_name,
@@ -275,7 +332,9 @@ fn announce(report: &BootReport, address: SocketAddr) {
         report.graphs_compiled,
         report.graphs_from_cache,
     ));
-    output::say(format_args!("listening on http://{address}"));
+    for address in addresses {
+        output::say(format_args!("listening on {address}"));
+    }
 }
 
 fn options(args: &ServerArgs, name: &str) -> ServerOptions {
@@ -304,70 +363,51 @@ fn about(backend: BackendKind, model: &str) -> About {
 /// The one place that meets the server. A start that is told to stop ends the process here: what
 /// loads the model cannot be interrupted.
 async fn serve(
-    listener: TcpListener,
+    listening: Listening,
     entrance: Entrance,
     shutdown: impl Future<Output = ()>,
     events: EventLog,
 ) -> anyhow::Result<()> {
-    listener.set_nonblocking(true).context("preparing the socket")?;
-    let listener = tokio::net::TcpListener::from_std(listener).context("preparing the socket")?;
-    let served = server::serve(listener, entrance.clone(), shutdown).await.context("serving");
-    if served.is_ok() && !entrance.is_open() {
+    let Listening { listeners, socket_file, tls } = listening;
+    let reloading = tls.map(|tls| reload_on_hangup(tls, &events)).transpose().context(SIGNALS)?;
+    server::serve(listeners, entrance.clone(), shutdown).await;
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
+    if let Some(file) = socket_file {
+        file.remove();
+    }
+    if !entrance.is_open() {
         events.emit(Event::new(EventKind::Stopped, "stopped while starting"));
         output::say("stopped");
         std::process::exit(Outcome::Done.code().into());
     }
-    served
+    Ok(())
 }
 
-/// Binds the first address of the host that can be bound.
-fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
-    // `[::1]`, as in a URL, is what `::1` means.
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let place =
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let addresses = (host, port)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot listen on {place}"))
-        .hint("`--host` takes an address of this machine, or a host name that means one")?;
-    let mut result = Err(anyhow!("cannot listen on {place}: the host has no address"));
-    for address in addresses {
-        match TcpListener::bind(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => result = cannot_listen(address, error),
+/// Looks at the certificates when told to.
+///
+/// Without certificates SIGHUP keeps its meaning, so that a server ends with its terminal.
+fn reload_on_hangup(tls: Tls, events: &EventLog) -> io::Result<JoinHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let events = events.clone();
+    Ok(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let (tls, events) = (tls.clone(), events.clone());
+            // It fails only when the runtime ends.
+            let _ = tokio::task::spawn_blocking(move || tls.reload_and_tell(&events)).await;
         }
-    }
-    result
+    }))
 }
 
-fn cannot_listen(address: SocketAddr, error: io::Error) -> anyhow::Result<TcpListener> {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => Some(
-            "stop the program that listens there, or choose another port with `--port` (0: any \
-             free one)",
-        ),
-        io::ErrorKind::AddrNotAvailable => {
-            Some("`--host` takes an address of this machine; 0.0.0.0 means every one")
-        }
-        io::ErrorKind::PermissionDenied => Some("choose a port from 1024 with `--port`"),
-        _ => None,
-    };
-    let result = Err(error).with_context(|| format!("cannot listen on {address}"));
-    match hint {
-        Some(hint) => result.hint(hint),
-        None => result,
-    }
-}
-
-/// Ends with the first SIGTERM or Ctrl-C. A second Ctrl-C ends the process at once.
+/// Ends with the first SIGTERM or Ctrl-C. A second one of either ends the process at once.
 ///
 /// Signals are caught from this call on, not only once the future is polled.
 fn shutdown(
     drain_timeout: Duration,
+    socket_file: Option<Arc<SocketFile>>,
     events: &EventLog,
 ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
-    use tokio::signal::unix::{SignalKind, signal};
-
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let events = events.clone();
@@ -381,41 +421,16 @@ fn shutdown(
             drain_timeout.as_secs_f64()
         ));
         tokio::spawn(async move {
-            interrupt.recv().await;
-            let stopped = Event::new(EventKind::Stopped, "stopped at once by a second Ctrl-C");
+            let code = tokio::select! {
+                _ = terminate.recv() => TERMINATED,
+                _ = interrupt.recv() => Outcome::Interrupted.code(),
+            };
+            let stopped = Event::new(EventKind::Stopped, "stopped at once by a second signal");
             events.emit(stopped.abnormal());
-            std::process::exit(Outcome::Interrupted.code().into());
+            if let Some(file) = socket_file {
+                file.remove();
+            }
+            std::process::exit(code.into());
         });
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hint_of(error: &anyhow::Error) -> String {
-        super::super::failure::hint(error).unwrap_or_default()
-    }
-
-    #[test]
-    fn a_port_in_use_is_named_with_the_remedy() {
-        let holder = bind("127.0.0.1", 0).unwrap();
-        let port = holder.local_addr().unwrap().port();
-        let error = bind("127.0.0.1", port).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot listen on 127.0.0.1:{port}"));
-        assert!(hint_of(&error).contains("--port"));
-    }
-
-    #[test]
-    fn an_address_of_another_machine_is_refused() {
-        let error = bind("192.0.2.1", 0).unwrap_err();
-        assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:0");
-        assert!(hint_of(&error).contains("--host"));
-    }
-
-    #[test]
-    fn a_host_that_means_nothing_is_refused() {
-        let error = bind("no such host", 0).unwrap_err();
-        assert_eq!(error.to_string(), "cannot listen on no such host:0");
-    }
 }

@@ -25,7 +25,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::error::ApiError;
-use super::sse::{self, Events};
+use super::sse::{self, Event, Events};
 use super::{ServerState, query};
 use crate::telemetry::events::{
     EventFilter, EventKind, EventLevel, EventLog, EventOrder, MAX_EVENTS_IN_PAGE, Record,
@@ -50,7 +50,8 @@ pub(super) async fn list(
     let log = state.events().clone();
     if is_follow {
         let keep_alive = state.options().keep_alive_interval;
-        return Ok(sse::respond(keep_alive, None, |events| follow(log, filter, events)));
+        let panicked = Event::json(&ApiError::Internal.body().to_json());
+        return Ok(sse::respond(keep_alive, None, panicked, |events| follow(log, filter, events)));
     }
     let page = log.page(&filter);
     let data: Vec<&Record> = page.events.iter().map(|record| &**record).collect();
@@ -83,7 +84,7 @@ impl Asked {
                 filter.level = Some(level.ok_or_else(|| expected("`normal` or `abnormal`"))?);
             }
             "kind" => {
-                let kinds = value.split(',').map(|kind| kind.parse::<EventKind>());
+                let kinds = value.split(',').map(str::parse::<EventKind>);
                 filter.kinds = kinds.collect::<Result<_, _>>().map_err(|()| {
                     let all: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
                     expected(&all.join(", "))

@@ -1,4 +1,4 @@
-//! `/health`, `/health/live`, `/health/ready`, `/version`.
+//! `/health`, `/health/live`, `/health/ready`, `/ping`, `/load`, `/version`.
 //!
 //! | Path | 200 when | A supervisor that sees 503 |
 //! | --- | --- | --- |
@@ -43,6 +43,11 @@ pub(super) async fn ready(State(state): State<ServerState>) -> Response {
 /// Whether new requests are taken.
 pub(super) fn is_ready(state: &ServerState) -> bool {
     state.engine().is_healthy() && !state.is_draining()
+}
+
+/// Requests that are not finished: what balancers choose the least of.
+pub(super) async fn load(State(state): State<ServerState>) -> Response {
+    Json(json!({ "server_load": state.engine().num_unfinished() })).into_response()
 }
 
 /// What runs here, and what its start cost.

@@ -12,10 +12,12 @@
 //! What this module deliberately does not do: it defines no metric; see [`crate::telemetry`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::traced;
 use crate::engine::{ChoiceDelta, FinishReason, Usage};
+use crate::telemetry::traces::{RequestSpan, Tracer};
 use crate::telemetry::{self as names, Metric, MetricKind};
 
 use super::access::Charge;
@@ -25,7 +27,10 @@ mod page;
 
 /// Everything that the server records.
 #[derive(Debug, Default)]
-pub(super) struct Metrics(Mutex<Recorded>);
+pub(super) struct Metrics {
+    recorded: Mutex<Recorded>,
+    tracer: OnceLock<Tracer>,
+}
 
 #[derive(Debug)]
 struct Recorded {
@@ -77,7 +82,17 @@ const ERROR: &str = "error";
 
 impl Metrics {
     fn lock(&self) -> MutexGuard<'_, Recorded> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, every request to the engine is a span. Only the first call counts.
+    pub(super) fn trace(&self, tracer: Tracer) {
+        let _ = self.tracer.set(tracer);
+    }
+
+    /// Whether requests are spans.
+    pub(super) fn is_traced(&self) -> bool {
+        self.tracer.get().is_some()
     }
 
     /// One answer to one HTTP request.
@@ -96,19 +111,23 @@ pub(super) struct RequestRecord {
     /// By choice.
     num_tokens: Vec<u64>,
     max_tokens: Option<u64>,
+    span: Option<RequestSpan>,
     /// Why the last choice that ended did so.
     reason: FinishReason,
     has_ended: bool,
 }
 
 impl RequestRecord {
+    /// To be called where the HTTP request is handled, to which its span belongs.
     pub(super) fn new(
         metrics: Arc<Metrics>,
         num_choices: usize,
         max_tokens: Option<u64>,
         charge: Charge,
     ) -> Self {
+        let span = if metrics.is_traced() { traced::span(num_choices, max_tokens) } else { None };
         Self {
+            span,
             metrics,
             last_token_at: vec![None; num_choices],
             num_tokens: vec![0; num_choices],
@@ -143,6 +162,9 @@ impl RequestRecord {
     pub(super) fn finished(&mut self, usage: &Usage) {
         let reason = self.reason.as_str();
         self.charge.finished(usage.cached_tokens, usage.completion_tokens);
+        if let Some(span) = &mut self.span {
+            traced::note_usage(span, usage);
+        }
         self.end(reason);
         let mut recorded = self.metrics.lock();
         recorded.queue_time.observe_seconds(usage.queue_time);
@@ -190,6 +212,9 @@ impl RequestRecord {
     fn end(&mut self, reason: &'static str) {
         self.has_ended = true;
         *self.metrics.lock().ended.entry(reason).or_default() += 1;
+        if let (Some(span), Some(tracer)) = (self.span.take(), self.metrics.tracer.get()) {
+            tracer.record(traced::ended(span, reason));
+        }
     }
 }
 

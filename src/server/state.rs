@@ -1,6 +1,8 @@
 //! What every handler needs, shared by all of them.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,13 +10,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
 
 use super::access::Access;
+use super::batches::Batches;
 use super::deep::DeepHealth;
 use super::error::ApiError;
 use super::metrics::Metrics;
+use super::openai::responses::ResponseStore;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
 use crate::telemetry::events::EventLog;
+use crate::telemetry::traces::Tracer;
+use crate::text::grammar::{GrammarCompiler, GrammarError};
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// What runs here; told by `/version`.
@@ -36,6 +42,19 @@ pub struct About {
     pub start_to_ready: Duration,
 }
 
+impl About {
+    /// One word for all that decides what a model answers: two servers that tell the same word give
+    /// the same answers. FNV-1a, 64 bits.
+    fn fingerprint(&self) -> String {
+        let parts = [&self.version, &self.revision, &self.backend, &self.model];
+        let bytes = parts.into_iter().flat_map(|part| part.bytes().chain([0]));
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("fp_{hash:016x}")
+    }
+}
+
 /// The server's shared state; cheap to clone. The engine is warm when this is made.
 #[derive(Clone)]
 pub struct ServerState(Arc<Inner>);
@@ -50,11 +69,17 @@ struct Inner {
     options: ServerOptions,
     about: About,
     metrics: Arc<Metrics>,
+    /// Files and batches, where there is a place for them.
+    batches: OnceLock<Arc<Batches>>,
     /// What others count, if they do.
     reporter: OnceLock<Reporter>,
     events: OnceLock<EventLog>,
     deep_health: DeepHealth,
     started_at: u64,
+    fingerprint: String,
+    /// Made when it is first asked for: it takes a while, and many servers never need it.
+    grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
+    responses: ResponseStore,
     is_draining: AtomicBool,
     /// Whether an admin asked for a drain, which ends when it is taken back.
     is_paused: AtomicBool,
@@ -89,8 +114,12 @@ impl ServerState {
             engine,
             tokenizer,
             chat_template,
+            fingerprint: about.fingerprint(),
             about,
+            grammars: OnceLock::new(),
+            responses: ResponseStore::default(),
             metrics: Arc::default(),
+            batches: OnceLock::new(),
             reporter: OnceLock::new(),
             events: OnceLock::new(),
             deep_health: DeepHealth::default(),
@@ -108,6 +137,31 @@ impl ServerState {
     /// From now on, these samples are told with the metrics. Only the first call counts.
     pub fn report(&self, reporter: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let _ = self.0.reporter.set(Box::new(reporter));
+    }
+
+    /// Files and batches are kept in this folder from here on, and batches that an earlier server
+    /// left there go on. Only the first call counts.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or made.
+    ///
+    /// # Panics
+    /// Outside a runtime of tokio.
+    pub fn keep_batches(&self, folder: &Path) -> io::Result<()> {
+        let batches = Batches::open(folder)?;
+        if self.0.batches.set(Arc::clone(&batches)).is_ok() {
+            batches.start(self.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn batches(&self) -> Option<&Arc<Batches>> {
+        self.0.batches.get()
+    }
+
+    /// From now on, every request to the engine is a span that goes there. Only the first call counts.
+    pub fn trace(&self, tracer: Tracer) {
+        self.0.metrics.trace(tracer);
     }
 
     /// From now on, only those may use the server whom this lets in. Only the first call counts, and
@@ -152,6 +206,20 @@ impl ServerState {
         self.0.chat_template.as_ref()
     }
 
+    /// What compiles the forms of answers; made when it is first asked for, which takes a while.
+    pub(super) fn grammars(&self) -> Result<&GrammarCompiler, GrammarError> {
+        let compiler = self.0.grammars.get_or_init(|| {
+            let engine = &self.0.engine;
+            GrammarCompiler::new(&self.0.tokenizer, engine.vocab_size(), engine.eos_token_ids())
+        });
+        compiler.as_ref().map_err(Clone::clone)
+    }
+
+    /// Responses that may be asked for again.
+    pub(super) fn responses(&self) -> &ResponseStore {
+        &self.0.responses
+    }
+
     pub(super) fn options(&self) -> &ServerOptions {
         &self.0.options
     }
@@ -172,6 +240,11 @@ impl ServerState {
     /// Seconds since 1970.
     pub(super) fn started_at(&self) -> u64 {
         self.0.started_at
+    }
+
+    /// What answers carry as `system_fingerprint`.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
     }
 
     /// Whether the server was told to stop, or to take no new requests for a while.

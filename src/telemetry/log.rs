@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `error` | someone must act |
 //! | `warn` | degraded, still serving |
-//! | `info` | lifecycle: started, ready, draining, stopped |
-//! | `debug` | one line per request |
+//! | `info` | lifecycle: started, ready, draining, stopped; a line per request (`cairn::access`) |
+//! | `debug` | what happened to a request |
 //! | `trace` | one line per step |
 //!
 //! What this module deliberately does not do: it keeps nothing; [`events`](super::events) are kept.

@@ -1,190 +1,68 @@
-//! What comes in: every field that `OpenAI`'s API and vLLM's additions to it define for completions.
+//! Values of fields that take more than one form, each of them bounded.
 //!
-//! | Endpoint | Body |
+//! | Type | Forms |
 //! | --- | --- |
-//! | `/v1/completions` | [`CompletionRequest`] with [`SamplingFields`] |
-//! | `/v1/chat/completions` | [`ChatRequest`] with [`SamplingFields`] |
+//! | [`Prompt`], [`Inputs`] | a text, a list of texts, token ids, a list of lists of them |
+//! | [`Stop`], [`TokenIds`], [`LogitBias`] | what their names say |
+//! | [`Json`] | any JSON, such as a schema, of at most [`MAX_JSON_BYTES`] |
 //!
-//! | Field of this server's own | Meaning |
-//! | --- | --- |
-//! | `timeout` | seconds after which the request fails if it is not finished |
-//! | `deadline` | with the deadline policy: in how many seconds the answer is wanted |
-//!
-//! What this module deliberately does not do: it checks no ranges and decides nothing.
+//! What this module deliberately does not do: ranges that the engine checks.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::json::{NotSupported, wire_object};
+use super::{MAX_PROMPTS, MAX_STOP_TOKEN_IDS};
 use crate::engine::MAX_LOGIT_BIASES;
 
-/// Most prompts of one completion request.
-pub const MAX_PROMPTS: usize = 128;
 /// Most inputs of one request for embeddings, as `OpenAI` has it.
 const MAX_INPUTS: usize = 2048;
-/// Most `stop_token_ids` of one request.
-pub(super) const MAX_STOP_TOKEN_IDS: usize = 1024;
-
-wire_object! {
-    /// Fields that both kinds of completion share.
-    "a JSON object" => SamplingFields {
-        model: String,
-        n: i64,
-        best_of: i64,
-        max_tokens: i64,
-        min_tokens: i64,
-        temperature: f64,
-        top_p: f64,
-        top_k: i64,
-        min_p: f64,
-        seed: i64,
-        presence_penalty: f64,
-        frequency_penalty: f64,
-        repetition_penalty: f64,
-        logit_bias: LogitBias,
-        bad_words: Vec<String>,
-        allowed_token_ids: Vec<u32>,
-        use_beam_search: bool,
-        length_penalty: f64,
-        early_stopping: bool,
-        prompt_logprobs: i64,
-        stop: Stop,
-        include_stop_str_in_output: bool,
-        stop_token_ids: TokenIds,
-        ignore_eos: bool,
-        stream: bool,
-        stream_options: StreamOptions,
-        add_special_tokens: bool,
-        priority: i64,
-        deadline: f64,
-        timeout: f64,
-        cache_salt: String,
-    }
-}
-
-wire_object! {
-    /// The body of `POST /v1/completions`.
-    "a JSON object" => CompletionRequest {
-        prompt: Prompt,
-        echo: bool,
-        logprobs: i64,
-    }
-    flattened sampling: SamplingFields
-}
-
-wire_object! {
-    /// The body of `POST /v1/chat/completions`.
-    "a JSON object" => ChatRequest {
-        messages: Vec<Message>,
-        max_completion_tokens: i64,
-        logprobs: bool,
-        top_logprobs: i64,
-        add_generation_prompt: bool,
-    }
-    flattened sampling: SamplingFields
-}
-
-wire_object! {
-    /// What a stream should carry besides text.
-    "an object" => StreamOptions {
-        include_usage: bool,
-    }
-}
-
-wire_object! {
-    /// One message of a conversation.
-    "a message object" => Message {
-        role: String,
-        content: Content,
-        tool_calls: Vec<serde::de::IgnoredAny>,
-    }
-}
-
-wire_object! {
-    /// One part of a message.
-    "a content part object" => Part {
-        kind["type"]: String,
-        text: String,
-    }
-}
+/// Longest JSON text of a field that holds any JSON. As a tree of values it takes up to twenty
+/// times as much memory.
+pub(in crate::server::openai) const MAX_JSON_BYTES: usize = 1 << 20;
 
 /// The prompt of a completion request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Prompt {
+pub(in crate::server::openai) enum Prompt {
     Texts(Vec<String>),
     TokenIds(Vec<Vec<u32>>),
 }
 
 /// What embeddings are wanted of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Inputs(pub(super) Prompt);
+pub(in crate::server::openai) struct Inputs(pub(in crate::server::openai) Prompt);
 
 /// Stop strings.
 #[derive(Debug, Default)]
-pub(super) struct Stop(pub(super) Vec<String>);
+pub(in crate::server::openai) struct Stop(pub(in crate::server::openai) Vec<String>);
 
 /// A list of token ids, not longer than [`MAX_STOP_TOKEN_IDS`].
 #[derive(Debug, Default)]
-pub(super) struct TokenIds(pub(super) Vec<u32>);
+pub(in crate::server::openai) struct TokenIds(pub(in crate::server::openai) Vec<u32>);
 
 /// What is added to the logits of tokens, by id.
 #[derive(Debug, Default)]
-pub(super) struct LogitBias(pub(super) BTreeMap<u32, f64>);
+pub(in crate::server::openai) struct LogitBias(pub(in crate::server::openai) BTreeMap<u32, f64>);
 
-/// What a message says.
-#[derive(Debug)]
-pub(super) enum Content {
-    Text(String),
-    Parts(Vec<Part>),
+/// Any JSON, kept as a tree.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::server::openai) struct Json(pub(in crate::server::openai) Value);
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let num_bytes = raw.get().len();
+        if num_bytes > MAX_JSON_BYTES {
+            let problem = format!("expected at most {MAX_JSON_BYTES} bytes of JSON");
+            return Err(D::Error::custom(format!("{problem}, got {num_bytes}")));
+        }
+        serde_json::from_str(raw.get()).map(Self).map_err(D::Error::custom)
+    }
 }
-
-const fn refuse(field: &'static str, neutral: &'static [&'static str]) -> NotSupported {
-    NotSupported { field, neutral }
-}
-
-/// Known fields of both endpoints that are not supported, with the values that pass.
-const NOT_SUPPORTED: &[NotSupported] = &[
-    refuse("logits_processors", &["[]"]),
-    refuse("skip_special_tokens", &["true"]),
-    refuse("truncate_prompt_tokens", &[]),
-    refuse("return_token_ids", &["false"]),
-    refuse("return_tokens_as_token_ids", &["false"]),
-    refuse("response_format", &[r#"{"type":"text"}"#]),
-    refuse("structured_outputs", &[]),
-    refuse("guided_json", &[]),
-    refuse("guided_regex", &[]),
-    refuse("guided_choice", &[]),
-    refuse("guided_grammar", &[]),
-    refuse("kv_transfer_params", &[]),
-];
-
-/// Those of `POST /v1/completions`.
-pub(super) const NOT_SUPPORTED_IN_COMPLETIONS: &[&[NotSupported]] =
-    &[NOT_SUPPORTED, &[refuse("prompt_embeds", &[]), refuse("suffix", &["\"\""])]];
-
-/// Those of `POST /v1/chat/completions`.
-pub(super) const NOT_SUPPORTED_IN_CHAT: &[&[NotSupported]] = &[
-    NOT_SUPPORTED,
-    &[
-        refuse("tools", &["[]"]),
-        refuse("tool_choice", &["\"none\"", "\"auto\""]),
-        refuse("functions", &["[]"]),
-        refuse("function_call", &["\"none\"", "\"auto\""]),
-        refuse("modalities", &["[]", r#"["text"]"#]),
-        refuse("audio", &[]),
-        refuse("prediction", &[]),
-        refuse("web_search_options", &[]),
-        refuse("echo", &["false"]),
-        refuse("continue_final_message", &["false"]),
-        refuse("documents", &["[]"]),
-        refuse("chat_template", &[]),
-        refuse("chat_template_kwargs", &["{}"]),
-        refuse("mm_processor_kwargs", &["{}"]),
-    ],
-];
 
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -361,38 +239,13 @@ impl<'de> Deserialize<'de> for LogitBias {
     }
 }
 
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ContentVisitor;
-
-        impl<'de> Visitor<'de> for ContentVisitor {
-            type Value = Content;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list of content parts")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Content, E> {
-                Ok(Content::Text(text.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Content, A::Error> {
-                let mut parts = Vec::new();
-                while let Some(part) = list.next_element()? {
-                    parts.push(part);
-                }
-                Ok(Content::Parts(parts))
-            }
-        }
-
-        deserializer.deserialize_any(ContentVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::server::openai::json::parse;
+    use crate::server::openai::requests::{
+        CompletionRequest, NOT_SUPPORTED_IN_COMPLETIONS, SamplingFields,
+    };
 
     fn prompt(json: &str) -> Result<Prompt, String> {
         let body = format!(r#"{{"prompt": {json}}}"#);
@@ -435,27 +288,6 @@ mod tests {
         }
         let many = format!("[{}\"x\"]", "\"x\",".repeat(3_000));
         assert!(prompt(&many).unwrap_err().contains("at most 128 prompts"));
-    }
-
-    #[test]
-    fn a_message_is_an_object_with_text_or_parts() {
-        let read = |messages: &str| {
-            let body = format!(r#"{{"messages": {messages}}}"#);
-            parse::<ChatRequest>(body.as_bytes(), NOT_SUPPORTED_IN_CHAT)
-        };
-        assert!(read(r#"[{"role": "user", "content": "a", "name": "x"}]"#).is_ok());
-        assert!(read(r#"[{"role": "user", "content": [{"type": "text", "text": "a"}]}]"#).is_ok());
-        for bad in [
-            r#""text""#,
-            r#"[["user", "hi"]]"#,
-            r#"["hi"]"#,
-            r#"[{"role": 1}]"#,
-            r#"[{"role": "user", "content": 5}]"#,
-            r#"[{"role": "user", "content": ["a"]}]"#,
-            r#"{"role": "user"}"#,
-        ] {
-            assert!(read(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
