@@ -73,6 +73,7 @@ pub(super) fn whole(mut stream: ResponseStream, num_choices: usize) -> Whole {
     loop {
         match stream.blocking_recv().expect("a last message") {
             Output::PromptLogprobs(told) => prompt_logprobs = Some(told),
+            Output::Embedding(_) => panic!("nobody asked for one"),
             Output::Delta(delta) => {
                 let choice = &mut choices[delta.index];
                 assert!(choice.end.is_none(), "nothing follows a choice's end");

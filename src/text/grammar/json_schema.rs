@@ -294,10 +294,9 @@ fn clean_value(
         },
         Holds::Count if is_count(value) => value.clone(),
         Holds::Count => return wrong("a whole number that is not negative"),
-        Holds::Number if value.is_number() => value.clone(),
-        Holds::Number => return wrong("a number"),
-        Holds::Bound if value.is_number() || value.is_boolean() => value.clone(),
-        Holds::Bound => return wrong("a number"),
+        Holds::Number | Holds::Bound if value.is_number() => value.clone(),
+        Holds::Bound if value.is_boolean() => value.clone(),
+        Holds::Number | Holds::Bound => return wrong("a number"),
         Holds::Format => match value.as_str() {
             Some(name) if FORMATS.contains(&name) => value.clone(),
             Some(_) => return Ok(None),

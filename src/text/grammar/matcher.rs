@@ -133,6 +133,8 @@ impl fmt::Debug for Grammar {
 
 impl fmt::Debug for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Matcher").field("num_tokens", &self.parser.num_tokens()).finish()
+        f.debug_struct("Matcher")
+            .field("num_tokens", &self.parser.num_tokens())
+            .finish_non_exhaustive()
     }
 }

@@ -118,7 +118,8 @@ fn with_checked_schemas(grammar: &str) -> Result<(String, String), GrammarError>
         rest = after;
         if let Some(Ok(schema)) = values.next() {
             rest = &after[values.byte_offset()..];
-            whole.push_str(&format!(" {}", json_schema::check(schema.get())?));
+            whole.push(' ');
+            whole.push_str(&json_schema::check(schema.get())?.to_string());
         }
     }
     rules.push_str(rest);
