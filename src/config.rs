@@ -12,6 +12,7 @@
 //! ```text
 //! flag > its variable (CAIRN_...) > default          command-line parsing, one variable per flag
 //! CAIRN_CACHE_DIR > XDG_CACHE_HOME/cairn > ~/.cache/cairn                        cache_root here
+//! --state-dir > XDG_STATE_HOME/cairn > ~/.local/state/cairn                      state_root here
 //! ```
 //!
 //! A variable that is set to nothing counts as not set, everywhere. Reading goes through a lookup
@@ -235,6 +236,9 @@ impl EngineConfig {
 pub struct Environment {
     /// The folder that everything we keep lies in, by the order above; `None`: no place.
     pub cache_root: Option<PathBuf>,
+    /// The folder of what a server must remember, unless `--state-dir` says otherwise: `cairn` in
+    /// `XDG_STATE_HOME`, else `.local/state/cairn` in the home folder; `None`: no place.
+    pub state_root: Option<PathBuf>,
     /// `CAIRN_OFFLINE`: never fetch anything.
     pub offline: bool,
     /// `NO_COLOR`: write no colours.
@@ -309,6 +313,7 @@ impl Environment {
                 .collect(),
             home: home.clone().filter(|path| !path.as_os_str().is_empty()),
             remote_settings: RemoteSettings::from_lookup(lookup),
+            state_root: xdg_root(lookup, home.as_ref(), "XDG_STATE_HOME", ".local/state"),
             cache_root: cache_root(lookup, home),
         }
     }
@@ -336,9 +341,19 @@ pub fn variable(name: &OsStr) -> Option<OsString> {
 /// ignored. A relative `CAIRN_CACHE_DIR` is taken from the current folder, like a flag's value.
 fn cache_root(lookup: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
     let own = lookup("CAIRN_CACHE_DIR").map(PathBuf::from);
-    let xdg = || lookup("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || home.filter(|path| path.is_absolute()).map(|path| path.join(".cache"));
-    own.or_else(|| Some(xdg().or_else(home)?.join("cairn")))
+    own.or_else(|| xdg_root(lookup, home.as_ref(), "XDG_CACHE_HOME", ".cache"))
+}
+
+/// Our folder in the base folder that `variable` names, else in `default` of the home folder.
+fn xdg_root(
+    lookup: impl Fn(&str) -> Option<OsString>,
+    home: Option<&PathBuf>,
+    variable: &str,
+    default: &str,
+) -> Option<PathBuf> {
+    let named = lookup(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let usual = || home.filter(|path| path.is_absolute()).map(|path| path.join(default));
+    Some(named.or_else(usual)?.join("cairn"))
 }
 
 /// The paths of a list with colons, without empty ones.
@@ -384,6 +399,16 @@ mod tests {
         assert_eq!(root(&variables, Some("/home/ada")), Some("/home/ada/.cache/cairn".into()));
         assert_eq!(root(&variables, Some("")), None);
         assert_eq!(root(&[("CAIRN_CACHE_DIR", "here")], None), Some("here".into()));
+    }
+
+    #[test]
+    fn what_a_server_remembers_lies_in_the_state_folder() {
+        let state = |variables: &[_], home| environment(variables, home).state_root;
+        let xdg = ("XDG_STATE_HOME", "/xdg");
+        assert_eq!(state(&[xdg], Some("/home/ada")), Some("/xdg/cairn".into()));
+        let usual = Some(PathBuf::from("/home/ada/.local/state/cairn"));
+        assert_eq!(state(&[("XDG_STATE_HOME", "here")], Some("/home/ada")), usual);
+        assert_eq!(state(&[], None), None);
     }
 
     #[test]

@@ -35,6 +35,7 @@
 //! ```
 
 pub mod backend;
+mod batch;
 pub mod boot;
 pub mod build_info;
 pub mod cli;

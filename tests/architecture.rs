@@ -136,6 +136,8 @@ const TABLE: &[Row] = &[
         "axum base64 futures_core hyper hyper_util serde serde_json thiserror tokio tower tracing \
          std::io std::thread",
     ),
+    row("server::cors", "", "tower_http"),
+    row("server::net", "", "fs_err tokio_rustls std::net std::os::unix"),
     row(
         "cli",
         "*",
@@ -145,7 +147,14 @@ const TABLE: &[Row] = &[
     ),
     row("cli::doctor::cache", "", "std::fs::OpenOptions"),
     row("config", "graph_cache", "clap std::env"),
-    row("telemetry", "config", "thiserror tracing_subscriber std::io"),
+    row("telemetry", "", ""),
+    row("telemetry::log", "config", "thiserror tracing_subscriber std::io"),
+    row("telemetry::metrics", "", ""),
+    row(
+        "telemetry::events",
+        "",
+        "fs_err humantime serde serde_json tokio::sync tracing std::fs::TryLockError std::io",
+    ),
     row("build_info", "", ""),
     row("main", "cli", "std::process"),
 ];
@@ -171,7 +180,7 @@ const STREAMS: &[(&str, &[&str])] = &[
     ("src/cli/cache/import.rs", &["stdin"]),
     ("src/cli/generate.rs", &["stdin"]),
     ("src/cli/run_batch/source.rs", &["stdin"]),
-    ("src/telemetry.rs", &["stderr"]),
+    ("src/telemetry/log.rs", &["stderr"]),
 ];
 
 /// Macros that are nowhere called, with what to do instead.

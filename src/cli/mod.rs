@@ -11,13 +11,14 @@
 //! | `model_args` | the flags that every command with a model shares |
 //! | `speculation_args`, `cache_args`, `prefix_args` | those of them about guesses, about the graph cache, and about prefixes that outlive the process |
 //! | `scheduling_args` | flags of commands that run many requests |
+//! | `listen`, `listen_args` | ports, sockets and certificates, and the flags about them and about clients |
 //! | `values` | flag values: ranges, sizes with units |
 //! | `output` | the only code that writes to stdout and stderr |
 //! | `progress` | spinners and bars |
 //! | `failure` | exit codes, `error:` and `hint:` lines |
 //!
 //! Data goes to stdout, talk to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 restart, 4 device lost,
-//! 130 interrupted; `failure` says more.
+//! 130 interrupted, 143 terminated; `failure` says more.
 //!
 //! What this module deliberately does not do: it computes nothing of its own. What a library user
 //! would want lies in the other modules.
@@ -30,6 +31,8 @@ mod doctor;
 mod failure;
 mod generate;
 mod inspect;
+mod listen;
+mod listen_args;
 mod model_args;
 mod output;
 mod prefix_args;
@@ -45,6 +48,8 @@ mod warmup;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -140,7 +145,9 @@ enum CliCommand {
 #[derive(Debug)]
 struct Context {
     environment: Environment,
-    progress: Box<dyn Progress>,
+    progress: Arc<dyn Progress>,
+    /// When the process started.
+    started_at: Instant,
 }
 
 /// The whole program: parses the command line, runs the command, reports how it ended.
@@ -164,14 +171,15 @@ fn parse(command: &Command) -> Result<(Cli, ArgMatches), clap::Error> {
 }
 
 fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outcome> {
+    let started_at = Instant::now();
     let environment = Environment::of_process();
     if cli.global.print_config {
         print_config::print(command, matches, &environment)?;
         return Ok(Outcome::Done);
     }
     start_logging(cli, &environment)?;
-    let progress = progress::for_stderr(cli.global.no_progress);
-    let context = Context { environment, progress };
+    let progress = progress::for_stderr(cli.global.no_progress).into();
+    let context = Context { environment, progress, started_at };
     match &cli.command {
         CliCommand::Generate(args) => generate::run(args, &context),
         CliCommand::Serve(args) => serve::run(args, &context),

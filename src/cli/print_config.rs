@@ -77,6 +77,7 @@ fn setting(arg: &Arg, matches: &ArgMatches, environment: &Environment) -> (Strin
 fn computed_default(arg: &Arg, environment: &Environment) -> Option<String> {
     match arg.get_id().as_str() {
         "cache_dir" => Some(environment.graphs_dir()?.display().to_string()),
+        "state_dir" => Some(environment.state_root.as_ref()?.display().to_string()),
         // As a flag, it names entries of the cache: without it, none.
         "model" if arg.is_positional() => Some(super::models::default_model().name.to_owned()),
         _ => None,

@@ -201,6 +201,7 @@ impl Core {
         host.plan.clear();
         host.scheduler.launch(step);
         host.publish();
+        self.shared.step_tokens.observe(step.total_num_scheduled_tokens as u64);
         let launched_at = Instant::now();
         if let Some(drafter) = &mut self.drafter {
             drafter.copy_blocks(&step.copies);

@@ -45,7 +45,7 @@ use super::runner::Runner;
 use super::sampling::{InvalidParam, SamplingParams};
 use super::sequence::TextStream;
 use super::shared::{Phase, Shared, Slot};
-use super::stats::EngineStats;
+use super::stats::{EngineStats, StepTokensStats};
 
 /// Generated tokens that a request has room for from the start.
 const MAX_RESERVED_TOKENS: usize = 8192;
@@ -341,6 +341,16 @@ impl EngineHandle {
         self.inner.shared.counters.snapshot()
     }
 
+    /// How many steps computed how many tokens.
+    pub fn step_tokens(&self) -> StepTokensStats {
+        self.inner.shared.step_tokens.snapshot()
+    }
+
+    /// The limits that it was started with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.inner.options
+    }
+
     /// Adds to the counters of graphs, which whoever loads graphs knows and the engine does not.
     pub fn count_graphs(&self, num_compiled: u64, num_from_cache: u64) {
         let counters = &self.inner.shared.counters;
@@ -373,6 +383,11 @@ impl EngineHandle {
     /// Longest sequence in tokens, prompt and output together.
     pub fn max_model_len(&self) -> usize {
         self.inner.options.max_model_len
+    }
+
+    /// Most sequences in one step.
+    pub fn max_num_seqs(&self) -> usize {
+        self.inner.options.max_num_seqs
     }
 
     /// Whether [`Request::pooling`] is served.

@@ -31,7 +31,7 @@ pub(crate) enum ApiError {
     #[error("the model `{model}` does not exist; this server has `{served}`")]
     ModelNotFound { model: String, served: String },
     #[error("{message}")]
-    NotFound { param: &'static str, message: String },
+    NotFound { param: Option<&'static str>, message: String },
     #[error("invalid URL ({method} {path})")]
     UnknownPath { method: String, path: String },
     #[error("method {method} is not allowed for {path}; allowed: {allow}")]
@@ -40,12 +40,26 @@ pub(crate) enum ApiError {
     BodyTooLarge { limit: usize },
     #[error("the request body did not arrive within {seconds} seconds")]
     BodyTimeout { seconds: u64 },
+    #[error("the bytes that were sent are not a request of HTTP/1.1")]
+    NotHttp,
+    #[error("this port speaks HTTPS: use https:// in the address")]
+    NotEncrypted,
+    #[error("the head of the request did not arrive in time")]
+    HeadTimeout,
+    #[error("the address in the request is longer than what is accepted")]
+    UriTooLong,
+    #[error("the headers of the request are more or longer than what is accepted")]
+    HeadersTooLarge,
+    #[error("too many connections; try again later")]
+    TooManyConnections,
     #[error("content-encoding `{encoding}` is not supported; send the body as it is")]
     ContentEncoding { encoding: String },
     #[error("{message}; try again later")]
     Overloaded { message: String, retry_after: Duration },
     #[error("the request was not finished within {} s, the most that it may take", .0.as_secs_f64())]
     TimedOut(Duration),
+    #[error("the server is starting ({what}); `/health/ready` says how far it is")]
+    Starting { what: String },
     #[error("the server is shutting down and takes no new requests")]
     Draining,
     #[error("the engine has stopped")]
@@ -123,12 +137,24 @@ impl ApiError {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("body_too_large"))
             }
             Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
+            Self::NotHttp | Self::NotEncrypted => (StatusCode::BAD_REQUEST, INVALID, None),
+            Self::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, INVALID, Some("uri_too_long")),
+            Self::HeadersTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, Some("headers_too_large"))
+            }
+            Self::TooManyConnections => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"))
+            }
             Self::ContentEncoding { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, None),
             Self::Overloaded { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("rate_limit_exceeded"))
             }
             Self::TimedOut(_) => {
                 (StatusCode::GATEWAY_TIMEOUT, "server_error", Some("request_timed_out"))
+            }
+            Self::Starting { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("starting"))
             }
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("draining")),
             Self::EngineStopped => {
@@ -145,7 +171,8 @@ impl ApiError {
         match self {
             Self::Invalid { param, .. } => param.as_deref(),
             Self::Unsupported { param, .. } => Some(param),
-            Self::ContextLength { param, .. } | Self::NotFound { param, .. } => Some(param),
+            Self::ContextLength { param, .. } => Some(param),
+            Self::NotFound { param, .. } => *param,
             Self::ModelNotFound { .. } => Some("model"),
             _ => None,
         }
@@ -164,7 +191,13 @@ impl ApiError {
         }
     }
 
-    fn headers(&self) -> HeaderMap {
+    /// The status alone.
+    pub(super) fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// What is sent besides status and body.
+    pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
@@ -174,7 +207,10 @@ impl ApiError {
             Self::Overloaded { retry_after, .. } => {
                 headers.insert(RETRY_AFTER, whole_seconds(*retry_after).into());
             }
-            Self::Draining | Self::EngineStopped | Self::EngineDied => {
+            Self::Starting { .. } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::Draining | Self::EngineStopped | Self::EngineDied | Self::TooManyConnections => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -185,7 +221,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.row().0, self.headers(), self.body().to_json()).into_response()
+        (self.status(), self.headers(), self.body().to_json()).into_response()
     }
 }
 

@@ -6,11 +6,13 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use tower::util::option_layer;
 
+use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, embeddings, models, responses, tokenize};
-use super::{ServerState, health, metrics, prefix_cache};
+use super::{ServerState, batches, deep, events, health, metrics, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -20,35 +22,54 @@ struct Route {
 
 const GET: &str = "GET,HEAD";
 const POST: &str = "POST";
+const GET_POST: &str = "GET,HEAD,POST";
 const MODEL_PREFIX: &str = "/v1/models/";
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
-const RESPONSE_PREFIX: &str = "/v1/responses/";
-const RESPONSE: Route = Route { path: "/v1/responses/{id}", allow: "GET,HEAD,DELETE" };
 
-const ROUTES: [Route; 15] = [
+const ROUTES: &[Route] = &[
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
     Route { path: "/v1/embeddings", allow: POST },
+    Route { path: "/v1/files", allow: GET_POST },
+    Route { path: "/v1/batches", allow: GET_POST },
     Route { path: "/v1/responses", allow: POST },
     Route { path: "/tokenize", allow: POST },
     Route { path: "/detokenize", allow: POST },
-    Route { path: "/ping", allow: "GET,HEAD,POST" },
     Route { path: "/load", allow: GET },
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
+    Route { path: "/health/deep", allow: GET },
+    Route { path: "/v2/health/live", allow: GET },
+    Route { path: "/v2/health/ready", allow: GET },
+    Route { path: "/ping", allow: GET_POST },
+    Route { path: "/admin/events", allow: GET },
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
     Route { path: "/reset_prefix_cache", allow: POST },
+];
+
+/// Paths with an id in them.
+const WITH_ID: [Route; 5] = [
+    Route { path: "/v1/responses/{id}", allow: "GET,HEAD,DELETE" },
+    Route { path: "/v1/files/{id}", allow: "GET,HEAD,DELETE" },
+    Route { path: "/v1/files/{id}/content", allow: GET },
+    Route { path: "/v1/batches/{id}", allow: GET },
+    Route { path: "/v1/batches/{id}/cancel", allow: POST },
 ];
 
 fn route(path: &str) -> Option<&'static Route> {
     if path.starts_with(MODEL_PREFIX) {
         return Some(&MODEL);
     }
-    if path.starts_with(RESPONSE_PREFIX) {
-        return Some(&RESPONSE);
+    let has_form = |route: &&Route| {
+        let (prefix, suffix) = route.path.split_once("{id}").unwrap_or((route.path, ""));
+        let id = path.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+        id.is_some_and(|id| !id.is_empty() && !id.contains('/'))
+    };
+    if let Some(route) = WITH_ID.iter().find(has_form) {
+        return Some(route);
     }
     ROUTES.iter().find(|route| route.path == path)
 }
@@ -58,14 +79,26 @@ pub(super) fn label(path: &str) -> &'static str {
     route(path).map_or("other", |route| route.path)
 }
 
+/// Whether machines ask for this all day, by its label.
+pub(super) fn is_of_machines(label: &str) -> bool {
+    label.starts_with("/health") || label == "/metrics"
+}
+
 /// All endpoints.
 pub(super) fn router(state: ServerState) -> Router {
+    let cors = state.options().cors.as_ref().map(CorsOptions::layer);
     Router::new()
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
         .route("/v1/embeddings", post(embeddings::embeddings))
+        .route("/v1/files", get(batches::list_files).post(batches::upload))
+        .route("/v1/files/{id}", get(batches::retrieve_file).delete(batches::delete_file))
+        .route("/v1/files/{id}/content", get(batches::content))
+        .route("/v1/batches", get(batches::list).post(batches::create))
+        .route("/v1/batches/{id}", get(batches::retrieve))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/responses", post(responses::create))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/tokenize", post(tokenize::tokenize))
@@ -75,6 +108,10 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/health/deep", get(deep::deep))
+        .route("/v2/health/live", get(health::live))
+        .route("/v2/health/ready", get(health::ready))
+        .route("/admin/events", get(events::list))
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))
         .route("/reset_prefix_cache", post(prefix_cache::reset))
@@ -82,6 +119,8 @@ pub(super) fn router(state: ServerState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, which also bounds the sum over all requests.
         .layer(DefaultBodyLimit::disable())
+        // Browsers ask before they call, without a key: outside of what looks at keys.
+        .layer(option_layer(cors))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
 }

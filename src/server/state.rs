@@ -1,18 +1,23 @@
 //! What every handler needs, shared by all of them.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::batches::Batches;
+use super::deep::DeepHealth;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::openai::responses::ResponseStore;
 use super::options::ServerOptions;
 use crate::engine::EngineHandle;
 use crate::telemetry::Sample;
+use crate::telemetry::events::EventLog;
 use crate::text::grammar::{GrammarCompiler, GrammarError};
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -31,6 +36,8 @@ pub struct About {
     pub model: String,
     /// What the start did, in order, and how long each part took.
     pub boot_phases: Vec<(String, Duration)>,
+    /// From the start of the process until requests were answered.
+    pub start_to_ready: Duration,
 }
 
 impl About {
@@ -60,8 +67,12 @@ struct Inner {
     options: ServerOptions,
     about: About,
     metrics: Arc<Metrics>,
+    /// Files and batches, where there is a place for them.
+    batches: OnceLock<Arc<Batches>>,
     /// What others count, if they do.
     reporter: OnceLock<Reporter>,
+    events: OnceLock<EventLog>,
+    deep_health: DeepHealth,
     started_at: u64,
     fingerprint: String,
     /// Made when it is first asked for: it takes a while, and many servers never need it.
@@ -102,7 +113,10 @@ impl ServerState {
             grammars: OnceLock::new(),
             responses: ResponseStore::default(),
             metrics: Arc::default(),
+            batches: OnceLock::new(),
             reporter: OnceLock::new(),
+            events: OnceLock::new(),
+            deep_health: DeepHealth::default(),
             started_at: now.map_or(0, |since| since.as_secs()),
             is_draining: AtomicBool::new(false),
             num_tickets: watch::Sender::new(0),
@@ -115,6 +129,40 @@ impl ServerState {
     /// From now on, these samples are told with the metrics. Only the first call counts.
     pub fn report(&self, reporter: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let _ = self.0.reporter.set(Box::new(reporter));
+    }
+
+    /// Files and batches are kept in this folder from here on, and batches that an earlier server
+    /// left there go on. Only the first call counts.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or made.
+    ///
+    /// # Panics
+    /// Outside a runtime of tokio.
+    pub fn keep_batches(&self, folder: &Path) -> io::Result<()> {
+        let batches = Batches::open(folder)?;
+        if self.0.batches.set(Arc::clone(&batches)).is_ok() {
+            batches.start(self.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn batches(&self) -> Option<&Arc<Batches>> {
+        self.0.batches.get()
+    }
+
+    /// From now on, events go here. Only the first call counts, and only before the first event.
+    pub fn keep_events(&self, log: EventLog) {
+        let _ = self.0.events.set(log);
+    }
+
+    /// Where events go.
+    pub(super) fn events(&self) -> &EventLog {
+        self.0.events.get_or_init(EventLog::in_memory)
+    }
+
+    pub(super) fn deep_health(&self) -> &DeepHealth {
+        &self.0.deep_health
     }
 
     /// What others count.

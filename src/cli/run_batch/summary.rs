@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::journal::Done;
-use super::line::ResultLine;
+use crate::batch::journal::Done;
+use crate::batch::line::ResultLine;
 use crate::engine::EngineStats;
 
 /// Counts so far.
@@ -114,7 +114,7 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::line::Usage;
+    use crate::batch::line::Usage;
     use super::*;
 
     fn result(is_failed: bool) -> ResultLine {

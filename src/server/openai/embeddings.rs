@@ -227,7 +227,7 @@ async fn pooled(
         {
             match state.engine().submit(request.clone()) {
                 Ok(stream) => {
-                    let record = RequestRecord::new(Arc::clone(state.metrics()), 1);
+                    let record = RequestRecord::new(Arc::clone(state.metrics()), 1, None);
                     in_flight.push_back((stream, record));
                     requests.pop_front();
                 }

@@ -330,12 +330,14 @@ impl Generation {
         prompt_param: &'static str,
     ) -> Result<Self, ApiError> {
         let choices_per_prompt = requests.first().map_or(1, |request| request.params.n);
+        let max_tokens = requests.first().and_then(|request| request.params.max_tokens);
         let streams = requests
             .into_iter()
             .map(|request| state.engine().submit(request))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ApiError::from_submit(error, prompt_param))?;
-        let record = |_| RequestRecord::new(Arc::clone(state.metrics()), choices_per_prompt);
+        let record =
+            |_| RequestRecord::new(Arc::clone(state.metrics()), choices_per_prompt, max_tokens);
         let records: Vec<_> = streams.iter().map(record).collect();
         let num_unfinished = records.len();
         Ok(Self { outputs: Outputs::new(streams), records, choices_per_prompt, num_unfinished })

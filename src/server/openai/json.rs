@@ -24,14 +24,14 @@ use crate::server::error::ApiError;
 
 /// A field that is known and not supported: it must be absent, null or one of these JSON values.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NotSupported {
+pub(in crate::server) struct NotSupported {
     pub(super) field: &'static str,
     /// JSON texts that ask for nothing beyond what happens anyway.
     pub(super) neutral: &'static [&'static str],
 }
 
 /// A struct that reads its own fields out of a JSON object.
-pub(super) trait WireObject: Default {
+pub(in crate::server) trait WireObject: Default {
     /// What the parser expected, for its messages.
     const EXPECTED: &'static str;
 
@@ -60,9 +60,9 @@ macro_rules! wire_object {
     ) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
-        pub(in crate::server::openai) struct $Name {
-            $($(#[$field_doc])* pub(in crate::server::openai) $field: Option<$Type>,)*
-            $(pub(in crate::server::openai) $flat: $Flat,)?
+        pub(in crate::server) struct $Name {
+            $($(#[$field_doc])* pub(in crate::server) $field: Option<$Type>,)*
+            $(pub(in crate::server) $flat: $Flat,)?
         }
 
         impl $crate::server::openai::json::WireObject for $Name {
@@ -96,14 +96,14 @@ macro_rules! wire_object {
         }
     };
 }
-pub(super) use wire_object;
+pub(in crate::server) use wire_object;
 
 /// Reads a request body.
 ///
 /// # Errors
 /// Not UTF-8, not JSON, not an object, a field of a wrong type (named), or a field of
 /// `not_supported` with a value that asks for something.
-pub(super) fn parse<T: WireObject>(
+pub(in crate::server) fn parse<T: WireObject>(
     body: &[u8],
     not_supported: &'static [&'static [NotSupported]],
 ) -> Result<T, ApiError> {
@@ -138,7 +138,7 @@ pub(super) fn parse<T: WireObject>(
 }
 
 /// Reads a nested object, without a record of where an error happened.
-pub(super) fn read_object<'de, T: WireObject, D: Deserializer<'de>>(
+pub(in crate::server) fn read_object<'de, T: WireObject, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     ObjectReader { progress: &Progress::default(), object: PhantomData }.deserialize(deserializer)

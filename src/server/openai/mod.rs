@@ -35,7 +35,7 @@ mod dialogue;
 pub(super) mod embeddings;
 mod format;
 mod generate;
-mod json;
+pub(super) mod json;
 mod listen;
 mod logprobs;
 pub(super) mod models;
@@ -48,5 +48,5 @@ pub(super) mod tokenize;
 mod tools;
 pub(super) mod types;
 
-pub use answer::{Answered, NoAnswer, answer};
+pub use answer::answer;
 pub use requests::MAX_PROMPTS;

@@ -89,7 +89,7 @@ fn not_held(param: &'static str, id: &str) -> ApiError {
         "no response `{id}` is held here; responses are held in memory, the latest only, and not \
          with `store` false"
     );
-    ApiError::NotFound { param, message }
+    ApiError::NotFound { param: Some(param), message }
 }
 
 /// Reads and checks a body. The id of the HTTP request is not that of the response, which nobody

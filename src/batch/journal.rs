@@ -28,8 +28,8 @@ use fs_err as fs;
 
 use super::line::{self, ID_PREFIX, ResultLine};
 use super::source::LineId;
+use crate::boot::Hint as _;
 use crate::boot::failure::hinted;
-use crate::cli::failure::Hint as _;
 
 /// Results that came within this time are synchronised together.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,18 +39,18 @@ const OVERWRITE_HINT: &str =
 
 /// The lines that earlier runs have answered.
 #[derive(Debug, Default)]
-pub(super) struct Done {
+pub(crate) struct Done {
     /// Digests by number.
     digests: HashMap<u64, u64>,
     /// How many of them failed.
-    pub(super) num_failed: u64,
+    pub(crate) num_failed: u64,
     /// Whether a torn line was cut off.
-    pub(super) was_torn: bool,
+    pub(crate) was_torn: bool,
 }
 
 impl Done {
     /// How many lines.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.digests.len() as u64
     }
 
@@ -58,7 +58,7 @@ impl Done {
     ///
     /// # Errors
     /// When another line with its number was.
-    pub(super) fn has(&self, line: LineId) -> anyhow::Result<bool> {
+    pub(crate) fn has(&self, line: LineId) -> anyhow::Result<bool> {
         match self.digests.get(&line.number) {
             None => Ok(false),
             Some(&digest) if digest == line.digest => Ok(true),
@@ -70,7 +70,7 @@ impl Done {
 }
 
 /// The error of an input that is not the one of the results.
-pub(super) fn other_input(how: &str) -> anyhow::Error {
+pub(crate) fn other_input(how: &str) -> anyhow::Error {
     hinted(
         anyhow!("the results are those of another input: {how}"),
         "go on with the input that they were begun with (lines may be added at its end), name another \
@@ -178,14 +178,14 @@ impl Journal {
 
 /// The file of all results, or that of good ones and that of failed ones.
 #[derive(Debug)]
-pub(super) struct Journals {
+pub(crate) struct Journals {
     output: Journal,
     errors: Option<Journal>,
 }
 
 impl Journals {
     /// Opens the files, and reads what was done.
-    pub(super) fn open(
+    pub(crate) fn open(
         output: &Path,
         errors: Option<&Path>,
         overwrite: bool,
@@ -197,7 +197,7 @@ impl Journals {
     }
 
     /// Appends a result.
-    pub(super) fn write(&mut self, result: &ResultLine) -> anyhow::Result<()> {
+    pub(crate) fn write(&mut self, result: &ResultLine) -> anyhow::Result<()> {
         match &mut self.errors {
             Some(errors) if result.is_failed => errors.write(&result.text),
             _ => self.output.write(&result.text),
@@ -205,7 +205,7 @@ impl Journals {
     }
 
     /// Has all results reach the disk.
-    pub(super) fn sync(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn sync(&mut self) -> anyhow::Result<()> {
         self.output.sync()?;
         self.errors.as_mut().map_or(Ok(()), Journal::sync)
     }
@@ -214,7 +214,7 @@ impl Journals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::run_batch::line::Refused;
+    use crate::batch::line::Refused;
 
     fn result(number: u64) -> ResultLine {
         let refused = Refused { custom_id: None, code: "c", message: "m".to_owned() };

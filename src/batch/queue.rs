@@ -29,7 +29,7 @@ const READ_AHEAD: usize = 4;
 
 /// A line to be answered.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// By an endpoint.
     Ask(LineId, Ask),
     /// By saying what is wrong with it.
@@ -38,7 +38,7 @@ pub(super) enum Entry {
 
 /// Starts reading. The last entry is an error when there was one; the thread ends when nobody
 /// receives any more.
-pub(super) fn start(
+pub(crate) fn start(
     source: &Source,
     max_line_bytes: usize,
     done: Done,
@@ -69,7 +69,7 @@ pub(super) fn start(
 ///
 /// # Errors
 /// When they are not those of the results, or cannot be read.
-pub(super) fn check(source: &Source, max_line_bytes: usize, done: &Done) -> anyhow::Result<u64> {
+pub(crate) fn check(source: &Source, max_line_bytes: usize, done: &Done) -> anyhow::Result<u64> {
     let (mut num_lines, mut num_done) = (0, 0);
     for line in source.lines(max_line_bytes) {
         num_lines += 1;

@@ -1,80 +1,11 @@
-//! Logs and the names of metrics: what an operator's dashboards and alerts depend on.
-//!
-//! | Level | Meaning |
-//! | --- | --- |
-//! | `error` | someone must act |
-//! | `warn` | degraded, still serving |
-//! | `info` | lifecycle: started, ready, draining, stopped |
-//! | `debug` | one line per request |
-//! | `trace` | one line per step |
+//! The one list of metrics: names, help, kinds, labels, bounds.
 //!
 //! Metrics whose meaning matches vLLM's have vLLM's names, so that dashboards and gateways made for
-//! it work; what only this program counts begins with `cairn_`. Prompts and outputs are never
-//! logged, at any level.
+//! it work; what only this program counts begins with `cairn_`. Every series also carries the labels
+//! in [`COMMON_LABELS`].
 //!
 //! What this module deliberately does not do: it holds no values and renders no page. The server
-//! records and renders; this is the one list of names.
-
-use std::io;
-use std::str::FromStr;
-
-use tracing_subscriber::EnvFilter;
-
-use crate::config::LogFormat;
-
-/// What is logged: a level, or directives as in `info,cairn::engine=trace`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFilter(String);
-
-impl FromStr for LogFilter {
-    type Err = TelemetryError;
-
-    fn from_str(text: &str) -> Result<Self, TelemetryError> {
-        match EnvFilter::try_new(text) {
-            Ok(_) if !text.trim().is_empty() => Ok(Self(text.to_owned())),
-            _ => Err(TelemetryError::BadFilter),
-        }
-    }
-}
-
-/// Why logging could not be set up.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TelemetryError {
-    /// The filter does not parse.
-    #[error(
-        "expected error, warn, info, debug, trace, off, or directives as in \
-         `info,cairn::engine=trace`"
-    )]
-    BadFilter,
-    /// A subscriber is installed already.
-    #[error("logging is already set up in this process")]
-    AlreadySet,
-}
-
-/// Sends log lines to stderr from here on.
-///
-/// `color` allows ANSI colours in [`LogFormat::Text`].
-///
-/// # Errors
-/// [`TelemetryError::AlreadySet`] on a second call.
-pub fn init_tracing(
-    filter: &LogFilter,
-    format: LogFormat,
-    color: bool,
-) -> Result<(), TelemetryError> {
-    // Without internal errors: the library would report a closed stderr by writing to stderr, and
-    // that panics.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&filter.0))
-        .with_writer(io::stderr)
-        .log_internal_errors(false);
-    let installed = match format {
-        LogFormat::Text => builder.with_ansi(color).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
-    };
-    installed.map_err(|_| TelemetryError::AlreadySet)
-}
+//! records and renders.
 
 /// What kind of time series a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,21 +27,32 @@ pub struct Metric {
     pub help: &'static str,
     /// What kind of series it is.
     pub kind: MetricKind,
+    /// Its labels, besides [`COMMON_LABELS`] and a histogram's `le`.
+    pub labels: &'static [&'static str],
 }
 
 impl Metric {
     const fn counter(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: MetricKind::Counter }
+        Self { name, help, kind: MetricKind::Counter, labels: &[] }
     }
 
     const fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: MetricKind::Gauge }
+        Self { name, help, kind: MetricKind::Gauge, labels: &[] }
     }
 
     const fn histogram(name: &'static str, help: &'static str, bounds: &'static [f64]) -> Self {
-        Self { name, help, kind: MetricKind::Histogram(bounds) }
+        Self { name, help, kind: MetricKind::Histogram(bounds), labels: &[] }
     }
 }
+
+impl Metric {
+    const fn labelled(self, labels: &'static [&'static str]) -> Self {
+        Self { labels, ..self }
+    }
+}
+
+/// Labels of every series: which model, and which of a server's engines.
+pub const COMMON_LABELS: [&str; 2] = ["model_name", "engine"];
 
 /// One value of a metric.
 #[derive(Clone, Debug)]
@@ -158,12 +100,28 @@ const REQUEST_SECONDS: &[f64] = &[
     480.0, 960.0, 1920.0, 7680.0,
 ];
 
+/// Tokens of a step.
+const STEP_TOKENS: &[f64] = &[
+    1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0, 8_192.0, 16_384.0,
+];
+
 /// Tokens of a request.
 const REQUEST_TOKENS: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0,
     20_000.0, 50_000.0, 100_000.0, 200_000.0,
 ];
 
+/// Declares the metrics, and the list of all of them.
+macro_rules! metrics {
+    ($($(#[$doc:meta])* pub const $name:ident: Metric = $metric:expr;)*) => {
+        $($(#[$doc])* pub const $name: Metric = $metric;)*
+
+        /// Every metric, in the order of this file.
+        pub const ALL: &[Metric] = &[$($name),*];
+    };
+}
+
+metrics! {
 /// Requests in the running batch.
 pub const NUM_REQUESTS_RUNNING: Metric =
     Metric::gauge("vllm:num_requests_running", "Requests in the running batch.");
@@ -188,7 +146,8 @@ pub const GENERATION_TOKENS: Metric =
 pub const REQUEST_SUCCESS: Metric = Metric::counter(
     "vllm:request_success_total",
     "Ended requests by reason: stop, length, abort (the client left), error.",
-);
+)
+.labelled(&["finished_reason"]);
 /// Time to first token.
 pub const TIME_TO_FIRST_TOKEN: Metric = Metric::histogram(
     "vllm:time_to_first_token_seconds",
@@ -231,6 +190,73 @@ pub const REQUEST_GENERATION_TOKENS: Metric = Metric::histogram(
     "Tokens generated, one observation per finished request.",
     REQUEST_TOKENS,
 );
+/// The same by its old name.
+pub const GPU_CACHE_USAGE: Metric = Metric::gauge(
+    "vllm:gpu_cache_usage_perc",
+    "Share of the KV blocks in use; the old name of vllm:kv_cache_usage_perc.",
+);
+/// What the KV cache is.
+pub const CACHE_CONFIG_INFO: Metric =
+    Metric::gauge("vllm:cache_config_info", "What the KV cache is, in labels; always 1.")
+        .labelled(&["block_size", "num_gpu_blocks", "enable_prefix_caching"]);
+/// Old name of queries.
+pub const GPU_PREFIX_CACHE_QUERIES: Metric = Metric::counter(
+    "vllm:gpu_prefix_cache_queries_total",
+    "The old name of vllm:prefix_cache_queries_total.",
+);
+/// Old name of hits.
+pub const GPU_PREFIX_CACHE_HITS: Metric = Metric::counter(
+    "vllm:gpu_prefix_cache_hits_total",
+    "The old name of vllm:prefix_cache_hits_total.",
+);
+/// Old name of the time between tokens.
+pub const TIME_PER_OUTPUT_TOKEN: Metric = Metric::histogram(
+    "vllm:time_per_output_token_seconds",
+    "The old name of vllm:inter_token_latency_seconds.",
+    BETWEEN_TOKENS_SECONDS,
+);
+/// Time of the prompt.
+pub const REQUEST_PREFILL_TIME: Metric = Metric::histogram(
+    "vllm:request_prefill_time_seconds",
+    "Seconds from the first step that computed the request to its first generated token.",
+    REQUEST_SECONDS,
+);
+/// Time of the tokens.
+pub const REQUEST_DECODE_TIME: Metric = Metric::histogram(
+    "vllm:request_decode_time_seconds",
+    "Seconds from the first generated token of a request to its last.",
+    REQUEST_SECONDS,
+);
+/// Time without the queue.
+pub const REQUEST_INFERENCE_TIME: Metric = Metric::histogram(
+    "vllm:request_inference_time_seconds",
+    "Seconds from the first step that computed the request to its last generated token.",
+    REQUEST_SECONDS,
+);
+/// Tokens of a step.
+pub const ITERATION_TOKENS: Metric = Metric::histogram(
+    "vllm:iteration_tokens_total",
+    "Tokens computed in one step, of prompts and answers.",
+    STEP_TOKENS,
+);
+/// The longest choice.
+pub const REQUEST_MAX_NUM_GENERATION_TOKENS: Metric = Metric::histogram(
+    "vllm:request_max_num_generation_tokens",
+    "Tokens of the longest choice of a request.",
+    REQUEST_TOKENS,
+);
+/// What `n` was.
+pub const REQUEST_PARAMS_N: Metric = Metric::histogram(
+    "vllm:request_params_n",
+    "Choices that a request asked for.",
+    &[1.0, 2.0, 5.0, 10.0, 20.0],
+);
+/// What `max_tokens` was.
+pub const REQUEST_PARAMS_MAX_TOKENS: Metric = Metric::histogram(
+    "vllm:request_params_max_tokens",
+    "Most tokens that a request might generate, of those that said so.",
+    REQUEST_TOKENS,
+);
 /// Steps.
 pub const STEPS: Metric = Metric::counter("cairn_steps_total", "Steps run.");
 /// Launches.
@@ -263,12 +289,14 @@ pub const PREFIX_CACHE_MISSES: Metric = Metric::counter(
     "cairn_prefix_cache_miss_tokens_total",
     "Prompt tokens that were not in the prefix cache by reason: new (never computed), evicted, \
      tail (they fill no block), disabled (not looked for, since their logprobs were asked for).",
-);
+)
+.labelled(&["reason"]);
 /// Blocks that left the prefix cache, by label `reason`.
 pub const PREFIX_CACHE_EVICTIONS: Metric = Metric::counter(
     "cairn_prefix_cache_evictions_total",
     "Blocks that left the prefix cache by reason: capacity, reset.",
-);
+)
+.labelled(&["reason"]);
 /// Blocks that can be found.
 pub const PREFIX_CACHE_BLOCKS: Metric = Metric::gauge(
     "cairn_prefix_cache_blocks",
@@ -346,7 +374,8 @@ pub const COMPILES_AFTER_READY: Metric = Metric::counter(
 );
 /// Seconds of each boot phase, by label `phase`.
 pub const BOOT_PHASE_SECONDS: Metric =
-    Metric::gauge("cairn_boot_phase_seconds", "Seconds that each phase of the start took.");
+    Metric::gauge("cairn_boot_phase_seconds", "Seconds that each phase of the start took.")
+        .labelled(&["phase"]);
 /// Graphs from the cache, those included that another thread compiled meanwhile.
 pub const CACHE_HITS: Metric =
     Metric::counter("cairn_cache_hits_total", "Graphs that came from the graph cache.");
@@ -355,7 +384,8 @@ pub const CACHE_MISSES: Metric = Metric::counter(
     "cairn_cache_misses_total",
     "Graphs that were not usable in the graph cache by reason: absent, bad, unreadable, untrusted, \
      other_format.",
-);
+)
+.labelled(&["reason"]);
 /// Time spent in the compiler.
 pub const CACHE_COMPILE_SECONDS: Metric =
     Metric::counter("cairn_cache_compile_seconds_total", "Seconds spent compiling graphs.");
@@ -413,30 +443,66 @@ pub const CACHE_CRASH_LOOPS: Metric = Metric::counter(
     "cairn_cache_crash_loops_total",
     "Times that the entries of starts that failed in a row were moved into the quarantine.",
 );
+/// Whether new requests are taken.
+pub const READY: Metric = Metric::gauge(
+    "cairn_ready",
+    "1 while new requests are taken; 0 while the server starts, drains or has lost its engine.",
+);
+/// Process start to ready.
+pub const START_TO_READY_SECONDS: Metric = Metric::gauge(
+    "cairn_start_to_ready_seconds",
+    "Seconds from the start of the process until requests were answered.",
+);
+/// Events, by label `kind`.
+pub const EVENTS: Metric = Metric::counter(
+    "cairn_events_total",
+    "Events of the service's life since the process started, by kind.",
+)
+.labelled(&["kind"]);
+/// Events that could not be written to the files.
+pub const EVENTS_UNWRITTEN: Metric = Metric::counter(
+    "cairn_events_unwritten_total",
+    "Events that could not be written to the state folder and are in memory only.",
+);
+/// Damaged lines of the files.
+pub const EVENTS_DAMAGED: Metric = Metric::counter(
+    "cairn_events_damaged_total",
+    "Damaged lines that were skipped when the event log was read at the start.",
+);
+/// Deep health checks, by label `result`.
+pub const DEEP_HEALTH: Metric = Metric::counter(
+    "cairn_deep_health_total",
+    "Tokens generated to see whether that works, by result: ok, failed. They are in no other metric \
+     of requests.",
+)
+.labelled(&["result"]);
+/// Seconds of the last one.
+pub const DEEP_HEALTH_SECONDS: Metric = Metric::gauge(
+    "cairn_deep_health_seconds",
+    "Seconds that the last token took that was generated to see whether that works.",
+);
 /// HTTP responses, by labels `path` and `status`.
 pub const HTTP_REQUESTS: Metric =
-    Metric::counter("cairn_http_requests_total", "HTTP responses by route and status.");
+    Metric::counter("cairn_http_requests_total", "HTTP responses by route and status.")
+        .labelled(&["path", "status"]);
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_is_a_level_or_directives() {
-        let parse = |text: &str| text.parse::<LogFilter>();
-        for text in ["debug", "off", "info,cairn::engine=trace"] {
-            assert!(parse(text).is_ok(), "{text}");
-        }
-        for text in ["cairn=loudly", "", " "] {
-            assert!(matches!(parse(text), Err(TelemetryError::BadFilter)), "{text}");
+    fn bounds_of_every_histogram_increase() {
+        for metric in ALL {
+            if let MetricKind::Histogram(bounds) = metric.kind {
+                assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{}", metric.name);
+            }
         }
     }
 
     #[test]
-    fn bounds_of_every_histogram_increase() {
-        for bounds in [FIRST_TOKEN_SECONDS, BETWEEN_TOKENS_SECONDS, REQUEST_SECONDS, REQUEST_TOKENS]
-        {
-            assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{bounds:?}");
-        }
+    fn no_two_metrics_have_one_name() {
+        let names: std::collections::BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
     }
 }

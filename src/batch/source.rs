@@ -20,11 +20,11 @@ use anyhow::Context as _;
 use fs_err as fs;
 use sha2::{Digest as _, Sha256};
 
-use crate::cli::failure::{Hint as _, Usage};
+use crate::boot::{Hint as _, Usage};
 
 /// Where the lines come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// Files that can be read again.
     Files(Vec<PathBuf>),
     /// A pipe, or something like it, by its path.
@@ -35,24 +35,24 @@ pub(super) enum Source {
 
 /// Number and digest of a line: which one it is, and of which input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LineId {
+pub(crate) struct LineId {
     /// From 1, through all files.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// The first 64 bits of the SHA-256 of its text without blanks around it.
-    pub(super) digest: u64,
+    pub(crate) digest: u64,
 }
 
 /// One line that is not blank.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) id: LineId,
+pub(crate) struct Line {
+    pub(crate) id: LineId,
     /// Its text without blanks around it; `None`: it is too long.
-    pub(super) text: Option<Vec<u8>>,
+    pub(crate) text: Option<Vec<u8>>,
 }
 
 impl Source {
     /// What IN names.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Stdin);
         }
@@ -70,12 +70,12 @@ impl Source {
     }
 
     /// Whether all lines can be looked at before the first is answered.
-    pub(super) fn can_be_read_again(&self) -> bool {
+    pub(crate) fn can_be_read_again(&self) -> bool {
         matches!(self, Self::Files(_))
     }
 
     /// The lines, from the first one on.
-    pub(super) fn lines(&self, max_line_bytes: usize) -> Lines {
+    pub(crate) fn lines(&self, max_line_bytes: usize) -> Lines {
         let rest = match self {
             Self::Files(paths) => paths.clone(),
             Self::Pipe(path) => vec![path.clone()],
@@ -134,7 +134,7 @@ fn files_named_in(manifest: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// The lines of all files, one after the other.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     rest: std::vec::IntoIter<PathBuf>,
     reader: Option<Box<dyn BufRead + Send>>,
     /// Of the line that was read last.

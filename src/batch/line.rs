@@ -23,28 +23,28 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::Answered;
 use super::source::LineId;
-use crate::server::Answered;
 
 /// What the `id` of every result begins with.
-pub(super) const ID_PREFIX: &str = "batch_req_";
+pub(crate) const ID_PREFIX: &str = "batch_req_";
 
 /// A request to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ask {
-    pub(super) custom_id: String,
+pub(crate) struct Ask {
+    pub(crate) custom_id: String,
     /// The endpoint's path.
-    pub(super) url: String,
-    pub(super) body: Arc<[u8]>,
+    pub(crate) url: String,
+    pub(crate) body: Arc<[u8]>,
 }
 
 /// A line that comes to no endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     /// As far as it could be read.
-    pub(super) custom_id: Option<String>,
-    pub(super) code: &'static str,
-    pub(super) message: String,
+    pub(crate) custom_id: Option<String>,
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
 }
 
 /// A line as it is written, its values still unread.
@@ -62,7 +62,7 @@ struct Envelope<'a> {
 }
 
 /// Reads a line.
-pub(super) fn read(text: &[u8]) -> Result<Ask, Refused> {
+pub(crate) fn read(text: &[u8]) -> Result<Ask, Refused> {
     let refused = |custom_id: Option<&String>, code, message: String| Refused {
         custom_id: custom_id.cloned(),
         code,
@@ -95,12 +95,12 @@ fn string(name: &str, value: Option<&RawValue>) -> Result<String, String> {
 
 impl LineId {
     /// The `id` of the line's result.
-    pub(super) fn result_id(self) -> String {
+    pub(crate) fn result_id(self) -> String {
         format!("{ID_PREFIX}{}_{:016x}", self.number, self.digest)
     }
 
     /// The line of that result; `None`: it is no result of ours.
-    pub(super) fn of_result(id: &str) -> Option<Self> {
+    pub(crate) fn of_result(id: &str) -> Option<Self> {
         let (number, digest) = id.strip_prefix(ID_PREFIX)?.split_once('_')?;
         let (number, digest) = (number.parse().ok()?, u64::from_str_radix(digest, 16).ok()?);
         let line = Self { number, digest };
@@ -111,20 +111,20 @@ impl LineId {
 
 /// A result, ready to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ResultLine {
+pub(crate) struct ResultLine {
     /// Its line, ended by a line break.
-    pub(super) text: Vec<u8>,
-    pub(super) is_failed: bool,
-    pub(super) usage: Usage,
+    pub(crate) text: Vec<u8>,
+    pub(crate) is_failed: bool,
+    pub(crate) usage: Usage,
 }
 
 /// Tokens that an answer tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     #[serde(default)]
-    pub(super) prompt_tokens: u64,
+    pub(crate) prompt_tokens: u64,
     #[serde(default)]
-    pub(super) completion_tokens: u64,
+    pub(crate) completion_tokens: u64,
 }
 
 #[derive(Serialize)]
@@ -165,7 +165,7 @@ struct ErrorObject {
 
 impl ResultLine {
     /// Of a line that an endpoint answered.
-    pub(super) fn answered(line: LineId, custom_id: &str, answered: &Answered) -> Self {
+    pub(crate) fn answered(line: LineId, custom_id: &str, answered: &Answered) -> Self {
         let raw: &RawValue = serde_json::from_slice(&answered.body)
             .expect("invariant: endpoints answer with JSON text");
         let body: Body = serde_json::from_str(raw.get()).unwrap_or_default();
@@ -188,7 +188,7 @@ impl ResultLine {
     }
 
     /// Of a line that came to no endpoint.
-    pub(super) fn refused(line: LineId, refused: Refused) -> Self {
+    pub(crate) fn refused(line: LineId, refused: Refused) -> Self {
         let id = line.result_id();
         let Refused { custom_id, code, message } = refused;
         let error = Some(Failure { code: code.to_owned(), message });
@@ -204,7 +204,7 @@ impl ResultLine {
 }
 
 /// The line of a result, and whether it failed; `None`: it is no result of ours.
-pub(super) fn read_result(text: &[u8]) -> Option<(LineId, bool)> {
+pub(crate) fn read_result(text: &[u8]) -> Option<(LineId, bool)> {
     #[derive(Deserialize)]
     struct Read<'a> {
         #[serde(borrow)]
