@@ -58,17 +58,17 @@ fn check(expression: &str) -> Result<BTreeSet<&'static str>, String> {
             let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
             let (word, after) = rest.split_at(end);
             rest = after.trim_start();
-            if GROUPINGS.contains(&word) {
+            if FUNCTIONS.contains(&word) {
+                // What it takes is looked at like everything else.
+            } else if GROUPINGS.contains(&word) {
                 let (list, after) = rest
                     .strip_prefix('(')
                     .and_then(|list| list.split_once(')'))
                     .ok_or_else(|| format!("`{word}` without labels"))?;
                 grouped.extend(list.split(',').map(str::trim).filter(|label| !label.is_empty()));
                 rest = after;
-            } else if rest.starts_with('(') {
-                if !FUNCTIONS.contains(&word) {
-                    return Err(format!("unknown function `{word}`"));
-                }
+            } else if rest.starts_with('(') && !OPERATORS.contains(&word) {
+                return Err(format!("unknown function `{word}`"));
             } else if !OPERATORS.contains(&word) {
                 let labels = labels_of(word).ok_or_else(|| format!("unknown series `{word}`"))?;
                 if let Some(matchers) = rest.strip_prefix('{') {

@@ -51,7 +51,7 @@ fn finish(mut stream: ResponseStream) -> (Vec<u32>, String) {
     let (mut tokens, mut all) = (Vec::new(), String::new());
     loop {
         match stream.blocking_recv().expect("a last message") {
-            Output::PromptLogprobs(_) => {}
+            Output::PromptLogprobs(_) | Output::Embedding(_) => {}
             Output::Delta(delta) => {
                 tokens.extend(delta.token_ids);
                 all.push_str(&delta.text);

@@ -18,12 +18,16 @@
 //! | `tokenize` | what a prompt is to the model, and small endpoints |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
+//! | `keys`, `admin` | keys and limits; the admin API |
 //! | `operations` | health, and the log of the service's life |
+//! | `traces` | spans that a collector gets |
 //! | `client` | a client in plain TCP |
 //!
 //! `server/openai_client.py` checks a running server with the official Python client.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "server/admin.rs"]
+mod admin;
 #[path = "server/bad_inputs/mod.rs"]
 mod bad_inputs;
 #[path = "server/batches.rs"]
@@ -36,6 +40,8 @@ mod client;
 mod embeddings;
 #[path = "server/input.rs"]
 mod input;
+#[path = "server/keys.rs"]
+mod keys;
 #[path = "server/lifecycle.rs"]
 mod lifecycle;
 #[path = "server/listeners.rs"]
@@ -58,6 +64,8 @@ mod structured;
 mod tokenize;
 #[path = "server/tools.rs"]
 mod tools;
+#[path = "server/traces.rs"]
+mod traces;
 #[path = "server/wire.rs"]
 mod wire;
 

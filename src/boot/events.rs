@@ -82,10 +82,10 @@ impl Teller {
             .field("compile_seconds", seconds(stats.compile_ms))
             .field("saved_seconds", seconds(stats.saved_ms))
             .field("quarantined", stats.quarantined);
-        match &self.log {
-            Some(log) => log.emit(event),
-            None => tracing::info!("graph cache: {stats}; {place}"),
+        if self.log.is_none() {
+            tracing::info!("graph cache: {stats}; {place}");
         }
+        self.emit(event);
     }
 
     fn compile_started(&self, note: &str, reason: &MissReason) {

@@ -32,6 +32,7 @@ const MAX_HEADER_BYTES: u64 = 16 << 20;
 // `tcp://...` in every pod beside a service named cairn, and NAME_SERVICE_HOST likewise.
 /// Where to listen, and to what.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "the doc is the help, where marks are noise")]
 #[command(next_help_heading = "Connection options")]
 pub(crate) struct ListenArgs {
     /// Address to listen on, or a host name that means one; 0.0.0.0: every IPv4 address

@@ -164,6 +164,12 @@ impl ModelArgs {
         }
     }
 
+    /// Whether the model may have to be fetched: it is known by a name, or the default.
+    pub(crate) fn may_be_fetched(&self) -> bool {
+        let name = self.model.as_deref().and_then(Path::to_str);
+        self.model.is_none() || name.is_some_and(|name| models::known_model(name).is_some())
+    }
+
     /// Which device is asked for.
     pub(crate) fn backend(&self) -> BackendKind {
         self.backend

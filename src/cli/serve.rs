@@ -25,9 +25,10 @@ use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use super::access_args::AccessArgs;
 use super::boot::{self, BootReport, Booted, failure::chain, hint};
 use super::dialogue_args::DialogueArgs;
-use super::failure::{Outcome, TERMINATED};
+use super::failure::{Hint as _, Outcome, TERMINATED};
 use super::listen::SocketFile;
 use super::listen_args::{Bound, ListenArgs, Listening};
 use super::model_args::ModelArgs;
@@ -40,6 +41,7 @@ use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig, Envi
 use crate::engine::PrefixStore as _;
 use crate::server::{self, About, Entrance, ServerOptions, ServerState, Tls};
 use crate::telemetry::events::{Event, EventKind, EventLog};
+use crate::telemetry::traces::Tracer;
 use reported::Reported;
 
 mod reported;
@@ -57,7 +59,7 @@ Examples:
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/embeddings /v1/files
 /v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load /metrics /version
-/admin/events /reset_prefix_cache
+/reset_prefix_cache /admin/events /admin/keys /admin/usage /admin/limits /admin/drain
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -81,6 +83,9 @@ pub(crate) struct ServeArgs {
     listen: ListenArgs,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
     scheduling: SchedulingArgs,
 
     #[command(flatten)]
@@ -93,6 +98,7 @@ pub(crate) struct ServeArgs {
 /// How much to take on.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server options")]
+#[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
 struct ServerArgs {
     /// What clients call the model [default: the model's own name].
     #[arg(long, value_name = "NAME", env = "CAIRN_SERVED_MODEL_NAME")]
@@ -115,6 +121,11 @@ struct ServerArgs {
     #[arg(value_parser = values::bytes, allow_hyphen_values = true)]
     max_body_bytes: u64,
 
+    /// Collector that spans of requests are sent to, as in http://127.0.0.1:4318/v1/traces
+    /// (OTLP over HTTP) [default: none].
+    #[arg(long, value_name = "URL", env = "CAIRN_OTLP_TRACES_ENDPOINT")]
+    otlp_traces_endpoint: Option<String>,
+
     /// Folder of what outlives the server: its events and usage [default: $XDG_STATE_HOME/cairn, else
     /// ~/.local/state/cairn].
     #[arg(long, value_name = "FOLDER", env = "CAIRN_STATE_DIR")]
@@ -132,8 +143,11 @@ impl ServerArgs {
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     // Before the long work, and held from then on: nobody takes the port meanwhile.
     let bound = args.listen.bind()?;
+    // What was typed wrongly is told at once, and is no event.
+    let is_at_hand = !args.model.may_be_fetched();
+    let config = is_at_hand.then(|| engine_config(args, context)).transpose()?;
     let events = open_events(args, context);
-    let result = serve_model(args, context, bound, &events);
+    let result = serve_model(args, context, config, bound, &events);
     events.emit(match &result {
         Ok(()) => Event::new(EventKind::Stopped, "stopped in good order").logged_elsewhere(),
         Err(error) => stopped_by(error),
@@ -148,14 +162,11 @@ fn open_events(args: &ServeArgs, context: &Context) -> EventLog {
     let ServeArgs { server, listen, model, .. } = args;
     let name = model.name();
     let name = server.served_model_name.as_deref().unwrap_or(&name);
-    let events = match server.state_folder(&context.environment) {
-        Some(folder) => {
-            EventLog::open(&folder.join("events"), &format!("{name}-{}", listen.label()))
-        }
-        None => {
-            tracing::warn!("events are kept in memory only: there is no `--state-dir`");
-            EventLog::in_memory()
-        }
+    let events = if let Some(folder) = server.state_folder(&context.environment) {
+        EventLog::open(&folder.join("events"), &format!("{name}-{}", listen.label()))
+    } else {
+        tracing::warn!("events are kept in memory only: there is no `--state-dir`");
+        EventLog::in_memory()
     };
     let message = format!("starting `{name}` with {} {}", NAME, build_info::VERSION);
     let deploying = Event::new(EventKind::Deploying, message)
@@ -180,14 +191,21 @@ fn stopped_by(error: &anyhow::Error) -> Event {
 fn serve_model(
     args: &ServeArgs,
     context: &Context,
+    config: Option<EngineConfig>,
     bound: Bound,
     events: &EventLog,
 ) -> anyhow::Result<()> {
-    let ServeArgs { model, server, listen, scheduling, dialogue } = args;
+    let ServeArgs { model, server, listen, access, dialogue, .. } = args;
+    let state_folder = server.state_folder(&context.environment);
+    let guarded = access.open(&context.environment, state_folder, &listen.label())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
+    let tracer = {
+        let _runtime = runtime.enter();
+        tracer(server)?
+    };
     let name = server.served_model_name.clone().unwrap_or_else(|| model.name());
     let about = about(model.backend(), &name);
     let options = listen.options(options(server, &name))?;
@@ -212,10 +230,9 @@ fn serve_model(
         progress: Arc::new(progress),
         started_at: *started_at,
     };
-    let config = EngineConfig {
-        max_num_queued_reqs: server.max_num_queued_reqs,
-        scheduling: scheduling.config(),
-        ..model.engine_config(context)?
+    let config = match config {
+        Some(config) => config,
+        None => engine_config(args, context)?,
     };
     let booted = boot::boot(&config, &*context.progress)?;
     let Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store } = booted;
@@ -238,17 +255,24 @@ fn serve_model(
             tracing::warn!(%error, "no files and batches: their folder cannot be used");
         }
     }
+    if let Some(tracer) = tracer {
+        state.trace(tracer);
+    }
     state.report(move || {
         let mut samples = graph_cache::samples(&cache.stats().snapshot());
         let stats = prefix_store.as_ref().map(|store| store.stats());
         samples.extend(stats.iter().flat_map(prefix::samples));
         samples
     });
-    entrance.open(state);
+    guarded.announce(&state, events);
+    entrance.open(state.clone());
     events.emit(ready(&report, &addresses, start_to_ready));
     announce(&report, &addresses);
 
-    let served = runtime.block_on(serving).context("serving").and_then(|served| served);
+    let served = runtime
+        .block_on(guarded.beside(state, serving))
+        .context("serving")
+        .and_then(|served| served);
     if let Some(death) = engine.death() {
         graphs.forget_stale(&engine);
         // The thread that waits for a dead engine may wait for ever.
@@ -256,6 +280,27 @@ fn serve_model(
         return Err(death).context("serving");
     }
     served
+}
+
+/// Fetches the model when it is a known one that is not there yet.
+fn engine_config(args: &ServeArgs, context: &Context) -> anyhow::Result<EngineConfig> {
+    Ok(EngineConfig {
+        max_num_queued_reqs: args.server.max_num_queued_reqs,
+        scheduling: args.scheduling.config(),
+        ..args.model.engine_config(context)?
+    })
+}
+
+/// To be called within a runtime.
+fn tracer(server: &ServerArgs) -> anyhow::Result<Option<Tracer>> {
+    let Some(endpoint) = &server.otlp_traces_endpoint else { return Ok(None) };
+    match Tracer::open(endpoint, build_info::VERSION) {
+        Ok(tracer) => Ok(Some(tracer)),
+        Err(error) => {
+            let hint = error.hint();
+            Err(error).context("`--otlp-traces-endpoint` cannot be used").hint(hint)
+        }
+    }
 }
 
 fn ready(report: &BootReport, addresses: &[String], start_to_ready: Duration) -> Event {

@@ -56,7 +56,7 @@ impl Entrance {
     /// what is known before the model is.
     pub fn new(options: ServerOptions, about: About, events: EventLog) -> Self {
         let what = "starting".to_owned();
-        let entrance = Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             options,
             about,
             events,
@@ -65,8 +65,7 @@ impl Entrance {
             starting: OnceLock::new(),
             ready: OnceLock::new(),
             state: watch::Sender::new(None),
-        }));
-        entrance
+        }))
     }
 
     /// This is what is being done now, and how much there is to do, if that is known.

@@ -84,7 +84,7 @@ impl Asked {
                 filter.level = Some(level.ok_or_else(|| expected("`normal` or `abnormal`"))?);
             }
             "kind" => {
-                let kinds = value.split(',').map(|kind| kind.parse::<EventKind>());
+                let kinds = value.split(',').map(str::parse::<EventKind>);
                 filter.kinds = kinds.collect::<Result<_, _>>().map_err(|()| {
                     let all: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
                     expected(&all.join(", "))

@@ -12,19 +12,25 @@
 //! What this module deliberately does not do: it defines no metric; see [`crate::telemetry`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::traced;
 use crate::engine::{ChoiceDelta, FinishReason, Usage};
+use crate::telemetry::traces::{RequestSpan, Tracer};
 use crate::telemetry::{self as names, Metric, MetricKind};
 
+use super::access::Charge;
 pub(super) use page::{PAGE_TYPE, page, starting_page};
 
 mod page;
 
 /// Everything that the server records.
 #[derive(Debug, Default)]
-pub(super) struct Metrics(Mutex<Recorded>);
+pub(super) struct Metrics {
+    recorded: Mutex<Recorded>,
+    tracer: OnceLock<Tracer>,
+}
 
 #[derive(Debug)]
 struct Recorded {
@@ -76,7 +82,17 @@ const ERROR: &str = "error";
 
 impl Metrics {
     fn lock(&self) -> MutexGuard<'_, Recorded> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, every request to the engine is a span. Only the first call counts.
+    pub(super) fn trace(&self, tracer: Tracer) {
+        let _ = self.tracer.set(tracer);
+    }
+
+    /// Whether requests are spans.
+    pub(super) fn is_traced(&self) -> bool {
+        self.tracer.get().is_some()
     }
 
     /// One answer to one HTTP request.
@@ -91,21 +107,32 @@ pub(super) struct RequestRecord {
     metrics: Arc<Metrics>,
     /// By choice.
     last_token_at: Vec<Option<Instant>>,
+    charge: Charge,
     /// By choice.
     num_tokens: Vec<u64>,
     max_tokens: Option<u64>,
+    span: Option<RequestSpan>,
     /// Why the last choice that ended did so.
     reason: FinishReason,
     has_ended: bool,
 }
 
 impl RequestRecord {
-    pub(super) fn new(metrics: Arc<Metrics>, num_choices: usize, max_tokens: Option<u64>) -> Self {
+    /// To be called where the HTTP request is handled, to which its span belongs.
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        num_choices: usize,
+        max_tokens: Option<u64>,
+        charge: Charge,
+    ) -> Self {
+        let span = if metrics.is_traced() { traced::span(num_choices, max_tokens) } else { None };
         Self {
+            span,
             metrics,
             last_token_at: vec![None; num_choices],
             num_tokens: vec![0; num_choices],
             max_tokens,
+            charge,
             reason: FinishReason::Stop,
             has_ended: false,
         }
@@ -117,6 +144,7 @@ impl RequestRecord {
             self.reason = end.reason;
         }
         let num_tokens = delta.token_ids.len();
+        self.charge.generated(num_tokens);
         let last_token_at = self.last_token_at.get_mut(delta.index).filter(|_| num_tokens > 0);
         let Some(last_token_at) = last_token_at else { return };
         self.num_tokens[delta.index] += num_tokens as u64;
@@ -133,6 +161,10 @@ impl RequestRecord {
     /// The request ended well.
     pub(super) fn finished(&mut self, usage: &Usage) {
         let reason = self.reason.as_str();
+        self.charge.finished(usage.cached_tokens, usage.completion_tokens);
+        if let Some(span) = &mut self.span {
+            traced::note_usage(span, usage);
+        }
         self.end(reason);
         let mut recorded = self.metrics.lock();
         recorded.queue_time.observe_seconds(usage.queue_time);
@@ -173,12 +205,16 @@ impl RequestRecord {
 
     /// The request failed in the engine.
     pub(super) fn failed(&mut self) {
+        self.charge.failed();
         self.end(ERROR);
     }
 
     fn end(&mut self, reason: &'static str) {
         self.has_ended = true;
         *self.metrics.lock().ended.entry(reason).or_default() += 1;
+        if let (Some(span), Some(tracer)) = (self.span.take(), self.metrics.tracer.get()) {
+            tracer.record(traced::ended(span, reason));
+        }
     }
 }
 
@@ -225,12 +261,13 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::Grant;
     use super::*;
 
     #[test]
     fn a_request_that_is_dropped_counts_as_aborted() {
         let metrics = Arc::new(Metrics::default());
-        drop(RequestRecord::new(Arc::clone(&metrics), 1, Some(9)));
+        drop(RequestRecord::new(Arc::clone(&metrics), 1, Some(9), Grant::default().charge(7)));
         assert_eq!(metrics.lock().ended["abort"], 1);
     }
 }

@@ -31,7 +31,7 @@ use tracing::{Instrument, Span};
 
 use super::error::ApiError;
 use super::panics::catch_panic;
-use super::{ServerState, routes};
+use super::{ServerState, routes, traced};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -95,10 +95,14 @@ pub(super) async fn observe(
     let (path, span) = (line.path, line.span.clone());
 
     let is_too_long = request.uri().to_string().len() > state.options().max_uri_bytes;
+    let trace = state
+        .metrics()
+        .is_traced()
+        .then(|| traced::Context::new(request.headers(), path, &state.options().served_model_name));
     let answering = async {
         if is_too_long { ApiError::UriTooLong.into_response() } else { next.run(request).await }
     };
-    let answered = catch_panic(answering).instrument(span.clone()).await;
+    let answered = catch_panic(traced::within(trace, answering)).instrument(span.clone()).await;
     let mut response = answered.unwrap_or_else(|_| {
         span.in_scope(|| tracing::error!(path, "a handler panicked"));
         ApiError::Internal.into_response()

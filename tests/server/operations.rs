@@ -34,31 +34,25 @@ fn start_with_state(folder: &Path) -> Server {
 fn the_events_of_a_start_are_told_in_order() {
     let server = start_server(&[]);
     let told = events(&server, "");
-    assert_eq!(
-        kinds(&told),
-        [
-            "deploying",
-            "model_loading",
-            "graph_compile_started",
-            "graph_compile_finished",
-            "cache_summary",
-            "model_loaded",
-            "ready"
-        ]
-    );
+    let (compiles, others): (Vec<&str>, Vec<&str>) =
+        kinds(&told).into_iter().partition(|kind| kind.starts_with("graph_compile"));
+    assert_eq!(others, ["deploying", "model_loading", "cache_summary", "model_loaded", "ready"]);
+    let count = |kind: &str| compiles.iter().filter(|found| **found == kind).count();
+    let num_compiled = count("graph_compile_finished");
+    assert_eq!((count("graph_compile_started"), num_compiled > 0), (num_compiled, true));
     for (idx, event) in told.iter().enumerate() {
         assert_eq!(event["seq"], idx as u64 + 1);
         assert_eq!((&event["level"], &event["remedy"]), (&json!("normal"), &Value::Null));
         assert!(event["time"].as_str().unwrap().ends_with('Z'), "{event}");
     }
     let version = server.get("/version").json();
-    let ready = &told[6]["fields"];
+    let [.., summary, _, last] = &told[..] else { panic!("{told:?}") };
+    let ready = &last["fields"];
     assert_eq!(ready["boot_seconds"], version["boot_seconds"]);
     assert_eq!(ready["start_to_ready_seconds"], version["start_to_ready_seconds"]);
     assert!(ready["start_to_ready_seconds"].as_f64().unwrap() > 0.0);
-    assert_eq!(told[6]["boot"], version["boot_id"]);
-    assert_eq!(told[4]["fields"]["misses"]["absent"], 1);
-    assert_eq!(told[3]["fields"]["index"], 1);
+    assert_eq!(last["boot"], version["boot_id"]);
+    assert_eq!(summary["fields"]["misses"]["absent"], num_compiled);
     assert_eq!(
         server.metric("cairn_events_total{model_name=\"tiny\",engine=\"0\",kind=\"ready\""),
         1.0

@@ -114,8 +114,8 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use crate::batch::line::Usage;
     use super::*;
+    use crate::batch::line::Usage;
 
     fn result(is_failed: bool) -> ResultLine {
         let usage = Usage { prompt_tokens: 8, completion_tokens: 5 };

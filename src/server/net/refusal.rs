@@ -18,13 +18,12 @@ use super::super::error::ApiError;
 /// A whole answer that ends the connection.
 pub(super) fn answer(error: &ApiError) -> Vec<u8> {
     let (status, body) = (error.status(), error.body().to_json());
-    let mut answer = format!("HTTP/1.1 {status}\r\n");
+    let mut answer = format!("HTTP/1.1 {status}\r\n").into_bytes();
     for (name, value) in &error.headers() {
-        // What the table says is text.
-        answer.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+        answer.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    answer.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()));
-    [answer.as_bytes(), &body].concat()
+    let end = format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    [answer, end.into_bytes(), body].concat()
 }
 
 /// The whole answer to which a refusal without a body belongs; `None` when the bytes are none.

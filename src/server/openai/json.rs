@@ -46,23 +46,24 @@ pub(in crate::server) trait WireObject: Default {
 
 /// Defines a struct of optional fields together with its [`WireObject`] and `Deserialize`.
 ///
-/// A field is called like its key, unless the key stands in brackets. `flattened` names a field
+/// The struct and its fields are as visible as is said before its name. A field is called like its
+/// key, unless the key stands in brackets. `flattened` names a field
 /// that is such a struct itself and whose keys lie in the same JSON object.
 macro_rules! wire_object {
     (@key $field:ident) => { stringify!($field) };
     (@key $field:ident $key:literal) => { $key };
     (
         $(#[$doc:meta])*
-        $expected:literal => $Name:ident {
+        $expected:literal => $visible:vis $Name:ident {
             $($(#[$field_doc:meta])* $field:ident $([$key:literal])?: $Type:ty,)*
         }
         $(flattened $flat:ident: $Flat:ty)?
     ) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
-        pub(in crate::server) struct $Name {
-            $($(#[$field_doc])* pub(in crate::server) $field: Option<$Type>,)*
-            $(pub(in crate::server) $flat: $Flat,)?
+        $visible struct $Name {
+            $($(#[$field_doc])* $visible $field: Option<$Type>,)*
+            $($visible $flat: $Flat,)?
         }
 
         impl $crate::server::openai::json::WireObject for $Name {

@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
             r#"{"messages": [{"role": "user", "content": "\udc00x"}]}"#,
             bad_within("messages"),
         ),
-        completion("J09 NUL as it is", b"{\"prompt\": \"a\0b\"}", bad()),
+        completion("J09 NUL as it is", b"{\"prompt\": \"a\0b\"}", bad_param("prompt")),
         completion("J09 NUL escaped", r#"{"prompt": "a\u0000b", "max_tokens": 1}"#, Expected::Ok),
         completion("J10 nested arrays", "[".repeat(100_000), bad()),
         completion(

@@ -92,26 +92,26 @@ fn chat(name: impl Into<String>, body: impl AsRef<[u8]>, expected: Expected) -> 
 
 /// 400, with no field to blame.
 fn bad() -> Expected {
-    Refused::new(400, None, Param::None)
+    Refused::expected(400, None, Param::None)
 }
 
 /// 400 because of one field.
 fn bad_param(param: &str) -> Expected {
-    Refused::new(400, None, Param::Is(param.to_owned()))
+    Refused::expected(400, None, Param::Is(param.to_owned()))
 }
 
 /// 400 because of something in one field.
 fn bad_within(param: &'static str) -> Expected {
-    Refused::new(400, None, Param::Within(param))
+    Refused::expected(400, None, Param::Within(param))
 }
 
 /// The client's fault, by status and code.
 fn refused(status: u16, code: Option<&'static str>) -> Expected {
-    Refused::new(status, code, Param::Any)
+    Refused::expected(status, code, Param::Any)
 }
 
 impl Refused {
-    fn new(status: u16, code: Option<&'static str>, param: Param) -> Expected {
+    fn expected(status: u16, code: Option<&'static str>, param: Param) -> Expected {
         Expected::Error(Self { status, kind: "invalid_request_error", code, param })
     }
 

@@ -14,11 +14,11 @@ fn promised(expected: Expected) -> Expected {
         return expected;
     }
     let param = Param::Is("response_format".to_owned());
-    Refused::new(400, Some("unsupported_parameter"), param)
+    Refused::expected(400, Some("unsupported_parameter"), param)
 }
 
 fn bad_schema() -> Expected {
-    Refused::new(400, None, Param::Within("response_format"))
+    Refused::expected(400, None, Param::Within("response_format"))
 }
 
 fn format(schema: &Value) -> Value {

@@ -12,7 +12,7 @@ use crate::server::openai::json::wire_object;
 
 wire_object! {
     /// The body of `POST /v1/chat/completions`.
-    "a JSON object" => ChatRequest {
+    "a JSON object" => pub(in crate::server::openai) ChatRequest {
         messages: Vec<Message>,
         max_completion_tokens: i64,
         logprobs: bool,
@@ -31,7 +31,7 @@ wire_object! {
 
 wire_object! {
     /// How a conversation becomes a prompt.
-    "a JSON object" => TemplateFields {
+    "a JSON object" => pub(in crate::server::openai) TemplateFields {
         add_generation_prompt: bool,
         continue_final_message: bool,
         chat_template: String,
@@ -44,7 +44,7 @@ wire_object! {
 
 wire_object! {
     /// One message of a conversation.
-    "a message object" => Message {
+    "a message object" => pub(in crate::server::openai) Message {
         role: String,
         content: Content,
         name: String,
@@ -58,7 +58,7 @@ wire_object! {
 
 wire_object! {
     /// One part of a message.
-    "a content part object" => Part {
+    "a content part object" => pub(in crate::server::openai) Part {
         kind["type"]: String,
         text: String,
         refusal: String,
@@ -67,7 +67,7 @@ wire_object! {
 
 wire_object! {
     /// A call of a tool in an assistant's message.
-    "a tool call object" => Call {
+    "a tool call object" => pub(in crate::server::openai) Call {
         id: String,
         kind["type"]: String,
         function: CalledFunction,
@@ -76,7 +76,7 @@ wire_object! {
 
 wire_object! {
     /// Which function was called with what: JSON, or a text that holds JSON.
-    "an object with `name` and `arguments`" => CalledFunction {
+    "an object with `name` and `arguments`" => pub(in crate::server::openai) CalledFunction {
         name: String,
         arguments: Json,
     }
@@ -84,7 +84,7 @@ wire_object! {
 
 wire_object! {
     /// What the model may call.
-    "a tool object" => Tool {
+    "a tool object" => pub(in crate::server::openai) Tool {
         kind["type"]: String,
         function: Function,
     }
@@ -92,7 +92,7 @@ wire_object! {
 
 wire_object! {
     /// A function, and the JSON schema of its arguments.
-    "a function object" => Function {
+    "a function object" => pub(in crate::server::openai) Function {
         name: String,
         description: String,
         parameters: Json,

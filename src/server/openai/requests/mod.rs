@@ -31,7 +31,7 @@ pub(super) const MAX_STOP_TOKEN_IDS: usize = 1024;
 
 wire_object! {
     /// Fields that both kinds of completion share.
-    "a JSON object" => SamplingFields {
+    "a JSON object" => pub(in crate::server::openai) SamplingFields {
         model: String,
         n: i64,
         best_of: i64,
@@ -81,7 +81,7 @@ wire_object! {
 
 wire_object! {
     /// The body of `POST /v1/completions`.
-    "a JSON object" => CompletionRequest {
+    "a JSON object" => pub(in crate::server::openai) CompletionRequest {
         prompt: Prompt,
         echo: bool,
         logprobs: i64,
@@ -92,7 +92,7 @@ wire_object! {
 
 wire_object! {
     /// What a stream should carry besides text.
-    "an object" => StreamOptions {
+    "an object" => pub(in crate::server::openai) StreamOptions {
         include_usage: bool,
         continuous_usage_stats: bool,
         include_obfuscation: bool,
@@ -101,7 +101,7 @@ wire_object! {
 
 wire_object! {
     /// `OpenAI`'s form of an answer.
-    "an object with a `type`" => ResponseFormat {
+    "an object with a `type`" => pub(in crate::server::openai) ResponseFormat {
         kind["type"]: String,
         json_schema: NamedSchema,
     }
@@ -109,7 +109,7 @@ wire_object! {
 
 wire_object! {
     /// A schema as `response_format` wraps it. What is generated follows it, `strict` or not.
-    "an object with a `schema`" => NamedSchema {
+    "an object with a `schema`" => pub(in crate::server::openai) NamedSchema {
         name: String,
         schema: Json,
         strict: bool,
@@ -119,7 +119,7 @@ wire_object! {
 wire_object! {
     /// vLLM's form of an answer: exactly one of these.
     "an object with one of `json`, `regex`, `choice`, `grammar` and `json_object`"
-    => StructuredOutputs {
+    => pub(in crate::server::openai) StructuredOutputs {
         json: Json,
         regex: String,
         choice: Vec<String>,

@@ -20,7 +20,7 @@ use crate::server::openai::requests::{Content, Json, TemplateFields};
 
 wire_object! {
     /// The body of `POST /v1/responses`.
-    "a JSON object" => ResponsesRequest {
+    "a JSON object" => pub(in crate::server::openai) ResponsesRequest {
         input: Input,
         instructions: String,
         max_output_tokens: i64,
@@ -42,7 +42,7 @@ wire_object! {
 
 wire_object! {
     /// How the answer's text is to look.
-    "an object with a `format`" => TextFields {
+    "an object with a `format`" => pub(in crate::server::openai) TextFields {
         format: TextFormat,
         verbosity: String,
     }
@@ -50,7 +50,7 @@ wire_object! {
 
 wire_object! {
     /// The form of the answer's text.
-    "an object with a `type`" => TextFormat {
+    "an object with a `type`" => pub(in crate::server::openai) TextFormat {
         kind["type"]: String,
         name: String,
         schema: Json,
@@ -60,7 +60,7 @@ wire_object! {
 
 wire_object! {
     /// How the model is to think.
-    "an object with an `effort`" => ReasoningFields {
+    "an object with an `effort`" => pub(in crate::server::openai) ReasoningFields {
         effort: String,
         summary: String,
     }
@@ -68,7 +68,7 @@ wire_object! {
 
 wire_object! {
     /// What the model may call.
-    "a tool object" => FunctionTool {
+    "a tool object" => pub(in crate::server::openai) FunctionTool {
         kind["type"]: String,
         name: String,
         description: String,
@@ -79,7 +79,7 @@ wire_object! {
 
 wire_object! {
     /// One item of the input: a message, a call, its output, or a thought.
-    "an item object" => Item {
+    "an item object" => pub(in crate::server::openai) Item {
         kind["type"]: String,
         role: String,
         content: Content,
