@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::client::{COMPLETIONS, PATIENCE, Reply, Server, request_bytes, with_model};
-use super::{CONTEXT, serve_command, start_server};
+use super::{CONTEXT, serve_command, start_server, write_model};
 
 /// A folder with a key file and the state of a server.
 pub(crate) struct Place {
@@ -341,6 +341,14 @@ fn usage_outlives_the_end_a_kill_and_a_damaged_file() {
     assert_eq!(complete_as(&server, "alice").status, 200);
 }
 
+/// The program with those flags, and its model.
+fn on_a_tiny_model(flags: &[&str]) -> (Command, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    let command = serve_command(":", folder.path(), &[&["--port", "0"], flags].concat());
+    (command, folder)
+}
+
 #[test]
 fn a_bad_key_file_is_an_error_at_the_start() {
     for (file, message) in [
@@ -351,14 +359,14 @@ fn a_bad_key_file_is_an_error_at_the_start() {
         ("[[keys]]\nname = \"a\"\nhash = \"sk-a\"".to_owned(), "(`a`): invalid hash: expected"),
     ] {
         let place = Place::new(&file);
-        let (mut command, _folder) = serve_command(&["--api-keys-file", text(&place.file())]);
+        let (mut command, _folder) = on_a_tiny_model(&["--api-keys-file", text(&place.file())]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(message) && stderr.contains("keys.toml"), "{stderr}");
         assert!(!stderr.contains("sk-a"), "{stderr}");
     }
-    let (mut command, _folder) = serve_command(&["--api-keys-file", "/nowhere/keys.toml"]);
+    let (mut command, _folder) = on_a_tiny_model(&["--api-keys-file", "/nowhere/keys.toml"]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere/keys.toml"));
@@ -382,12 +390,12 @@ fn keys_by_flag_and_by_variable_have_no_limits() {
     let both = ",key=\"--api-key\",outcome=\"accepted\"} 2";
     assert!(page.contains(both), "{page}");
 
-    let (mut command, model) = serve_command(&state);
+    let (mut command, model) = on_a_tiny_model(&state);
     command.env("VLLM_API_KEY", "sk-inherited");
     let server = Server::start(command, Some(model));
     assert_eq!(complete_as(&server, "inherited").status, 200);
     assert_eq!(complete_as(&server, "one").status, 401);
-    let (mut command, _model) = serve_command(&["--api-key", "sk-one", "--print-config"]);
+    let (mut command, _model) = on_a_tiny_model(&["--api-key", "sk-one", "--print-config"]);
     let shown = String::from_utf8(command.output().unwrap().stdout).unwrap();
     assert!(shown.contains("api-key") && !shown.contains("sk-one"), "{shown}");
 }
