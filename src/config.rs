@@ -231,6 +231,40 @@ impl EngineConfig {
     }
 }
 
+/// A text that nobody may see; its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Of the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text; not to be shown.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(...)")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            Err("expected a key, got nothing")
+        } else {
+            Ok(Self::new(text))
+        }
+    }
+}
+
 /// The variables that belong to no flag.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
@@ -239,6 +273,8 @@ pub struct Environment {
     /// The folder of what a server must remember, unless `--state-dir` says otherwise: `cairn` in
     /// `XDG_STATE_HOME`, else `.local/state/cairn` in the home folder; `None`: no place.
     pub state_root: Option<PathBuf>,
+    /// `VLLM_API_KEY`: a key that clients must send, unless flags say otherwise.
+    pub vllm_api_key: Option<Secret>,
     /// `CAIRN_OFFLINE`: never fetch anything.
     pub offline: bool,
     /// `NO_COLOR`: write no colours.
@@ -296,6 +332,9 @@ impl Environment {
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Self {
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
         Self {
+            vllm_api_key: lookup("VLLM_API_KEY")
+                .and_then(|key| key.into_string().ok())
+                .map(Secret::new),
             offline: lookup("CAIRN_OFFLINE").is_some_and(|value| is_yes(&value)),
             no_color: lookup("NO_COLOR").is_some(),
             ascend_homes: ["ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"]
@@ -416,6 +455,14 @@ mod tests {
         let environment = environment(&[("CAIRN_CACHE_DIR", "/own")], None);
         assert_eq!(environment.models_dir(), Some("/own/models".into()));
         assert_eq!(environment.graphs_dir(), Some("/own/graphs".into()));
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let environment = environment(&[("VLLM_API_KEY", "sk-1")], None);
+        assert_eq!(environment.vllm_api_key, Some(Secret::new("sk-1")));
+        assert!(!format!("{environment:?}").contains("sk-1"));
+        assert!(" ".parse::<Secret>().is_err());
     }
 
     #[test]

@@ -140,6 +140,11 @@ const TABLE: &[Row] = &[
     row("server::cors", "", "tower_http"),
     row("server::net", "", "fs_err tokio_rustls std::net std::os::unix"),
     row(
+        "server::access",
+        "",
+        "fs_err getrandom humantime sha2 strsim tempfile toml std::fs::TryLockError std::net std::os",
+    ),
+    row(
         "cli",
         "*",
         "anyhow clap fs_err indicatif rand rand_chacha rustix serde serde_json sha2 tempfile \
@@ -181,6 +186,7 @@ const STREAMS: &[(&str, &[&str])] = &[
     ("src/cli/output.rs", &["stdout", "stderr"]),
     ("src/cli/cache/import.rs", &["stdin"]),
     ("src/cli/generate.rs", &["stdin"]),
+    ("src/cli/keys.rs", &["stdin"]),
     ("src/cli/run_batch/source.rs", &["stdin"]),
     ("src/telemetry/log.rs", &["stderr"]),
 ];

@@ -18,6 +18,7 @@
 //! | `tokenize` | what a prompt is to the model, and small endpoints |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
+//! | `keys`, `admin` | keys and limits; the admin API |
 //! | `operations` | health, and the log of the service's life |
 //! | `traces` | spans that a collector gets |
 //! | `client` | a client in plain TCP |
@@ -25,6 +26,8 @@
 //! `server/openai_client.py` checks a running server with the official Python client.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "server/admin.rs"]
+mod admin;
 #[path = "server/bad_inputs/mod.rs"]
 mod bad_inputs;
 #[path = "server/batches.rs"]
@@ -37,6 +40,8 @@ mod client;
 mod embeddings;
 #[path = "server/input.rs"]
 mod input;
+#[path = "server/keys.rs"]
+mod keys;
 #[path = "server/lifecycle.rs"]
 mod lifecycle;
 #[path = "server/listeners.rs"]
@@ -84,6 +89,13 @@ fn start_server_within(limits: &str, flags: &[&str]) -> Server {
     write_model(folder.path());
     let command = serve_command(limits, folder.path(), &[&["--port", "0"], flags].concat());
     Server::start(command, Some(folder))
+}
+
+/// The program with a tiny model, which lies in the folder.
+fn tiny_command(flags: &[&str]) -> (Command, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    (serve_command(":", folder.path(), &[&["--port", "0"], flags].concat()), folder)
 }
 
 /// The program with a model, after a line of shell. This is the only place that knows how.

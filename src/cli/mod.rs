@@ -7,9 +7,10 @@
 //!
 //! | File | Holds |
 //! | --- | --- |
-//! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
+//! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `keys` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
 //! | `speculation_args`, `cache_args`, `prefix_args` | those of them about guesses, about the graph cache, and about prefixes that outlive the process |
+//! | `access_args` | flags of who may use a server |
 //! | `scheduling_args` | flags of commands that run many requests |
 //! | `listen`, `listen_args` | ports, sockets and certificates, and the flags about them and about clients |
 //! | `values` | flag values: ranges, sizes with units |
@@ -23,6 +24,7 @@
 //! What this module deliberately does not do: it computes nothing of its own. What a library user
 //! would want lies in the other modules.
 
+mod access_args;
 mod bench;
 mod cache;
 mod cache_args;
@@ -31,6 +33,7 @@ mod doctor;
 mod failure;
 mod generate;
 mod inspect;
+mod keys;
 mod listen;
 mod listen_args;
 mod model_args;
@@ -82,7 +85,8 @@ Environment, besides the variables named with each flag (flags win):
   CAIRN_CACHE_DIR  folder of fetched models and compiled graphs
                    [default: $XDG_CACHE_HOME/cairn, else ~/.cache/cairn]
   CAIRN_OFFLINE    1: never fetch anything
-  NO_COLOR         1: no colours in logs";
+  NO_COLOR         1: no colours in logs
+  VLLM_API_KEY     what serve takes for --api-key, where neither that nor CAIRN_API_KEY is given";
 
 /// LLM inference that restarts in seconds.
 ///
@@ -137,6 +141,7 @@ enum CliCommand {
     Bench(bench::BenchArgs),
     Cache(Box<cache::CacheCommandArgs>),
     Pull(pull::PullArgs),
+    Keys(keys::KeysArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
 }
@@ -188,6 +193,7 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
         CliCommand::Bench(args) => bench::run(args, &context),
         CliCommand::Cache(args) => cache::run(args, &context),
         CliCommand::Pull(args) => pull::run(args, &context),
+        CliCommand::Keys(args) => keys::run(args),
         CliCommand::Inspect(args) => inspect::run(args, &context),
         CliCommand::Doctor(args) => doctor::run(args, &context),
     }

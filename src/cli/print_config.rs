@@ -67,10 +67,16 @@ fn setting(arg: &Arg, matches: &ArgMatches, environment: &Environment) -> (Strin
     };
     let values = matches.get_raw(id).map(|values| values.map(OsStr::to_string_lossy));
     let value = match values {
+        // A screen is no place for a key.
+        Some(values) if is_secret(arg) => format!("({} not shown)", values.count()),
         Some(values) => values.collect::<Vec<_>>().join(" "),
         None => computed_default(arg, environment).unwrap_or_else(|| UNSET.to_owned()),
     };
     (value, origin)
+}
+
+fn is_secret(arg: &Arg) -> bool {
+    arg.get_id() == "api_key"
 }
 
 /// Defaults that the parser does not know.

@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use super::access_args::AccessArgs;
 use super::boot::{self, BootReport, Booted, failure::chain, hint};
 use super::dialogue_args::DialogueArgs;
 use super::failure::{Hint as _, Outcome, TERMINATED};
@@ -58,7 +59,7 @@ Examples:
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/embeddings /v1/files
 /v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load /metrics /version
-/admin/events /reset_prefix_cache
+/reset_prefix_cache /admin/events /admin/keys /admin/usage /admin/limits /admin/drain
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -80,6 +81,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     listen: ListenArgs,
+
+    #[command(flatten)]
+    access: AccessArgs,
 
     #[command(flatten)]
     scheduling: SchedulingArgs,
@@ -191,7 +195,9 @@ fn serve_model(
     bound: Bound,
     events: &EventLog,
 ) -> anyhow::Result<()> {
-    let ServeArgs { model, server, listen, dialogue, .. } = args;
+    let ServeArgs { model, server, listen, access, dialogue, .. } = args;
+    let state_folder = server.state_folder(&context.environment);
+    let guarded = access.open(&context.environment, state_folder, &listen.label())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -258,11 +264,15 @@ fn serve_model(
         samples.extend(stats.iter().flat_map(prefix::samples));
         samples
     });
-    entrance.open(state);
+    guarded.announce(&state, events);
+    entrance.open(state.clone());
     events.emit(ready(&report, &addresses, start_to_ready));
     announce(&report, &addresses);
 
-    let served = runtime.block_on(serving).context("serving").and_then(|served| served);
+    let served = runtime
+        .block_on(guarded.beside(state, serving))
+        .context("serving")
+        .and_then(|served| served);
     if let Some(death) = engine.death() {
         graphs.forget_stale(&engine);
         // The thread that waits for a dead engine may wait for ever.

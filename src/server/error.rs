@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -28,6 +28,14 @@ pub(crate) enum ApiError {
     Unsupported { param: String, neutral: &'static [&'static str] },
     #[error("{message}")]
     ContextLength { param: &'static str, message: String },
+    #[error("{message}")]
+    Unauthorized { message: &'static str },
+    #[error("{message}")]
+    Forbidden { code: &'static str, message: String },
+    #[error("{message}")]
+    KeyNotFound { message: String },
+    #[error("{message}")]
+    Conflict { code: &'static str, message: String },
     #[error("the model `{model}` does not exist; this server has `{served}`")]
     ModelNotFound { model: String, served: String },
     #[error("{message}")]
@@ -131,6 +139,12 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"))
             }
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
+            Self::Unauthorized { .. } => {
+                (StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"))
+            }
+            Self::Forbidden { code, .. } => (StatusCode::FORBIDDEN, "permission_error", Some(code)),
+            Self::KeyNotFound { .. } => (StatusCode::NOT_FOUND, INVALID, Some("key_not_found")),
+            Self::Conflict { code, .. } => (StatusCode::CONFLICT, INVALID, Some(code)),
             Self::NotFound { .. } | Self::UnknownPath { .. } => {
                 (StatusCode::NOT_FOUND, INVALID, None)
             }
@@ -205,6 +219,9 @@ impl ApiError {
         match self {
             Self::MethodNotAllowed { allow, .. } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::Unauthorized { .. } => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Self::Overloaded { retry_after, .. } => {
                 headers.insert(RETRY_AFTER, whole_seconds(*retry_after).into());

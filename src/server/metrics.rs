@@ -20,6 +20,7 @@ use crate::engine::{ChoiceDelta, FinishReason, Usage};
 use crate::telemetry::traces::{RequestSpan, Tracer};
 use crate::telemetry::{self as names, Metric, MetricKind};
 
+use super::access::Charge;
 pub(super) use page::{PAGE_TYPE, page, starting_page};
 
 mod page;
@@ -106,6 +107,7 @@ pub(super) struct RequestRecord {
     metrics: Arc<Metrics>,
     /// By choice.
     last_token_at: Vec<Option<Instant>>,
+    charge: Charge,
     /// By choice.
     num_tokens: Vec<u64>,
     max_tokens: Option<u64>,
@@ -117,7 +119,12 @@ pub(super) struct RequestRecord {
 
 impl RequestRecord {
     /// To be called where the HTTP request is handled, to which its span belongs.
-    pub(super) fn new(metrics: Arc<Metrics>, num_choices: usize, max_tokens: Option<u64>) -> Self {
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        num_choices: usize,
+        max_tokens: Option<u64>,
+        charge: Charge,
+    ) -> Self {
         let span = if metrics.is_traced() { traced::span(num_choices, max_tokens) } else { None };
         Self {
             span,
@@ -125,6 +132,7 @@ impl RequestRecord {
             last_token_at: vec![None; num_choices],
             num_tokens: vec![0; num_choices],
             max_tokens,
+            charge,
             reason: FinishReason::Stop,
             has_ended: false,
         }
@@ -136,6 +144,7 @@ impl RequestRecord {
             self.reason = end.reason;
         }
         let num_tokens = delta.token_ids.len();
+        self.charge.generated(num_tokens);
         let last_token_at = self.last_token_at.get_mut(delta.index).filter(|_| num_tokens > 0);
         let Some(last_token_at) = last_token_at else { return };
         self.num_tokens[delta.index] += num_tokens as u64;
@@ -152,6 +161,7 @@ impl RequestRecord {
     /// The request ended well.
     pub(super) fn finished(&mut self, usage: &Usage) {
         let reason = self.reason.as_str();
+        self.charge.finished(usage.cached_tokens, usage.completion_tokens);
         if let Some(span) = &mut self.span {
             traced::note_usage(span, usage);
         }
@@ -195,6 +205,7 @@ impl RequestRecord {
 
     /// The request failed in the engine.
     pub(super) fn failed(&mut self) {
+        self.charge.failed();
         self.end(ERROR);
     }
 
@@ -250,12 +261,13 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::Grant;
     use super::*;
 
     #[test]
     fn a_request_that_is_dropped_counts_as_aborted() {
         let metrics = Arc::new(Metrics::default());
-        drop(RequestRecord::new(Arc::clone(&metrics), 1, Some(9)));
+        drop(RequestRecord::new(Arc::clone(&metrics), 1, Some(9), Grant::default().charge(7)));
         assert_eq!(metrics.lock().ended["abort"], 1);
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! accept -> connection, perhaps encrypted, bounded in number and in time (net)
 //!   -> observe: request id, span, panic -> 500, count, a line in the log
+//!     -> guard: keys and limits (access)
 //!     -> router (this file)
 //!          /v1/...                    openai: models, completions, chat, responses; sse for streams
 //!          /tokenize /detokenize      what a prompt is to the model
@@ -13,6 +14,7 @@
 //!          /admin/events              the log of the service's life
 //!          /version /metrics          what runs here, and how it is doing
 //!          /reset_prefix_cache        forgets what was computed before
+//!          /admin/...                 access: keys, usage, limits, draining
 //! ```
 //!
 //! | Noun | Meaning |
@@ -25,9 +27,9 @@
 //! | ticket | one completion request that is being answered; a drain waits for all of them |
 //!
 //! What this module deliberately does not do: it computes nothing. Tokens come from the text module
-//! on blocking threads, and the engine is a handle that takes requests and gives streams. There is
-//! no authentication and no rate per client: a proxy in front does that.
+//! on blocking threads, and the engine is a handle that takes requests and gives streams.
 
+pub mod access;
 mod batches;
 mod body;
 mod cors;

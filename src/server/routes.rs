@@ -5,9 +5,10 @@
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use tower::util::option_layer;
 
+use super::access::{admin, guard};
 use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
@@ -48,10 +49,17 @@ const ROUTES: &[Route] = &[
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
     Route { path: "/reset_prefix_cache", allow: POST },
+    Route { path: "/admin/keys", allow: "GET,HEAD,POST" },
+    Route { path: "/admin/keys/reload", allow: POST },
+    Route { path: "/admin/usage", allow: GET },
+    Route { path: "/admin/limits", allow: "GET,HEAD,PATCH" },
+    Route { path: "/admin/drain", allow: POST },
+    Route { path: "/admin/undrain", allow: POST },
 ];
 
 /// Paths with an id in them.
-const WITH_ID: [Route; 5] = [
+const WITH_ID: [Route; 6] = [
+    Route { path: "/admin/keys/{id}", allow: "PATCH,DELETE" },
     Route { path: "/v1/responses/{id}", allow: "GET,HEAD,DELETE" },
     Route { path: "/v1/files/{id}", allow: "GET,HEAD,DELETE" },
     Route { path: "/v1/files/{id}/content", allow: GET },
@@ -63,15 +71,15 @@ fn route(path: &str) -> Option<&'static Route> {
     if path.starts_with(MODEL_PREFIX) {
         return Some(&MODEL);
     }
+    if let Some(route) = ROUTES.iter().find(|route| route.path == path) {
+        return Some(route);
+    }
     let has_form = |route: &&Route| {
         let (prefix, suffix) = route.path.split_once("{id}").unwrap_or((route.path, ""));
         let id = path.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
         id.is_some_and(|id| !id.is_empty() && !id.contains('/'))
     };
-    if let Some(route) = WITH_ID.iter().find(has_form) {
-        return Some(route);
-    }
-    ROUTES.iter().find(|route| route.path == path)
+    WITH_ID.iter().find(has_form)
 }
 
 /// The name of a path in metrics: one of a fixed set, whatever clients ask for.
@@ -115,10 +123,18 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))
         .route("/reset_prefix_cache", post(prefix_cache::reset))
+        .route("/admin/keys", get(admin::list).post(admin::add))
+        .route("/admin/keys/reload", post(admin::reload))
+        .route("/admin/keys/{name}", patch(admin::change).delete(admin::remove))
+        .route("/admin/usage", get(admin::usage))
+        .route("/admin/limits", get(admin::limits).patch(admin::change_limits))
+        .route("/admin/drain", post(admin::drain))
+        .route("/admin/undrain", post(admin::undrain))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, which also bounds the sum over all requests.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), guard::guard))
         // Browsers ask before they call, without a key: outside of what looks at keys.
         .layer(option_layer(cors))
         .layer(from_fn_with_state(state.clone(), observe))
@@ -149,6 +165,8 @@ mod tests {
     fn labels_are_a_fixed_set() {
         assert_eq!(label("/v1/models/a/b"), "/v1/models/{id}");
         assert_eq!(label("/v1/completions"), "/v1/completions");
+        assert_eq!(label("/admin/keys/someone"), "/admin/keys/{id}");
+        assert_eq!(label("/admin/keys/reload"), "/admin/keys/reload");
         assert_eq!(label("/../../etc/passwd"), "other");
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::access::Access;
 use super::batches::Batches;
 use super::deep::DeepHealth;
 use super::error::ApiError;
@@ -80,6 +81,10 @@ struct Inner {
     grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
     responses: ResponseStore,
     is_draining: AtomicBool,
+    /// Whether an admin asked for a drain, which ends when it is taken back.
+    is_paused: AtomicBool,
+    /// Who may do what; everybody everything unless it was said.
+    access: OnceLock<Access>,
     num_tickets: watch::Sender<usize>,
     blocking: Arc<Semaphore>,
     body_budget: Arc<Semaphore>,
@@ -120,6 +125,8 @@ impl ServerState {
             deep_health: DeepHealth::default(),
             started_at: now.map_or(0, |since| since.as_secs()),
             is_draining: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
+            access: OnceLock::new(),
             num_tickets: watch::Sender::new(0),
             blocking: permits(options.max_blocking_tasks.max(1)),
             body_budget: permits(options.max_total_body_bytes),
@@ -155,6 +162,17 @@ impl ServerState {
     /// From now on, every request to the engine is a span that goes there. Only the first call counts.
     pub fn trace(&self, tracer: Tracer) {
         self.0.metrics.trace(tracer);
+    }
+
+    /// From now on, only those may use the server whom this lets in. Only the first call counts, and
+    /// only before the server has answered anything.
+    pub fn guard(&self, access: Access) {
+        let _ = self.0.access.set(access);
+    }
+
+    /// Who may do what.
+    pub(super) fn access(&self) -> &Access {
+        self.0.access.get_or_init(Access::default)
     }
 
     /// From now on, events go here. Only the first call counts, and only before the first event.
@@ -229,9 +247,14 @@ impl ServerState {
         &self.0.fingerprint
     }
 
-    /// Whether the server was told to stop.
+    /// Whether the server was told to stop, or to take no new requests for a while.
     pub(super) fn is_draining(&self) -> bool {
-        self.0.is_draining.load(Ordering::SeqCst)
+        self.0.is_draining.load(Ordering::SeqCst) || self.0.is_paused.load(Ordering::SeqCst)
+    }
+
+    /// Takes no new completion requests until this is taken back. Running ones go on.
+    pub(super) fn pause(&self, is_paused: bool) {
+        self.0.is_paused.store(is_paused, Ordering::SeqCst);
     }
 
     /// From here on new completion requests are refused.

@@ -443,6 +443,30 @@ pub const CACHE_CRASH_LOOPS: Metric = Metric::counter(
     "cairn_cache_crash_loops_total",
     "Times that the entries of starts that failed in a row were moved into the quarantine.",
 );
+/// Requests by key, by labels `key` and `outcome`.
+pub const KEY_REQUESTS: Metric = Metric::counter(
+    "cairn_key_requests_total",
+    "Requests by the name of their key: accepted, forbidden, limited; under `-` those without a key.",
+)
+.labelled(&["key", "outcome"]);
+/// Tokens by key, by labels `key` and `kind`.
+pub const KEY_TOKENS: Metric = Metric::counter(
+    "cairn_key_tokens_total",
+    "Tokens by the name of the key that used them: prompt, cached (of the prompt's), completion.",
+)
+.labelled(&["key", "kind"]);
+/// Requests that a limit refused, by labels `key` and `limit`.
+pub const KEY_LIMITED: Metric = Metric::counter(
+    "cairn_key_limited_total",
+    "Requests refused by a limit of their key, by the limit.",
+)
+.labelled(&["key", "limit"]);
+/// Readings of the key file, by label `outcome`.
+pub const KEY_FILE_RELOADS: Metric = Metric::counter(
+    "cairn_key_file_reloads_total",
+    "Times that the key file was read again; failed: it was wrong, and the keys stay as they were.",
+)
+.labelled(&["outcome"]);
 /// Whether new requests are taken.
 pub const READY: Metric = Metric::gauge(
     "cairn_ready",

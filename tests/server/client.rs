@@ -104,6 +104,11 @@ impl Server {
         self.connect().exchange(&post_bytes(path, body.as_ref()))
     }
 
+    /// Sends a request with headers of its own, each a line.
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Reply {
+        self.connect().exchange(request_bytes(method, path, headers, body).as_bytes())
+    }
+
     pub(crate) fn complete(&self, fields: &Value) -> Reply {
         self.post("/v1/completions", with_model(fields).to_string())
     }
@@ -163,6 +168,15 @@ pub(crate) fn post_bytes(path: &str, body: &[u8]) -> Vec<u8> {
         body.len()
     );
     [head.as_bytes(), body].concat()
+}
+
+pub(crate) fn request_bytes(method: &str, path: &str, headers: &[&str], body: &str) -> String {
+    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
 }
 
 /// One connection.

@@ -55,6 +55,9 @@ impl Page {
         self.labelled(&names::BOOT_PHASE_SECONDS, phases.map(of_phase));
         self.one(&names::READY, u64::from(is_ready(state)));
         self.real(&names::START_TO_READY_SECONDS, state.about().start_to_ready.as_secs_f64());
+        for (metric, series) in state.access().series() {
+            self.labelled(&metric, series);
+        }
         self.events(state.events());
         self.deep_health(deep);
     }
@@ -277,6 +280,7 @@ mod tests {
     use super::*;
     use crate::boot::{graph_cache, prefix};
     use crate::engine::{self, ChoiceDelta, ChoiceEnd, FinishReason, Usage, fake};
+    use crate::server::access::Grant;
     use crate::server::{About, ServerOptions};
 
     fn rendered(metrics: &Metrics) -> String {
@@ -294,7 +298,8 @@ mod tests {
     #[test]
     fn a_finished_request_is_in_every_histogram() {
         let metrics = Arc::new(Metrics::default());
-        let mut record = RequestRecord::new(Arc::clone(&metrics), 1, Some(9));
+        let mut record =
+            RequestRecord::new(Arc::clone(&metrics), 1, Some(9), Grant::default().charge(7));
         let end = ChoiceEnd { reason: FinishReason::Length, stop: None, cumulative_logprob: None };
         record.delta(&ChoiceDelta { token_ids: vec![1], ..ChoiceDelta::default() });
         let (token_ids, end) = (vec![2, 3], Some(end));

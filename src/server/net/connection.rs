@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::super::ServerOptions;
+use super::super::access::Peer;
 use super::super::error::ApiError;
 use super::listener::Stream;
 use super::refusal;
@@ -57,12 +58,13 @@ pub(super) async fn serve(
     conditions: Arc<Conditions>,
 ) {
     let mut closing = conditions.closing.subscribe();
+    let peer = stream.peer();
     let served = async {
         match tls {
-            None => answer(stream, door, &conditions).await,
+            None => answer(stream, peer, door, &conditions).await,
             Some(tls) => {
                 if let Some(stream) = shake_hands(stream, &tls, &conditions.options).await {
-                    answer(stream, door, &conditions).await;
+                    answer(stream, peer, door, &conditions).await;
                 }
             }
         }
@@ -104,7 +106,12 @@ async fn shake_hands(
 }
 
 /// Answers the requests of one connection.
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, door: Door, conditions: &Conditions) {
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: Peer,
+    door: Door,
+    conditions: &Conditions,
+) {
     let options = &conditions.options;
     let patience = Patience {
         header_timeout: options.header_read_timeout,
@@ -118,8 +125,9 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, door: Door, conditi
         let exchange = Arc::clone(&exchange);
         // Older clients understand no interim answer.
         let asks = request.version() >= Version::HTTP_11;
-        let request =
+        let mut request =
             request.map(|body| Body::new(Asked::new(body, asks.then(|| Arc::clone(&exchange)))));
+        request.extensions_mut().insert(peer);
         let answered = door().call(request);
         async move {
             let response = answered.await?;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::super::access::Peer;
 use super::tls::Tls;
 
 /// A bound socket, and whether what is said there is encrypted.
@@ -97,6 +98,14 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.set_nodelay(true),
             Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Where the client is.
+    pub(super) fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(stream) => Peer::of(stream.peer_addr().ok()),
+            Self::Unix(_) => Peer::Local,
         }
     }
 

@@ -29,6 +29,7 @@ use super::types::{TokenUsage, UsageKey};
 use crate::engine::{
     self, ChoiceDelta, ChoiceEnd, Output, RequestError, ResponseStream, TokenLogprobs, Usage,
 };
+use crate::server::access::Grant;
 use crate::server::error::ApiError;
 use crate::server::metrics::RequestRecord;
 use crate::server::observe::{RequestTag, is_plain_tag};
@@ -205,6 +206,7 @@ pub(super) async fn endpoint<S: Shape>(
     // that never finishes its request.
     drop(state.admit()?);
     let tag = request.extensions().get::<RequestTag>().cloned().unwrap_or_default();
+    let grant = request.extensions().get::<Grant>().cloned().unwrap_or_default();
     let body = body::read(&state, request).await?;
     let ticket = state.admit()?;
     let worker = state.clone();
@@ -212,10 +214,10 @@ pub(super) async fn endpoint<S: Shape>(
         state.blocking(move || prepare(&worker, tag.as_str(), body.as_bytes())).await??;
 
     if prepared.streaming == Streaming::Off {
-        let answer = whole(&state, prepared).await?;
+        let answer = whole(&state, &grant, prepared).await?;
         return Ok(([(CONTENT_TYPE, "application/json")], answer).into_response());
     }
-    let generation = Generation::submit(&state, prepared.requests, prepared.prompt_param)?;
+    let generation = Generation::submit(&state, &grant, prepared.requests, prepared.prompt_param)?;
     let (keep_alive, shape) = (state.options().keep_alive_interval, prepared.shape);
     let panicked = shape.failed(&ApiError::Internal);
     Ok(sse::respond(keep_alive, ticket, panicked, |events| stream(generation, shape, events)))
@@ -227,10 +229,11 @@ pub(super) async fn endpoint<S: Shape>(
 /// The engine refuses one of the prompts or fails it; nothing of the others is left then.
 pub(super) async fn whole<S: Shape>(
     state: &ServerState,
+    grant: &Grant,
     prepared: Prepared<S>,
 ) -> Result<Vec<u8>, ApiError> {
     let Prepared { requests, prompt_param, mut shape, .. } = prepared;
-    let answer = Generation::submit(state, requests, prompt_param)?.collect().await?;
+    let answer = Generation::submit(state, grant, requests, prompt_param)?.collect().await?;
     let num_tokens: usize = answer.choices.iter().map(|choice| choice.token_ids.len()).sum();
     if num_tokens <= MAX_TOKENS_AT_ONCE {
         return Ok(shape.whole(&answer));
@@ -241,6 +244,7 @@ pub(super) async fn whole<S: Shape>(
 /// Answers a body that lies here already, in one piece.
 pub(super) async fn posted<S: Shape>(
     state: &ServerState,
+    grant: &Grant,
     id: &str,
     body: Arc<[u8]>,
     prepare: Prepare<S>,
@@ -250,7 +254,7 @@ pub(super) async fn posted<S: Shape>(
     if prepared.streaming != Streaming::Off {
         return Err(ApiError::invalid("stream", "a batch has no streams: leave `stream` out"));
     }
-    whole(state, prepared).await
+    whole(state, grant, prepared).await
 }
 
 /// Sends a generation as events. Stops when the client is gone.
@@ -326,9 +330,15 @@ struct Generation {
 impl Generation {
     fn submit(
         state: &ServerState,
-        requests: Vec<engine::Request>,
+        grant: &Grant,
+        mut requests: Vec<engine::Request>,
         prompt_param: &'static str,
     ) -> Result<Self, ApiError> {
+        for request in &mut requests {
+            request.priority = grant.priority(request.priority);
+        }
+        let prompt_tokens: Vec<_> =
+            requests.iter().map(|request| request.prompt_token_ids.len()).collect();
         let choices_per_prompt = requests.first().map_or(1, |request| request.params.n);
         let max_tokens = requests.first().and_then(|request| request.params.max_tokens);
         let streams = requests
@@ -336,9 +346,12 @@ impl Generation {
             .map(|request| state.engine().submit(request))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ApiError::from_submit(error, prompt_param))?;
-        let record =
-            |_| RequestRecord::new(Arc::clone(state.metrics()), choices_per_prompt, max_tokens);
-        let records: Vec<_> = streams.iter().map(record).collect();
+        let record = |prompt_tokens| {
+            let charge = grant.charge(prompt_tokens);
+            let metrics = Arc::clone(state.metrics());
+            RequestRecord::new(metrics, choices_per_prompt, max_tokens, charge)
+        };
+        let records: Vec<_> = prompt_tokens.into_iter().map(record).collect();
         let num_unfinished = records.len();
         Ok(Self { outputs: Outputs::new(streams), records, choices_per_prompt, num_unfinished })
     }
