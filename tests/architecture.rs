@@ -138,8 +138,8 @@ const TABLE: &[Row] = &[
     row(
         "cli",
         "*",
-        "anyhow clap fs_err indicatif rand rand_chacha rustix serde serde_json sha2 tempfile \
-         thiserror tokio tracing std::env::consts std::fs::TryLockError std::io std::net std::os \
+        "anyhow clap fs_err indicatif rand rand_chacha rustix serde serde_json sha2 strsim \
+         tempfile thiserror tokio toml tracing std::env::consts std::fs::TryLockError std::io std::net std::os \
          std::process std::thread",
     ),
     row("cli::doctor::cache", "", "std::fs::OpenOptions"),
