@@ -39,7 +39,7 @@ Examples:
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version /reset_prefix_cache
+/version /reset_prefix_cache /openapi.json
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken

@@ -9,6 +9,7 @@
 //!          /health/ready              and new requests are taken
 //!          /version /metrics          what runs here, and how it is doing
 //!          /reset_prefix_cache        forgets what was computed before
+//!          /openapi.json              what all of them take and give
 //! ```
 //!
 //! | Noun | Meaning |
@@ -29,6 +30,7 @@ mod health;
 mod metrics;
 mod observe;
 mod openai;
+mod openapi;
 mod options;
 mod panics;
 mod prefix_cache;

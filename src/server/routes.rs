@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, models};
-use super::{ServerState, health, metrics, prefix_cache};
+use super::{ServerState, health, metrics, openapi, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -23,7 +23,7 @@ const POST: &str = "POST";
 const MODEL_PREFIX: &str = "/v1/models/";
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 
-const ROUTES: [Route; 9] = [
+const ROUTES: [Route; 10] = [
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
@@ -33,6 +33,7 @@ const ROUTES: [Route; 9] = [
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
     Route { path: "/reset_prefix_cache", allow: POST },
+    Route { path: "/openapi.json", allow: GET },
 ];
 
 fn route(path: &str) -> Option<&'static Route> {
@@ -42,6 +43,12 @@ fn route(path: &str) -> Option<&'static Route> {
     ROUTES.iter().find(|route| route.path == path)
 }
 
+/// Every path with its methods, for tests that compare.
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().chain([&MODEL]).map(|route| (route.path, route.allow))
+}
+
 /// The name of a path in metrics: one of a fixed set, whatever clients ask for.
 pub(super) fn label(path: &str) -> &'static str {
     route(path).map_or("other", |route| route.path)
@@ -49,6 +56,7 @@ pub(super) fn label(path: &str) -> &'static str {
 
 /// All endpoints.
 pub(super) fn router(state: ServerState) -> Router {
+    openapi::prepare();
     Router::new()
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
@@ -60,6 +68,7 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))
         .route("/reset_prefix_cache", post(prefix_cache::reset))
+        .route("/openapi.json", get(openapi::page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         // `body` has its own limit, which also bounds the sum over all requests.

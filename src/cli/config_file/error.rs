@@ -20,8 +20,8 @@ const MIN_LIKENESS: f64 = 0.6;
 #[non_exhaustive]
 pub(crate) enum ConfigFileError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file `{}`: {source}", .path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read the configuration: {0}")]
+    Read(#[source] io::Error),
     /// A configuration is small.
     #[error("the configuration file `{}` is larger than {max} bytes", .path.display())]
     TooLarge { path: PathBuf, max: u64 },
@@ -77,7 +77,7 @@ impl ConfigFileError {
             nearest.as_ref().map(|name| format!("a similar {what} exists: `{name}`"))
         };
         match self {
-            Self::Read { .. } => {
+            Self::Read(_) => {
                 Some("`--config` and CAIRN_CONFIG name a TOML file that can be read".to_owned())
             }
             Self::UnknownSection { nearest, .. } => similar("section", nearest).or_else(|| {

@@ -110,14 +110,13 @@ impl Layer {
     /// # Errors
     /// It cannot be read, or is no TOML of this form.
     pub(super) fn open(path: &Path) -> Result<Self, ConfigFileError> {
-        let failed = |source| ConfigFileError::Read { path: path.to_owned(), source };
         let mut bytes = Vec::new();
         // A pipe is as good as a file, but not one without an end.
         let mut reader = std::io::Read::take(
-            fs::File::open(path).map_err(|error| failed(plain(error)))?,
+            fs::File::open(path).map_err(ConfigFileError::Read)?,
             MAX_FILE_BYTES + 1,
         );
-        reader.read_to_end(&mut bytes).map_err(|error| failed(plain(error)))?;
+        reader.read_to_end(&mut bytes).map_err(ConfigFileError::Read)?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(ConfigFileError::TooLarge { path: path.to_owned(), max: MAX_FILE_BYTES });
         }
@@ -177,11 +176,6 @@ impl Layer {
         }
         Ok(())
     }
-}
-
-/// The system's words: the path is told once, by us.
-fn plain(error: std::io::Error) -> std::io::Error {
-    error.raw_os_error().map_or(error, std::io::Error::from_raw_os_error)
 }
 
 fn line_of(before: &[u8]) -> usize {

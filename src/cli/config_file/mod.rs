@@ -113,9 +113,15 @@ pub(crate) fn read(command: &Command, arguments: &[OsString]) -> Result<Settings
         Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
             lenient(command, arguments).ok_or(error)?
         }
+        // Profiles can be asked for without a command.
+        Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
+            let asks =
+                lenient(command, arguments).is_some_and(|matches| asks_for_profiles(&matches));
+            return Err(if asks { Refusal::Profiles(profiles::list()) } else { error.into() });
+        }
         Err(error) => return Err(error.into()),
     };
-    if innermost(&typed).get_one::<String>(PROFILE).is_some_and(|name| name == profiles::HELP) {
+    if asks_for_profiles(&typed) {
         return Err(Refusal::Profiles(profiles::list()));
     }
     let layers = layers(&typed)?;
@@ -137,6 +143,10 @@ pub(crate) fn read(command: &Command, arguments: &[OsString]) -> Result<Settings
         Refusal::Usage { error: Box::new(error), hint }
     })?;
     Ok(Settings { matches, places: merged.places })
+}
+
+fn asks_for_profiles(typed: &ArgMatches) -> bool {
+    innermost(typed).get_one::<String>(PROFILE).is_some_and(|name| name == profiles::HELP)
 }
 
 /// The profile and the file, in this order.

@@ -292,7 +292,9 @@ fn every_profile_works_with_every_command_that_has_a_model() {
             assert!(!settings.places.is_empty(), "{args:?}");
         }
     }
-    assert!(matches!(read_args(&["serve", "--profile", "help"]), Err(Refusal::Profiles(_))));
+    for args in [&["serve", "--profile", "help"][..], &["--profile", "help"]] {
+        assert!(matches!(read_args(args), Err(Refusal::Profiles(_))), "{args:?}");
+    }
 }
 
 /// A value that the flag takes, as a file says it, and as the parser gets it.
@@ -302,7 +304,7 @@ fn sample(command: &[String], arg: &clap::Arg) -> (String, Vec<String>) {
     }
     let possible = arg.get_possible_values();
     let names: Vec<&str> = possible.iter().map(clap::builder::PossibleValue::get_name).collect();
-    let candidates = names.into_iter().rev().chain(["/x", "3", "0.5", "64", "Ascend910B3"]);
+    let candidates = names.into_iter().rev().chain(["/x", "3", "0.5", "64", "1000"]);
     let takes = |text: &&str| {
         let flag = arg.get_long().map_or_else(|| (*text).into(), |long| format!("--{long}={text}"));
         let args: Vec<&str> = command.iter().map(String::as_str).chain([flag.as_str()]).collect();

@@ -17,6 +17,7 @@
 //! | `generate` | the one flow behind both |
 //! | `answer` | the same flow without HTTP, for batches |
 //! | `models` | the list of one model |
+//! | `endpoints` | what the document of the API tells about them |
 //!
 //! What this module deliberately does not do: no tools, no images, no structured output. Asking for
 //! them is an error that names the field, never silence.
@@ -24,6 +25,7 @@
 mod answer;
 pub(super) mod chat;
 pub(super) mod completions;
+mod endpoints;
 mod generate;
 mod json;
 mod logprobs;
@@ -33,6 +35,8 @@ mod requests;
 mod sampling;
 mod scheduling;
 pub(super) mod types;
+
+pub(super) use endpoints::ENDPOINTS;
 
 pub use answer::{Answered, NoAnswer, answer};
 pub use requests::MAX_PROMPTS;

@@ -14,12 +14,18 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::logprobs::{ChatLogprobs, PromptLogprobs, TextLogprobs};
 use crate::engine::{ChoiceEnd, StopMatch};
 
 /// A key that the schema requires and whose value is null.
 pub(crate) type Null = ();
+
+/// The schema of [`Null`].
+pub(super) fn null() -> utoipa::openapi::Object {
+    utoipa::openapi::Object::with_type(utoipa::openapi::schema::Type::Null)
+}
 
 /// Serialises to JSON text.
 fn to_json(value: &impl Serialize) -> Vec<u8> {
@@ -40,13 +46,13 @@ macro_rules! sent {
 sent!(ErrorBody, ModelObject<'_>, ModelList<'_>, Completion<'_>, ChatCompletion<'_>, ChatChunk<'_>);
 
 /// `{"error": {...}}`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     pub(crate) error: ErrorObject,
 }
 
 /// What went wrong.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorObject {
     pub(crate) message: String,
     #[serde(rename = "type")]
@@ -56,7 +62,7 @@ pub(crate) struct ErrorObject {
 }
 
 /// One served model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelObject<'a> {
     pub(crate) id: &'a str,
     pub(crate) object: &'static str,
@@ -66,14 +72,14 @@ pub(crate) struct ModelObject<'a> {
 }
 
 /// The served models.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelList<'a> {
     pub(crate) object: &'static str,
     pub(crate) data: [ModelObject<'a>; 1],
 }
 
 /// Tokens in and out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct TokenUsage {
     pub(super) prompt_tokens: usize,
     pub(super) completion_tokens: usize,
@@ -82,14 +88,14 @@ pub(super) struct TokenUsage {
 }
 
 /// What became of the prompt's tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct PromptTokensDetails {
     /// Those that were in the prefix cache.
     pub(super) cached_tokens: usize,
 }
 
 /// vLLM's `stop_reason`: which of the request's stops ended a choice.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum StopReason<'a> {
     Token(u32),
@@ -125,7 +131,7 @@ impl UsageKey {
 }
 
 /// A text completion, or one chunk of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Completion<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -133,11 +139,12 @@ pub(super) struct Completion<'a> {
     pub(super) model: &'a str,
     pub(super) choices: Vec<CompletionChoice<'a>>,
     #[serde(skip_serializing_if = "UsageKey::is_absent")]
+    #[schema(value_type = Option<TokenUsage>)]
     pub(super) usage: UsageKey,
 }
 
 /// One choice of a [`Completion`].
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct CompletionChoice<'a> {
     pub(super) index: usize,
     pub(super) text: Cow<'a, str>,
@@ -150,7 +157,7 @@ pub(super) struct CompletionChoice<'a> {
 }
 
 /// A chat completion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChatCompletion<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -164,7 +171,7 @@ pub(super) struct ChatCompletion<'a> {
 }
 
 /// One choice of a [`ChatCompletion`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChatChoice<'a> {
     pub(super) index: usize,
     pub(super) message: AssistantMessage<'a>,
@@ -174,15 +181,16 @@ pub(super) struct ChatChoice<'a> {
 }
 
 /// What the model said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AssistantMessage<'a> {
     pub(super) role: &'static str,
     pub(super) content: &'a str,
+    #[schema(schema_with = null)]
     pub(super) refusal: Null,
 }
 
 /// One chunk of a streamed chat completion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChatChunk<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -190,11 +198,12 @@ pub(super) struct ChatChunk<'a> {
     pub(super) model: &'a str,
     pub(super) choices: Vec<ChatChunkChoice<'a>>,
     #[serde(skip_serializing_if = "UsageKey::is_absent")]
+    #[schema(value_type = Option<TokenUsage>)]
     pub(super) usage: UsageKey,
 }
 
 /// One choice of a [`ChatChunk`].
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct ChatChunkChoice<'a> {
     pub(super) index: usize,
     pub(super) delta: Delta<'a>,
@@ -204,7 +213,7 @@ pub(super) struct ChatChunkChoice<'a> {
 }
 
 /// What a chunk adds to a message.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) role: Option<&'static str>,
