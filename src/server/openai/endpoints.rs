@@ -5,13 +5,14 @@
 
 use serde_json::{Value, json};
 
+use super::embeddings::EmbeddingRequest;
 use super::json::NotSupported;
 use super::requests::{
-    ChatRequest, CompletionRequest, Content as MessageContent, LogitBias, MAX_PROMPTS,
-    MAX_STOP_TOKEN_IDS, NOT_SUPPORTED_IN_CHAT, NOT_SUPPORTED_IN_COMPLETIONS, Part, Prompt, Stop,
-    TokenIds,
+    ChatRequest, CompletionRequest, Content as MessageContent, Inputs, LogitBias, MAX_INPUTS,
+    MAX_PROMPTS, MAX_STOP_TOKEN_IDS, NOT_SUPPORTED_IN_CHAT, NOT_SUPPORTED_IN_COMPLETIONS, Part,
+    Prompt, Stop, TokenIds,
 };
-use super::types::{ChatChunk, ChatCompletion, Completion, ModelList, ModelObject};
+use super::types::{ChatChunk, ChatCompletion, Completion, EmbeddingList, ModelList, ModelObject};
 use crate::engine::{MAX_LOGIT_BIASES, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS};
 use crate::server::openapi::endpoint::{Content, Endpoint, OF_COMPLETIONS};
 use crate::server::openapi::schema::{Described, Object, Schemas};
@@ -44,6 +45,14 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
         ..Endpoint::post("/v1/completions", "createCompletion")
     },
     Endpoint {
+        tag: "Embeddings",
+        summary: "Texts as vectors",
+        body: Some(|schemas| body::<EmbeddingRequest>(schemas, &[])),
+        content: Content::Json(|schemas| schemas.of_sent::<EmbeddingList<'static>>()),
+        errors: OF_COMPLETIONS,
+        ..Endpoint::post("/v1/embeddings", "createEmbedding")
+    },
+    Endpoint {
         tag: MODELS,
         summary: "The models that are served",
         content: Content::Json(|schemas| schemas.of_sent::<ModelList<'static>>()),
@@ -61,6 +70,9 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
 
 /// The schema of a body, with the fields that it refuses.
 fn body<T: Described>(schemas: &mut Schemas, refused: &[&[NotSupported]]) -> Value {
+    if refused.is_empty() {
+        return schemas.of::<T>();
+    }
     let mut object = Object::default();
     for field in refused.iter().copied().flatten() {
         object.add_refused(field.field, field.neutral);
@@ -79,13 +91,8 @@ macro_rules! described {
     )*};
 }
 described! {
-    Prompt => |_schemas| {"oneOf": [
-        {"type": "string"},
-        {"type": "array", "items": {"type": "string"}, "maxItems": MAX_PROMPTS},
-        {"type": "array", "items": (token_id()), "minItems": 1},
-        {"type": "array", "items": {"type": "array", "items": (token_id())}, "minItems": 1,
-         "maxItems": MAX_PROMPTS},
-    ]},
+    Prompt => |_schemas| (prompts(MAX_PROMPTS)),
+    Inputs => |_schemas| (prompts(MAX_INPUTS)),
     Stop => |_schemas| {"oneOf": [
         {"type": "string", "minLength": 1, "maxLength": MAX_STOP_STRING_BYTES},
         {"type": "array", "maxItems": MAX_STOP_STRINGS,
@@ -102,6 +109,17 @@ described! {
         {"type": "string"},
         {"type": "array", "items": (schemas.of::<Part>())},
     ]},
+}
+
+/// Text, texts, token ids, or lists of token ids.
+fn prompts(max: usize) -> Value {
+    let ids = json!({ "type": "array", "items": token_id() });
+    json!({ "oneOf": [
+        { "type": "string" },
+        { "type": "array", "items": { "type": "string" }, "maxItems": max },
+        { "type": "array", "items": token_id(), "minItems": 1 },
+        { "type": "array", "items": ids, "minItems": 1, "maxItems": max },
+    ] })
 }
 
 fn token_id() -> Value {

@@ -43,6 +43,7 @@ macro_rules! sent {
         }
     )*};
 }
+sent!(EmbeddingList<'_>);
 sent!(ErrorBody, ModelObject<'_>, ModelList<'_>, Completion<'_>, ChatCompletion<'_>, ChatChunk<'_>);
 
 /// `{"error": {...}}`.
@@ -94,6 +95,38 @@ pub(super) struct PromptTokensDetails {
     pub(super) cached_tokens: usize,
 }
 
+/// Texts as vectors.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EmbeddingList<'a> {
+    pub(super) object: &'static str,
+    pub(super) data: Vec<Embedding>,
+    pub(super) model: &'a str,
+    pub(super) usage: EmbeddingUsage,
+}
+
+/// One text as a vector.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Embedding {
+    pub(super) object: &'static str,
+    pub(super) index: usize,
+    pub(super) embedding: EmbeddingVector,
+}
+
+/// A vector in the form that was asked for.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum EmbeddingVector {
+    Float(Vec<f32>),
+    Base64(String),
+}
+
+/// Tokens in.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(super) struct EmbeddingUsage {
+    pub(super) prompt_tokens: usize,
+    pub(super) total_tokens: usize,
+}
+
 /// vLLM's `stop_reason`: which of the request's stops ended a choice.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
@@ -113,7 +146,7 @@ impl<'a> StopReason<'a> {
 }
 
 /// The `usage` key of an answer or of a chunk.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum UsageKey {
     /// Left out: not asked for.
