@@ -91,8 +91,8 @@ macro_rules! described {
     )*};
 }
 described! {
-    Prompt => |_schemas| (prompts(MAX_PROMPTS)),
-    Inputs => |_schemas| (prompts(MAX_INPUTS)),
+    Prompt => |_schemas| (prompts(MAX_PROMPTS, 0)),
+    Inputs => |_schemas| (prompts(MAX_INPUTS, 1)),
     Stop => |_schemas| {"oneOf": [
         {"type": "string", "minLength": 1, "maxLength": MAX_STOP_STRING_BYTES},
         {"type": "array", "maxItems": MAX_STOP_STRINGS,
@@ -111,12 +111,13 @@ described! {
     ]},
 }
 
-/// Text, texts, token ids, or lists of token ids.
-fn prompts(max: usize) -> Value {
-    let ids = json!({ "type": "array", "items": token_id() });
+/// Text, texts, token ids, or lists of token ids, none shorter than `min_len`.
+fn prompts(max: usize, min_len: usize) -> Value {
+    let text = json!({ "type": "string", "minLength": min_len });
+    let ids = json!({ "type": "array", "items": token_id(), "minItems": min_len });
     json!({ "oneOf": [
-        { "type": "string" },
-        { "type": "array", "items": { "type": "string" }, "maxItems": max },
+        text,
+        { "type": "array", "items": text, "minItems": min_len, "maxItems": max },
         { "type": "array", "items": token_id(), "minItems": 1 },
         { "type": "array", "items": ids, "minItems": 1, "maxItems": max },
     ] })

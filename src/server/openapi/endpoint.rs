@@ -175,13 +175,18 @@ impl Content {
             }
             Self::JsonOrEvents(whole, event) => {
                 content.insert("application/json".into(), json!({ "schema": whole(schemas) }));
-                let schema = json!({
+                let data = json!({
                     "type": "string",
-                    "description": "With `stream`: events whose data is an object of this schema \
-                                    or, when something goes wrong on the way, an error object. \
-                                    The last one is `[DONE]`.",
+                    "description": "An object of this schema or, when something goes wrong on \
+                                    the way, an error object; the last one is `[DONE]`.",
                     "contentMediaType": "application/json",
                     "contentSchema": event(schemas),
+                });
+                let schema = json!({
+                    "type": "object",
+                    "description": "With `stream`: one event.",
+                    "properties": { "data": data },
+                    "required": ["data"],
                 });
                 content.insert("text/event-stream".into(), json!({ "schema": schema }));
             }
