@@ -407,8 +407,8 @@ fn a_reader_that_has_enough_is_no_failure() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert!(output.status.success(), "{}", output.status);
 }
 
 #[test]
