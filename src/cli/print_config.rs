@@ -78,14 +78,15 @@ pub(super) fn to_toml(root: &Command, settings: &Settings) -> anyhow::Result<Str
     let mut text = format!("[{path}]\n");
     for arg in command.get_arguments().filter(|arg| is_setting(arg)) {
         let key = key_of(arg);
-        text.push_str(&match values(settings, arg) {
+        let line = match values(settings, arg) {
             None => format!("# {key} =\n"),
             Some(_) if is_secret(arg) => format!("# {key} = \"{HIDDEN}\"  # a secret\n"),
             Some(values) => {
                 let comment = if is_default(settings, arg) { "# " } else { "" };
                 format!("{comment}{key} = {}\n", toml_value(arg, &values)?)
             }
-        });
+        };
+        text.push_str(&line);
     }
     Ok(text)
 }

@@ -50,7 +50,7 @@ pub(crate) enum ConfigFileError {
     #[error("{place}: {message}")]
     Value { place: Place, message: String },
     /// No profile of that name.
-    #[error("{}there is no profile `{name}`", at(.place))]
+    #[error("{}there is no profile `{name}`", at(.place.as_ref()))]
     UnknownProfile { name: String, place: Option<Place>, nearest: Option<String>, known: String },
 }
 
@@ -66,8 +66,8 @@ fn out_of(section: &str) -> String {
     }
 }
 
-fn at(place: &Option<Place>) -> String {
-    place.as_ref().map_or_else(String::new, |place| format!("{place}: "))
+fn at(place: Option<&Place>) -> String {
+    place.map_or_else(String::new, |place| format!("{place}: "))
 }
 
 impl ConfigFileError {

@@ -115,12 +115,11 @@ impl Schema {
             })?;
         }
         for (idx, entry) in layer.entries.iter().enumerate() {
-            self.check_twice(entry, &layer.entries[..idx])?;
+            check_twice(entry, &layer.entries[..idx])?;
             let commands = self.commands_in(&entry.section);
-            let order = [path.to_vec()].into_iter().chain(commands);
+            let mut order = [path.to_vec()].into_iter().chain(commands);
             let found = order
-                .filter_map(|path| Some((self.target(entry, &path)?, path)))
-                .next()
+                .find_map(|path| Some((self.target(entry, &path)?, path)))
                 .ok_or_else(|| self.not_found(entry))?;
             self.check_value(entry, found.0, &found.1)?;
         }
@@ -137,21 +136,6 @@ impl Schema {
             return Err(nearest(&section[depth - 1], names.filter(|name| *name != "help")));
         }
         Ok(())
-    }
-
-    fn check_twice(&self, entry: &Entry, before: &[Entry]) -> Result<(), ConfigFileError> {
-        let same = |other: &&Entry| {
-            other.section == entry.section && meaning(&other.key) == meaning(&entry.key)
-        };
-        match before.iter().find(same) {
-            None => Ok(()),
-            Some(other) => Err(ConfigFileError::Twice {
-                place: entry.place.clone(),
-                key: entry.key.clone(),
-                other: other.key.clone(),
-                line: other.place.line(),
-            }),
-        }
     }
 
     /// A command and all inside it.
@@ -220,6 +204,21 @@ impl Schema {
         }
         let message = essence(&error.to_string());
         Err(ConfigFileError::Value { place: entry.place.clone(), message })
+    }
+}
+
+fn check_twice(entry: &Entry, before: &[Entry]) -> Result<(), ConfigFileError> {
+    let same = |other: &&Entry| {
+        other.section == entry.section && meaning(&other.key) == meaning(&entry.key)
+    };
+    match before.iter().find(same) {
+        None => Ok(()),
+        Some(other) => Err(ConfigFileError::Twice {
+            place: entry.place.clone(),
+            key: entry.key.clone(),
+            other: other.key.clone(),
+            line: other.place.line(),
+        }),
     }
 }
 

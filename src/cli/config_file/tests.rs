@@ -359,7 +359,7 @@ fn every_flag_can_be_set_by_a_file_and_survives_being_printed_as_one() {
             let mut args: Vec<&str> = path.iter().map(String::as_str).collect();
             for other in required.iter().filter(|other| other.get_id() != arg.get_id()) {
                 if other.get_long().is_some() {
-                    file.push_str(&format!("{} = '/required'\n", key_of(other)));
+                    file += &[key_of(other), " = '/required'\n"].concat();
                 } else {
                     args.push("abcdef");
                 }

@@ -27,8 +27,8 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
         summary: "Continue a conversation",
         body: Some(|schemas| body::<ChatRequest>(schemas, NOT_SUPPORTED_IN_CHAT)),
         content: Content::JsonOrEvents(
-            |schemas| schemas.of_sent::<ChatCompletion<'static>>(),
-            |schemas| schemas.of_sent::<ChatChunk<'static>>(),
+            Schemas::of_sent::<ChatCompletion<'static>>,
+            Schemas::of_sent::<ChatChunk<'static>>,
         ),
         errors: OF_COMPLETIONS,
         ..Endpoint::post("/v1/chat/completions", "createChatCompletion")
@@ -38,8 +38,8 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
         summary: "Continue texts",
         body: Some(|schemas| body::<CompletionRequest>(schemas, NOT_SUPPORTED_IN_COMPLETIONS)),
         content: Content::JsonOrEvents(
-            |schemas| schemas.of_sent::<Completion<'static>>(),
-            |schemas| schemas.of_sent::<Completion<'static>>(),
+            Schemas::of_sent::<Completion<'static>>,
+            Schemas::of_sent::<Completion<'static>>,
         ),
         errors: OF_COMPLETIONS,
         ..Endpoint::post("/v1/completions", "createCompletion")
@@ -48,21 +48,21 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
         tag: "Embeddings",
         summary: "Texts as vectors",
         body: Some(|schemas| body::<EmbeddingRequest>(schemas, &[])),
-        content: Content::Json(|schemas| schemas.of_sent::<EmbeddingList<'static>>()),
+        content: Content::Json(Schemas::of_sent::<EmbeddingList<'static>>),
         errors: OF_COMPLETIONS,
         ..Endpoint::post("/v1/embeddings", "createEmbedding")
     },
     Endpoint {
         tag: MODELS,
         summary: "The models that are served",
-        content: Content::Json(|schemas| schemas.of_sent::<ModelList<'static>>()),
+        content: Content::Json(Schemas::of_sent::<ModelList<'static>>),
         ..Endpoint::get("/v1/models", "listModels")
     },
     Endpoint {
         tag: MODELS,
         summary: "One model",
         path_parameters: &[("id", "What the model is called; it may contain slashes.")],
-        content: Content::Json(|schemas| schemas.of_sent::<ModelObject<'static>>()),
+        content: Content::Json(Schemas::of_sent::<ModelObject<'static>>),
         errors: &[400, 404, 500],
         ..Endpoint::get("/v1/models/{id}", "retrieveModel")
     },
