@@ -142,7 +142,7 @@ fn innermost_command<'a>(
 }
 
 /// Whether a flag's value is for nobody's eyes.
-fn is_secret(arg: &Arg) -> bool {
+pub(super) fn is_secret(arg: &Arg) -> bool {
     let id = arg.get_id().as_str();
     let has_value = !is_switch(arg);
     has_value
@@ -198,6 +198,7 @@ fn with_whole_path(arg: &Arg, value: &OsStr) -> OsString {
 fn computed_default(arg: &Arg, environment: &Environment) -> Option<String> {
     match arg.get_id().as_str() {
         "cache_dir" => Some(environment.graphs_dir()?.display().to_string()),
+        "state_dir" => Some(environment.state_root.as_ref()?.display().to_string()),
         // As a flag, it names entries of the cache: without it, none.
         "model" if arg.is_positional() => Some(super::models::default_model().name.to_owned()),
         _ => None,

@@ -9,6 +9,7 @@ not matter, so any model will do.
 """
 
 import asyncio
+import json
 import sys
 import traceback
 
@@ -210,7 +211,7 @@ def bad_requests_name_their_field(ctx):
         "n": {"n": 0},
         "top_logprobs": {"logprobs": True, "top_logprobs": 100},
         "logit_bias": {"logit_bias": {"no token": 1}},
-        "tools": {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        "tools[0].function.name": {"tools": [{"type": "function", "function": {"name": "a b"}}]},
         "max_tokens": {"max_tokens": -1},
     }.items():
         error = raises(openai.BadRequestError, lambda: create(model=ctx.model, messages=MESSAGES, **fields))
@@ -218,6 +219,94 @@ def bad_requests_name_their_field(ctx):
     long = [{"role": "user", "content": "word " * 1_000_000}]
     error = raises(openai.BadRequestError, lambda: create(model=ctx.model, messages=long))
     assert error.code == "context_length_exceeded", error
+
+
+# Short whatever a model writes.
+COLOURS = {
+    "type": "object",
+    "properties": {"colour": {"enum": ["red", "green"]}},
+    "required": ["colour"],
+    "additionalProperties": False,
+}
+PAINT = {"name": "paint", "description": "Paints a wall.", "strict": True, "parameters": COLOURS}
+
+
+def is_colour(text):
+    return json.loads(text)["colour"] in ("red", "green")
+
+
+@check
+def a_tool_is_called_whole_and_streamed(ctx):
+    fields = dict(
+        model=ctx.model, messages=MESSAGES, max_tokens=600, tools=[{"type": "function", "function": PAINT}],
+        parallel_tool_calls=False,
+    )
+    for choice in ("required", {"type": "function", "function": {"name": "paint"}}):
+        answer = ctx.client.chat.completions.create(**fields, tool_choice=choice).choices[0]
+        call = answer.message.tool_calls[0]
+        assert answer.finish_reason == "tool_calls" and answer.message.content is None, answer
+        assert call.type == "function" and call.function.name == "paint", call
+        assert is_colour(call.function.arguments), call
+        with ctx.client.chat.completions.stream(**fields, tool_choice=choice) as stream:
+            kinds = {event.type for event in stream}
+            final = stream.get_final_completion().choices[0].message
+        assert "tool_calls.function.arguments.done" in kinds, kinds
+        assert is_colour(final.tool_calls[0].function.arguments), final
+        answered = [
+            *MESSAGES,
+            {"role": "assistant", "tool_calls": [call.model_dump()]},
+            {"role": "tool", "tool_call_id": call.id, "content": "done"},
+        ]
+        ctx.client.chat.completions.create(model=ctx.model, messages=answered, max_tokens=1)
+
+
+@check
+def an_answer_follows_a_schema(ctx):
+    schema = {"type": "json_schema", "json_schema": {"name": "wall", "strict": True, "schema": COLOURS}}
+    fields = dict(model=ctx.model, messages=MESSAGES, max_tokens=600)
+    answer = ctx.client.chat.completions.create(**fields, response_format=schema)
+    assert is_colour(answer.choices[0].message.content), answer
+    chosen = ctx.client.chat.completions.create(
+        **fields, extra_body={"structured_outputs": {"choice": ["yes", "no"]}}
+    )
+    assert chosen.choices[0].message.content in ("yes", "no"), chosen
+
+
+@check
+def a_response_is_whole_streamed_and_held(ctx):
+    fields = dict(model=ctx.model, input="Say hello.", max_output_tokens=16, temperature=0)
+    whole = ctx.client.responses.create(**fields, instructions="Be brief.", extra_body=ALL_TOKENS)
+    assert whole.object == "response" and whole.status == "incomplete", whole
+    assert whole.usage.output_tokens == 16 and whole.output[0].type in ("message", "reasoning"), whole
+    assert ctx.client.responses.retrieve(whole.id).output_text == whole.output_text
+    going_on = ctx.client.responses.create(**fields, previous_response_id=whole.id)
+    assert going_on.usage.input_tokens > whole.usage.input_tokens, going_on
+    ctx.client.responses.delete(whole.id)
+    raises(openai.NotFoundError, lambda: ctx.client.responses.retrieve(whole.id))
+    with ctx.client.responses.stream(**fields, extra_body=ALL_TOKENS) as stream:
+        events = list(stream)
+    assert [event.sequence_number for event in events] == list(range(len(events))), events
+    assert events[0].type == "response.created" and events[-1].type == "response.incomplete", events
+    deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert deltas == events[-1].response.output_text, events[-1]
+
+
+@check
+def a_response_calls_tools_and_follows_schemas(ctx):
+    fields = dict(model=ctx.model, input="Say hello.", max_output_tokens=600)
+    tool = dict(tools=[{"type": "function", **PAINT}], tool_choice="required", parallel_tool_calls=False)
+    answer = ctx.client.responses.create(**fields, **tool)
+    call = next(item for item in answer.output if item.type == "function_call")
+    assert answer.status == "completed" and is_colour(call.arguments), answer
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+    ctx.client.responses.create(
+        model=ctx.model, input=[output], previous_response_id=answer.id, max_output_tokens=16
+    )
+    with ctx.client.responses.stream(**fields, **tool) as stream:
+        final = [event for event in stream][-1]
+    assert final.type == "response.completed", final
+    schema = {"format": {"type": "json_schema", "name": "wall", "strict": True, "schema": COLOURS}}
+    assert is_colour(ctx.client.responses.create(**fields, text=schema).output_text)
 
 
 @check

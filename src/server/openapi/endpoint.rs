@@ -12,6 +12,8 @@ use crate::server::openai::types::ErrorBody;
 pub(in crate::server) enum Method {
     Get,
     Post,
+    Patch,
+    Delete,
 }
 
 impl Method {
@@ -20,6 +22,8 @@ impl Method {
         match self {
             Self::Get => "get",
             Self::Post => "post",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
         }
     }
 }
@@ -31,10 +35,23 @@ pub(in crate::server) enum Content {
     Empty,
     /// A JSON object.
     Json(SchemaOf),
-    /// A JSON object, or with `stream` events of such objects, and `[DONE]` in the end.
+    /// A JSON object, or where it is asked for a stream of events with such objects.
     JsonOrEvents(SchemaOf, SchemaOf),
-    /// Text of this type.
-    Text(&'static str),
+    /// Text or bytes of this type.
+    Other(&'static str),
+}
+
+/// What an endpoint takes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server) enum Body {
+    /// Nothing that it reads.
+    None,
+    /// A JSON object.
+    Json(SchemaOf),
+    /// A JSON object, or nothing.
+    MaybeJson(SchemaOf),
+    /// A form in several parts.
+    Form(SchemaOf),
 }
 
 /// Everything that is told about one endpoint.
@@ -49,7 +66,11 @@ pub(in crate::server) struct Endpoint {
     pub(in crate::server) summary: &'static str,
     /// Parameters in the path, with what they are.
     pub(in crate::server) path_parameters: &'static [(&'static str, &'static str)],
-    pub(in crate::server) body: Option<SchemaOf>,
+    /// Parameters of the query, with what they are and their schemas.
+    pub(in crate::server) query: &'static [(&'static str, &'static str, SchemaOf)],
+    pub(in crate::server) body: Body,
+    /// The status when all is well.
+    pub(in crate::server) success: u16,
     pub(in crate::server) content: Content,
     /// Statuses with an error object.
     pub(in crate::server) errors: &'static [u16],
@@ -67,7 +88,9 @@ impl Endpoint {
             tag: "",
             summary: "",
             path_parameters: &[],
-            body: None,
+            query: &[],
+            body: Body::None,
+            success: 200,
             content: Content::Empty,
             errors: ALWAYS,
             others: &[],
@@ -82,22 +105,29 @@ impl Endpoint {
 
 /// What any request may end with: a fault of this program.
 const ALWAYS: &[u16] = &[500];
+/// What a request may end with that needs a key.
+pub(in crate::server) const WITH_KEY: &[u16] = &[400, 401, 403, 429, 500];
+/// What a request for something with a name may end with.
+pub(in crate::server) const OF_NAMED: &[u16] = &[400, 401, 403, 404, 409, 429, 500, 503];
+/// What a request with a body may end with that the server alone answers.
+pub(in crate::server) const OF_BODIES: &[u16] =
+    &[400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503];
 /// What a request for tokens may end with.
-pub(in crate::server) const OF_COMPLETIONS: &[u16] = &[400, 404, 408, 413, 415, 429, 500, 503, 504];
+pub(in crate::server) const OF_COMPLETIONS: &[u16] =
+    &[400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504];
 
 /// What a status means here.
 fn meaning(status: u16) -> &'static str {
     match status {
-        200 => "As asked.",
+        200 | 201 => "As asked.",
         400 => "The request is wrong; `param` names the field.",
         401 => "There is no key, or it is unknown or expired.",
         403 => "The key does not allow this.",
         404 => "There is no such model or object.",
-        405 => "The path does not take this method.",
         408 => "The body did not arrive in time.",
+        409 => "It does not go together with what is there.",
         413 => "The body is too large.",
         415 => "The body is compressed.",
-        422 => "The request is well formed and cannot be done.",
         429 => "Too much is waiting; `Retry-After` tells when to come back.",
         500 => "A fault of the server; its log tells more under the `x-request-id`.",
         503 => "The server is stopping or its device failed.",
@@ -114,24 +144,40 @@ impl Endpoint {
             "tags": [self.tag],
             "summary": self.summary,
         });
-        if !self.path_parameters.is_empty() {
-            let parameter = |(name, description): &(&str, &str)| {
-                json!({
-                    "name": name, "in": "path", "required": true, "description": description,
-                    "schema": { "type": "string", "minLength": 1 },
-                })
-            };
-            operation["parameters"] = self.path_parameters.iter().map(parameter).collect();
+        let parameters = self.parameters(schemas);
+        if !parameters.is_empty() {
+            operation["parameters"] = parameters.into();
         }
-        if let Some(body) = self.body {
-            let schema = body(schemas);
+        let body = match self.body {
+            Body::None => None,
+            Body::Json(schema) => Some((schema, "application/json", true)),
+            Body::MaybeJson(schema) => Some((schema, "application/json", false)),
+            Body::Form(schema) => Some((schema, "multipart/form-data", true)),
+        };
+        if let Some((schema, media_type, is_required)) = body {
+            let schema = schema(schemas);
             operation["requestBody"] = json!({
-                "required": true,
-                "content": { "application/json": { "schema": schema } },
+                "required": is_required,
+                "content": { media_type: { "schema": schema } },
             });
         }
         operation["responses"] = self.responses(schemas);
         operation
+    }
+
+    fn parameters(&self, schemas: &mut Schemas) -> Vec<Value> {
+        let text = json!({ "type": "string", "minLength": 1 });
+        let in_path = self.path_parameters.iter().map(|(name, description)| {
+            json!({
+                "name": name, "in": "path", "required": true, "description": description,
+                "schema": text,
+            })
+        });
+        let in_query = self.query.iter().map(|(name, description, schema)| {
+            let schema = schema(schemas);
+            json!({ "name": name, "in": "query", "description": description, "schema": schema })
+        });
+        in_path.chain(in_query).collect()
     }
 
     fn responses(&self, schemas: &mut Schemas) -> Value {
@@ -144,11 +190,12 @@ impl Endpoint {
             response
         };
         let mut responses: Map<String, Value> = Map::new();
-        responses.insert("200".to_owned(), answer(meaning(200)));
+        responses.insert(self.success.to_string(), answer(meaning(self.success)));
         for (status, description) in self.others {
             responses.insert(status.to_string(), answer(description));
         }
-        for status in self.errors {
+        let others = |status: &u16| self.others.iter().any(|(other, _)| other == status);
+        for status in self.errors.iter().filter(|status| !others(status)) {
             let schema = schemas.of_sent::<ErrorBody>();
             let mut response = json!({
                 "description": meaning(*status),
@@ -178,19 +225,20 @@ impl Content {
                 let data = json!({
                     "type": "string",
                     "description": "An object of this schema or, when something goes wrong on \
-                                    the way, an error object; the last one is `[DONE]`.",
+                                    the way, an error object; streams of completions end with \
+                                    `[DONE]`.",
                     "contentMediaType": "application/json",
                     "contentSchema": event(schemas),
                 });
                 let schema = json!({
                     "type": "object",
-                    "description": "With `stream`: one event.",
+                    "description": "Where a stream is asked for: one event.",
                     "properties": { "data": data },
                     "required": ["data"],
                 });
                 content.insert("text/event-stream".into(), json!({ "schema": schema }));
             }
-            Self::Text(media_type) => {
+            Self::Other(media_type) => {
                 let schema = json!({ "type": "string" });
                 content.insert(media_type.into(), json!({ "schema": schema }));
             }

@@ -10,9 +10,9 @@
 //! | --- | --- |
 //! | `endpoint` | what is told about one endpoint, and how it becomes an operation |
 //! | `schema` | types to JSON schemas |
-//! | `operations` | the endpoints that are not `OpenAI`'s |
+//! | `operations` | the endpoints around the API |
 //!
-//! A new endpoint is an entry in `operations` or in `openai/endpoints`; a test compares them with the
+//! A new endpoint is an entry in `operations`, `openai/endpoints` or `batches/described`; a test compares them with the
 //! router. The document is kept as `tests/golden/openapi.json`; after a change that is meant,
 //! `CAIRN_UPDATE_GOLDEN=1 cargo test --lib openapi` writes it anew: read the diff.
 //!
@@ -28,7 +28,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::openai;
+use super::{batches, openai};
 use endpoint::Endpoint;
 use schema::Schemas;
 
@@ -52,7 +52,7 @@ pub(super) async fn page() -> Response {
 }
 
 fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    openai::ENDPOINTS.iter().chain(operations::ENDPOINTS)
+    openai::ENDPOINTS.iter().chain(batches::ENDPOINTS).chain(operations::ENDPOINTS)
 }
 
 fn document(version: &str) -> Value {

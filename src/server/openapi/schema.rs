@@ -168,6 +168,16 @@ pub(in crate::server) struct Above(pub(in crate::server) f64, pub(in crate::serv
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct OneOf<'a>(pub(in crate::server) &'a [&'a str]);
 
+/// A text that matches.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server) struct Pattern(pub(in crate::server) &'static str);
+
+impl Constraint for Pattern {
+    fn apply(self, property: &mut Property) {
+        property.schema["pattern"] = self.0.into();
+    }
+}
+
 impl Constraint for () {
     fn apply(self, _: &mut Property) {}
 }
