@@ -53,4 +53,5 @@ pub(super) mod types;
 pub(super) use endpoints::{ENDPOINTS, deleted};
 
 pub use answer::answer;
+pub(super) use answer::answer_for;
 pub use requests::MAX_PROMPTS;
