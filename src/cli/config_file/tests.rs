@@ -304,7 +304,19 @@ fn sample(command: &[String], arg: &clap::Arg) -> (String, Vec<String>) {
     }
     let possible = arg.get_possible_values();
     let names: Vec<&str> = possible.iter().map(clap::builder::PossibleValue::get_name).collect();
-    let candidates = names.into_iter().rev().chain(["/x", "3", "0.5", "64", "1000"]);
+    let candidates = names.into_iter().rev().chain([
+        "/x",
+        "3",
+        "0.5",
+        "64",
+        "1000",
+        "required",
+        "hermes",
+        "qwen3",
+        "127.0.0.1:1",
+        "http://127.0.0.1:1",
+        "a=b",
+    ]);
     let takes = |text: &&str| {
         let flag = arg.get_long().map_or_else(|| (*text).into(), |long| format!("--{long}={text}"));
         let args: Vec<&str> = command.iter().map(String::as_str).chain([flag.as_str()]).collect();
@@ -330,6 +342,9 @@ fn companions(id: &str) -> &'static str {
         "logprobs" => "json = true",
         "length_penalty" => "beam-width = 2",
         "inject_faults" => "hardware-check = true",
+        "ssl_certfile" => "ssl-keyfile = '/key'",
+        "ssl_keyfile" => "ssl-certfile = '/cert'",
+        "ssl_ca_certs" => "ssl-certfile = '/cert'\nssl-keyfile = '/key'",
         "cache_trust" => "cache-keys = '/keys'",
         _ => "",
     }
