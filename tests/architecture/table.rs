@@ -122,7 +122,7 @@ pub(crate) const TABLE: &[Row] = &[
         "server",
         "batch::Answered batch::Answers batch::NoAnswer engine text config telemetry",
         "axum base64 futures_core hyper hyper_util serde serde_json thiserror tokio tower tracing \
-         std::io std::thread",
+         utoipa std::io std::thread",
     ),
     row("server::batches", "batch", "anyhow fs_err tempfile"),
     row("server::cors", "", "tower_http"),
@@ -135,8 +135,8 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         "cli",
         "*",
-        "anyhow clap fs_err indicatif rand rand_chacha rustix serde serde_json sha2 tempfile \
-         thiserror tokio tracing std::env::consts std::fs::TryLockError std::io std::net std::os \
+        "anyhow clap fs_err indicatif rand rand_chacha rustix serde serde_json sha2 strsim \
+         tempfile thiserror tokio toml tracing std::env::consts std::fs::TryLockError std::io std::net std::os \
          std::process std::thread",
     ),
     row("cli::doctor::cache", "", "std::fs::OpenOptions"),
