@@ -135,6 +135,7 @@ const TABLE: &[Row] = &[
         "axum futures_core hyper hyper_util serde serde_json thiserror tokio tower tracing std::io \
          std::thread",
     ),
+    row("server::page", "", "sha2"),
     row(
         "cli",
         "*",

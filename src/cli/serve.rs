@@ -39,7 +39,7 @@ Examples:
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version /reset_prefix_cache
+/version /reset_prefix_cache; / is a web page to try the model
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -98,6 +98,10 @@ struct ServerArgs {
     #[arg(long, value_name = "BYTES", env = "CAIRN_MAX_BODY_BYTES", default_value = "8MiB")]
     #[arg(value_parser = values::bytes, allow_hyphen_values = true)]
     max_body_bytes: u64,
+
+    /// Serve no web page at `/`.
+    #[arg(long, env = "CAIRN_NO_PAGE", value_parser = values::switch())]
+    no_page: bool,
 }
 
 /// Runs the command.
@@ -166,6 +170,7 @@ fn state(
         max_body_bytes,
         max_total_body_bytes: defaults.max_total_body_bytes.max(max_body_bytes),
         drain_timeout: args.drain_timeout,
+        has_page: !args.no_page,
         ..defaults
     };
     let about = About {

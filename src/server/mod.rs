@@ -8,6 +8,7 @@
 //!          /health /health/live       the process and the engine's thread are well
 //!          /health/ready              and new requests are taken
 //!          /version /metrics          what runs here, and how it is doing
+//!          / /page/... /favicon.ico   a web page to try it
 //!          /reset_prefix_cache        forgets what was computed before
 //! ```
 //!
@@ -30,6 +31,7 @@ mod metrics;
 mod observe;
 mod openai;
 mod options;
+mod page;
 mod panics;
 mod prefix_cache;
 mod routes;

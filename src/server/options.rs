@@ -27,6 +27,8 @@ pub struct ServerOptions {
     pub keep_alive_interval: Duration,
     /// Longest wait for running requests once the server is told to stop.
     pub drain_timeout: Duration,
+    /// Whether there is a web page at `/`.
+    pub has_page: bool,
     /// Most requests that are parsed, rendered and tokenised at one time.
     pub max_blocking_tasks: usize,
 }
@@ -46,6 +48,7 @@ impl ServerOptions {
             write_stall_timeout: Duration::from_mins(1),
             keep_alive_interval: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
+            has_page: true,
             max_blocking_tasks: cores.max(2),
         }
     }

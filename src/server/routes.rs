@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, models};
-use super::{ServerState, health, metrics, prefix_cache};
+use super::{ServerState, health, metrics, page, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -21,9 +21,12 @@ struct Route {
 const GET: &str = "GET,HEAD";
 const POST: &str = "POST";
 const MODEL_PREFIX: &str = "/v1/models/";
+const PAGE_FILE: Route = Route { path: "/page/{file}", allow: GET };
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 
-const ROUTES: [Route; 9] = [
+const ROUTES: [Route; 11] = [
+    Route { path: "/", allow: GET },
+    Route { path: "/favicon.ico", allow: GET },
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
@@ -39,6 +42,9 @@ fn route(path: &str) -> Option<&'static Route> {
     if path.starts_with(MODEL_PREFIX) {
         return Some(&MODEL);
     }
+    if path.starts_with(page::PREFIX) {
+        return Some(&PAGE_FILE);
+    }
     ROUTES.iter().find(|route| route.path == path)
 }
 
@@ -49,8 +55,8 @@ pub(super) fn label(path: &str) -> &'static str {
 
 /// All endpoints.
 pub(super) fn router(state: ServerState) -> Router {
-    Router::new()
-        .route("/v1/models", get(models::list))
+    let page = if state.options().has_page { page::routes() } else { Router::new() };
+    page.route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
