@@ -10,9 +10,10 @@
 //! | `input` | bodies that are refused |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
+//! | `page` | the web page, without a browser |
 //! | `client` | a client in plain TCP |
 //!
-//! `server/openai_client.py` checks a running server with the official Python client.
+//! `tests/clients` holds what real clients do with a running server.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #[path = "server/choices.rs"]
@@ -27,6 +28,8 @@ mod lifecycle;
 mod logprobs;
 #[path = "common/model.rs"]
 mod model;
+#[path = "server/page.rs"]
+mod page;
 #[path = "server/prefix_cache.rs"]
 mod prefix_cache;
 #[path = "server/shapes.rs"]

@@ -369,7 +369,7 @@ async function withPage(name, check) {
 }
 
 const failed = await run(
-  Object.entries(checks).map(([name, check]) => [name, () => withPage(name, check)]),
+  Object.entries(checks).map(([name, check]) => ["page", name, () => withPage(name, check)]),
   flags,
   `Chromium ${browser.version()}`,
 );

@@ -206,7 +206,8 @@ function summary({ usage, reason, start, first }) {
   if (usage) parts.push(`${usage.completion_tokens} tokens`);
   if (first !== null) {
     const seconds = (performance.now() - first) / 1000;
-    if (usage?.completion_tokens > 1) parts.push(`${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s`);
+    // Of an answer that came at once the speed is not known.
+    if (usage?.completion_tokens > 1 && seconds > 0.02) parts.push(`${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s`);
     parts.push(`first after ${Math.round(first - start)} ms`);
   }
   return parts.join(" · ") || "nothing was said";
