@@ -171,7 +171,7 @@ def as_documented(answer, is_echo):
     """The document knows no first token of a prompt, which nothing predicts: OpenAI sends null."""
     for choice in answer["choices"] if is_echo else ():
         logprobs = choice["logprobs"]
-        if logprobs["text_offset"][:1] == [0]:
+        if logprobs is not None and logprobs["text_offset"][:1] == [0]:
             assert logprobs["token_logprobs"][0] is None and logprobs["top_logprobs"][0] is None, logprobs
             logprobs["token_logprobs"][0], logprobs["top_logprobs"][0] = 0.0, {}
     return answer

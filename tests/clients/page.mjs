@@ -253,15 +253,15 @@ const checks = {
 
   async events_are_shown_newest_first_or_why_not(page) {
     const events = [
-      { seq: 1, time: "2030-01-02T03:04:05Z", level: "Normal", kind: "ready", message: "ready <b>now</b>", remedy: null },
-      { seq: 2, time: "2030-01-02T03:04:06Z", level: "Abnormal", kind: "device_lost", message: "the device is lost", remedy: "replace it" },
+      { seq: 2, time: "2030-01-02T03:04:06.123Z", level: "abnormal", kind: "device_lost", message: "the device is lost", remedy: "replace it" },
+      { seq: 1, time: "2030-01-02T03:04:05.000Z", level: "normal", kind: "ready", message: "ready <b>now</b>", remedy: null },
     ];
     const reply = (status, body) => (route) => route.fulfill({ status, contentType: "application/json", body: JSON.stringify(body) });
     for (const [status, body, pattern] of [
       [404, {}, /shows no events/],
       [403, {}, /operator/],
       [401, {}, /API key/],
-      [200, { events: [], next: null }, /none yet/],
+      [200, { object: "list", data: [], next: null, has_more: false }, /none yet/],
     ]) {
       await page.unroute("**/admin/events*");
       await page.route("**/admin/events*", reply(status, body));
@@ -269,7 +269,7 @@ const checks = {
       await shown(page, "events-note", pattern);
     }
     await page.unroute("**/admin/events*");
-    await page.route("**/admin/events*", reply(200, { events, next: null }));
+    await page.route("**/admin/events*", reply(200, { object: "list", data: events, next: 1, has_more: false }));
     await page.reload();
     const items = page.locator("#event-list li");
     await items.nth(1).waitFor();

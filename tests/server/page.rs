@@ -4,7 +4,8 @@ use super::start_server;
 
 /// Asks for a path with this method and these header lines.
 fn ask(server: &super::client::Server, request: &str, headers: &str) -> super::client::Reply {
-    let bytes = format!("{request} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+    // An answer without a body has no length, and is read to the end of the connection.
+    let bytes = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
     server.connect().exchange(bytes.as_bytes())
 }
 

@@ -34,10 +34,9 @@ export function startEvents() {
 
 async function readEvents() {
   try {
-    const response = await ask(`admin/events?limit=${MOST}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    const response = await ask(`admin/events?order=desc&limit=${MOST}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
     if (response.ok) {
-      const { events } = await response.json();
-      return show(events);
+      return show((await response.json()).data);
     }
     isRefused = isFinal(response);
     list.replaceChildren();
@@ -55,12 +54,11 @@ function tell(text) {
 }
 
 function show(events) {
-  const newest = [...events].sort((a, b) => b.seq - a.seq).slice(0, MOST);
-  const shown = newest.map(({ seq }) => seq).join();
-  tell(newest.length === 0 ? "none yet" : null);
-  if (list.dataset.shown === shown && list.children.length === newest.length) return;
+  const shown = events.map(({ seq }) => seq).join();
+  tell(events.length === 0 ? "none yet" : null);
+  if (list.dataset.shown === shown && list.children.length === events.length) return;
   list.dataset.shown = shown;
-  list.replaceChildren(...newest.map(item));
+  list.replaceChildren(...events.map(item));
 }
 
 function item({ time, level, kind, message, remedy }) {
@@ -75,7 +73,7 @@ function item({ time, level, kind, message, remedy }) {
     clock.textContent = when.toLocaleString();
   }
   const what = document.createElement("span");
-  const words = String(kind).replaceAll("_", " ");
+  const words = String(kind).replaceAll(/[_-]/g, " ");
   what.textContent = made.dataset.level === "abnormal" ? `${words}, abnormal` : words;
   head.append(what, clock);
   made.append(head, paragraph("", message));

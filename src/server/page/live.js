@@ -43,7 +43,7 @@ export function startLive() {
 }
 
 async function readState() {
-  const states = { ready: ["good", "ready"], draining: ["warn", "draining"] };
+  const states = { ready: ["good", "ready"], draining: ["warn", "draining"], starting: ["warn", "starting"] };
   try {
     const response = await ask("health/ready", { signal: AbortSignal.timeout(PATIENCE_MS) });
     const { status } = await response.json();
