@@ -107,6 +107,18 @@ impl DTypeChoice {
     }
 }
 
+/// Whether an engine gives embeddings, for which it needs graphs of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EmbeddingsChoice {
+    /// Where one graph serves all sizes, and so is quickly compiled.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -147,6 +159,8 @@ pub struct EngineConfig {
     pub max_num_queued_reqs: usize,
     /// Which of them runs when, and which work is not done twice.
     pub scheduling: SchedulingConfig,
+    /// Whether there are graphs for embeddings.
+    pub embeddings: EmbeddingsChoice,
     /// Guessing several tokens ahead; `None`: off.
     pub speculation: Option<SpeculationConfig>,
     /// Compile one graph per size instead of one for all, even where the backend needs only one.
@@ -200,6 +214,7 @@ impl EngineConfig {
             kv_cache_bytes: None,
             max_num_queued_reqs: DEFAULT_MAX_NUM_QUEUED_REQS,
             scheduling: SchedulingConfig::default(),
+            embeddings: EmbeddingsChoice::Off,
             speculation: None,
             static_shapes: false,
             ascend: AscendConfig::default(),

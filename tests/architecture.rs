@@ -132,8 +132,8 @@ const TABLE: &[Row] = &[
     row(
         "server",
         "engine text config telemetry",
-        "axum futures_core hyper hyper_util serde serde_json thiserror tokio tower tracing std::io \
-         std::thread",
+        "axum base64 futures_core hyper hyper_util serde serde_json thiserror tokio tower tracing \
+         std::io std::thread",
     ),
     row("server::page", "", "sha2"),
     row(

@@ -36,10 +36,13 @@ fn what_warmup_compiled_the_others_find() {
     let deployment = Deployment::new();
     assert_eq!(deployment.run(&["warmup", "model"]).graphs(), [1, 0]);
     assert_eq!(deployment.run(&["warmup", "model"]).graphs(), [0, 1]);
+    let with_embeddings = ["warmup", "model", "--embeddings", "auto"];
+    assert_eq!(deployment.run(&with_embeddings).graphs(), [1, 1]);
+    assert_eq!(deployment.run(&with_embeddings).graphs(), [0, 2]);
     let args = [&GENERATE[..], &["--json"]].concat();
     let graphs = &deployment.json(&args)["graphs"];
     assert_eq!(*graphs, json!({"compiled": 0, "from_cache": 1}));
-    assert_eq!(entries(&deployment.path("cache/graphs")).len(), 1);
+    assert_eq!(entries(&deployment.path("cache/graphs")).len(), 2);
 }
 
 #[test]

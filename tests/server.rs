@@ -7,6 +7,7 @@
 //! | `choices` | several texts, beams, and what steers the sampler |
 //! | `logprobs` | log probabilities of answers and prompts |
 //! | `prefix_cache` | prompts that begin alike |
+//! | `embeddings` | texts as vectors |
 //! | `input` | bodies that are refused |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
@@ -20,6 +21,8 @@
 mod choices;
 #[path = "server/client.rs"]
 mod client;
+#[path = "server/embeddings.rs"]
+mod embeddings;
 #[path = "server/input.rs"]
 mod input;
 #[path = "server/lifecycle.rs"]

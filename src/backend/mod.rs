@@ -145,6 +145,20 @@ pub trait Executable: Send {
         output: &mut Vec<f32>,
     ) -> Result<(), BackendError>;
 
+    /// Says which of a memory's weights are those of this graph, by index, where another graph of the
+    /// same model was the one that they were placed for. Without it they are all of them, in order.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where graphs cannot share weights,
+    /// [`BackendError::BadInput`] when it is not one place for each weight.
+    fn use_weights(&mut self, places: &[usize]) -> Result<(), BackendError> {
+        if places.iter().enumerate().all(|(idx, place)| idx == *place) {
+            return Ok(());
+        }
+        let what = "two graphs with weights in different orders".to_owned();
+        Err(BackendError::Unsupported { backend: "device's", what })
+    }
+
     /// Runs one step like [`run`](Self::run), of whose result no more than `wanted` is needed. A
     /// device that can find the largest logits itself then copies only those; any other answers
     /// with all of them. [`Output::rows`] says which it was.

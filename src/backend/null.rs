@@ -227,6 +227,11 @@ impl Executable for Signature {
         Ok(())
     }
 
+    /// There are none.
+    fn use_weights(&mut self, _: &[usize]) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// Of equal logits, the largest are those of the lowest indices.
     fn run_wanted(
         &mut self,

@@ -41,6 +41,7 @@ use crate::backend::{BackendError, Executable, Memory, Weight};
 use crate::config::{EngineConfig, GraphCacheConfig};
 use crate::engine::{
     self, Bucket, Death, EngineHandle, EngineOptions, EngineParts, Fate, LoadedModel, PrefixStore,
+    StepKind,
 };
 use crate::model::Model;
 use crate::prefix_store::DiskPrefixStore;
@@ -272,6 +273,7 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     tracing::info!("memory: {}", memory_plan(&report, &plan.options));
     let mut parts = EngineParts::new(loaded, tokenizer.clone(), plan.options);
     parts.draft = draft;
+    parts.hidden_size = model.config().hidden_size;
     let min_hits = config.prefix_cache.min_hits;
     parts.prefix_store =
         prefix_store.clone().map(|store| (store as Arc<dyn PrefixStore>, min_hits));
@@ -445,7 +447,8 @@ pub(crate) fn graph_text(config: &EngineConfig) -> anyhow::Result<String> {
     let config = EngineConfig { graph_cache: GraphCacheConfig::default(), ..config.clone() };
     let model = open_model(&config)?;
     let prepared = Plan::new(&config, &model, Purpose::Inspect)?.prepare()?;
-    let (_, largest) = prepared.last().context("no graph to run")?;
+    let generates = |(bucket, _): &&(Bucket, Prepared)| bucket.kind != StepKind::Embed;
+    let (_, largest) = prepared.iter().rfind(generates).context("no graph to run")?;
     Ok(largest.graph.to_string())
 }
 

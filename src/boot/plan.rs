@@ -16,11 +16,11 @@ use crate::backend::{Backend, Capabilities, Executable, StateSpec};
 use crate::boot::Hint as _;
 use crate::boot::display_bytes;
 use crate::boot::{Amount, Progress};
-use crate::config::{self, EngineConfig};
+use crate::config::{self, BackendKind, EmbeddingsChoice, EngineConfig};
 use crate::engine::{
-    self, Bucket, EngineOptions, SchedulingPolicy, Speculation, SpeculativeMethod,
+    self, Bucket, EngineOptions, SchedulingPolicy, Speculation, SpeculativeMethod, StepKind,
 };
-use crate::ir::Graph;
+use crate::ir::{Graph, ValueId, WeightPart};
 use crate::model::Model;
 
 /// Bytes of the KV cache when nothing says how many. Pages that no token was written to take no
@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) compiler: Compiler,
     graph: Graph,
+    /// The one whose output are hidden states, where they are wanted.
+    embedding_graph: Option<Graph>,
     pub(super) options: EngineOptions,
     pub(super) states: Vec<StateSpec>,
     /// The key of what is asked for.
@@ -53,27 +55,49 @@ impl Plan {
         backend: Arc<dyn Backend>,
     ) -> anyhow::Result<Self> {
         let graph = model.graph(config.block_size()).context("building the graph")?;
-        let options = engine_options(config, model, &graph, &backend.capabilities(&graph))?;
+        let mut options = engine_options(config, model, &graph, &backend.capabilities(&graph))?;
+        options.has_embeddings = match config.embeddings {
+            EmbeddingsChoice::Off => false,
+            EmbeddingsChoice::On if config.backend == BackendKind::Ascend => {
+                return Err(anyhow::anyhow!("the ascend backend gives no embeddings yet"))
+                    .hint("leave `--embeddings` out, or use `--embeddings off`");
+            }
+            EmbeddingsChoice::On => true,
+            // Where one more graph is one more second, not one more hour.
+            EmbeddingsChoice::Auto => backend.capabilities(&graph).dynamic_shapes,
+        };
+        let embedding_graph = options
+            .has_embeddings
+            .then(|| model.embedding_graph(config.block_size()).context("building the graph"))
+            .transpose()?;
         let states = states(&graph, &options)?;
         let request = request::fields(config, model, &options, &*backend);
         let cache = graph_cache::open(&config.graph_cache, Vec::new())?;
         let compiler = Compiler::new(Arc::clone(&backend), cache);
-        Ok(Self { backend, compiler, graph, options, states, request })
+        Ok(Self { backend, compiler, graph, embedding_graph, options, states, request })
     }
 
     /// The plan of a model that guesses for this one's: the same device, limits and blocks.
     pub(super) fn of_draft(&self, config: &EngineConfig, draft: &Model) -> anyhow::Result<Self> {
         let graph = draft.graph(config.block_size()).context("building the graph")?;
-        let (options, backend) = (self.options.clone(), Arc::clone(&self.backend));
+        let options = EngineOptions { has_embeddings: false, ..self.options.clone() };
+        let backend = Arc::clone(&self.backend);
         let states = states(&graph, &options)?;
         let request = request::fields(config, draft, &options, &*backend);
         let compiler = Compiler::new(Arc::clone(&backend), Arc::clone(self.compiler.cache()));
-        Ok(Self { backend, compiler, graph, options, states, request })
+        Ok(Self { backend, compiler, graph, embedding_graph: None, options, states, request })
     }
 
     /// The graph for steps of any size, as the model has it.
     pub(super) fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    fn graph_of(&self, bucket: &Bucket) -> &Graph {
+        match (bucket.kind, &self.embedding_graph) {
+            (StepKind::Embed, Some(graph)) => graph,
+            _ => &self.graph,
+        }
     }
 
     /// One graph per bucket, ready for its key to be looked up.
@@ -83,7 +107,8 @@ impl Plan {
             .map(|bucket| {
                 let bound = bucket.bindings(&self.options);
                 let name = bucket.to_string();
-                let prepared = self.compiler.prepare(&self.graph, &bound, &name)?;
+                let graph = self.graph_of(&bucket);
+                let prepared = self.compiler.prepare(graph, &bound, &name)?;
                 Ok((bucket, prepared))
             })
             .collect()
@@ -134,11 +159,16 @@ impl Plan {
     ) -> anyhow::Result<Vec<(Bucket, Box<dyn Executable>)>> {
         let task = progress.begin("loading graphs", Amount::Items(prepared.len() as u64));
         let mut executables = Vec::new();
+        let (_, prepared_first) = prepared.first().context("no graph to run")?;
         for ((bucket, prepared), built) in prepared.iter().zip(built).rev() {
-            let (executable, origin) = self
+            let (mut executable, origin) = self
                 .compiler
                 .load(prepared, built)
                 .with_context(|| format!("loading graph `{}`", prepared.name))?;
+            if bucket.kind == StepKind::Embed {
+                let places = weight_places(&prepared.graph, &prepared_first.graph)?;
+                executable.use_weights(&places).context("sharing weights between graphs")?;
+            }
             match origin {
                 Origin::Cache => report.graphs_from_cache += 1,
                 Origin::Compiled => report.graphs_compiled += 1,
@@ -175,6 +205,16 @@ impl Plan {
         let bytes = |state: &StateSpec| state.dtype.tensor_bytes(&state.shape).unwrap_or(0) as u64;
         self.states.iter().map(bytes).sum()
     }
+}
+
+/// Where the weights of a graph are among those of another one of the same model.
+fn weight_places(graph: &Graph, placed: &Graph) -> anyhow::Result<Vec<usize>> {
+    let placed: Vec<&[WeightPart]> = placed.weights().map(|(_, parts)| parts).collect();
+    let place = |(_, parts): (ValueId, &[WeightPart])| {
+        let place = placed.iter().position(|other| *other == parts);
+        place.with_context(|| format!("weight {parts:?} is only in one of two graphs"))
+    };
+    graph.weights().map(place).collect()
 }
 
 /// The keys of graphs.
@@ -267,6 +307,7 @@ fn engine_options(
         request_timeout: config.scheduling.request_timeout,
         long_prefill_token_threshold: config.scheduling.long_prefill_token_threshold,
         speculation: config.speculation.as_ref().map(speculation),
+        has_embeddings: false,
     };
     let block_bytes: u64 = states(graph, &one_block)?
         .iter()

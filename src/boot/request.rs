@@ -57,6 +57,7 @@ fn of_engine(fields: KeyFields, options: &EngineOptions) -> KeyFields {
         max_num_batched_tokens,
         block_size,
         num_blocks,
+        has_embeddings,
         // Speculation changes how many rows a graph gives; the others are no part of any graph.
         speculation: _,
         max_num_queued_reqs: _,
@@ -77,6 +78,7 @@ fn of_engine(fields: KeyFields, options: &EngineOptions) -> KeyFields {
     ]
     .into_iter()
     .fold(fields, |fields, (name, value)| fields.text(name, value.to_string()))
+    .text("embeddings", has_embeddings.to_string())
 }
 
 /// What a model is computed with, by name, besides its weights. Taken apart in full, so that nobody adds a setting to models without deciding about it here.

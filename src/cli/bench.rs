@@ -223,7 +223,7 @@ fn submit(
 fn drain(mut stream: ResponseStream) -> anyhow::Result<Usage> {
     loop {
         match stream.blocking_recv() {
-            Some(Output::Delta(_) | Output::PromptLogprobs(_)) => {}
+            Some(Output::Delta(_) | Output::PromptLogprobs(_) | Output::Embedding(_)) => {}
             Some(Output::Finished(usage)) => return Ok(usage),
             Some(Output::Failed(error)) => return Err(error).context("measuring"),
             None => return Err(RequestError::Stopped).context("measuring"),

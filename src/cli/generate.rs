@@ -304,7 +304,7 @@ fn follow(
                 _ = &mut interrupt => return Ok(Outcome::Interrupted),
             };
             match output {
-                Some(Output::PromptLogprobs(_)) => {}
+                Some(Output::PromptLogprobs(_) | Output::Embedding(_)) => {}
                 Some(Output::Delta(delta)) => {
                     if is_printed && !delta.text.is_empty() {
                         output::write(&delta.text)?;

@@ -14,8 +14,8 @@ use super::speculation_args::SpeculationArgs;
 use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
-    DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS, DTypeChoice, EngineConfig, Environment,
-    GraphCacheConfig,
+    DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS, DTypeChoice, EmbeddingsChoice,
+    EngineConfig, Environment, GraphCacheConfig,
 };
 
 // Far above any use, and low enough that products of two of them fit.
@@ -84,6 +84,11 @@ pub(crate) struct ModelArgs {
     /// sizes would do; to test that path.
     #[arg(long, env = "CAIRN_STATIC_SHAPES", value_parser = values::switch())]
     static_shapes: bool,
+
+    /// Whether embeddings are served, which takes graphs of their own; auto: where one graph serves
+    /// every size.
+    #[arg(long, value_name = "WHEN", env = "CAIRN_EMBEDDINGS", value_enum, default_value_t)]
+    embeddings: EmbeddingsChoice,
 
     #[command(flatten)]
     speculation: SpeculationArgs,
@@ -170,6 +175,7 @@ impl ModelArgs {
             max_num_batched_tokens: self.max_num_batched_tokens,
             block_size: self.block_size,
             kv_cache_bytes: self.kv_cache_bytes,
+            embeddings: self.embeddings,
             speculation,
             static_shapes: self.static_shapes,
             ascend: self.ascend.config(),

@@ -7,6 +7,7 @@
 //! takes minutes        tokens    1 2 4 8 .. max_num_seqs, 128 256 512 .. max_num_batched_tokens
 //! static, separate     decode    1 2 4 8 .. max_num_seqs             as many tokens as sequences
 //!                      prefill   128 256 512 .. max_num_batched_tokens            one sequence
+//! for embeddings       as `static, ragged` or as `prefill`, with hidden states for output
 //! ```
 //!
 //! A launch of 5 tokens runs in the bucket of 8; 3 rows are padding. The KV pool's block count and the number of positions are no choice of a bucket: they are the
@@ -34,6 +35,9 @@ pub enum StepKind {
     Decode,
     /// One sequence.
     Prefill,
+    /// Sequences whose hidden states are wanted in place of logits: any, or one where sequences
+    /// with more than one token do not mix.
+    Embed,
 }
 
 /// The sizes one graph is compiled for; `None`: any size up to the graph's own bounds.
@@ -119,6 +123,8 @@ impl fmt::Display for Bucket {
             (StepKind::Decode, ..) => f.write_str("decode, any size"),
             (StepKind::Prefill, Some(num_tokens), _) => write!(f, "prefill {num_tokens}"),
             (StepKind::Prefill, ..) => f.write_str("prefill, any size"),
+            (StepKind::Embed, Some(num_tokens), _) => write!(f, "embed {num_tokens}"),
+            (StepKind::Embed, ..) => f.write_str("embed, any size"),
         }
     }
 }
@@ -172,6 +178,17 @@ impl StepSize {
 /// The buckets that serve every step of an engine with those options on a device with those
 /// capabilities: by kind, and smallest first.
 pub fn plan(capabilities: &Capabilities, options: &EngineOptions) -> Vec<Bucket> {
+    let mut buckets = of_generation(capabilities, options);
+    if options.has_embeddings {
+        let mixed = |bucket: &Bucket| bucket.kind != StepKind::Decode;
+        let embed = |bucket: &Bucket| Bucket { kind: StepKind::Embed, ..bucket.clone() };
+        let more: Vec<_> = buckets.iter().filter(|bucket| mixed(bucket)).map(embed).collect();
+        buckets.extend(more);
+    }
+    buckets
+}
+
+fn of_generation(capabilities: &Capabilities, options: &EngineOptions) -> Vec<Bucket> {
     match (capabilities.dynamic_shapes, capabilities.batching) {
         (true, Batching::Ragged) => vec![Bucket::DYNAMIC],
         (true, Batching::Separate) => [StepKind::Decode, StepKind::Prefill]

@@ -207,8 +207,9 @@ impl Core {
         }
         runner.bind(step, |key| {
             let sequence = &host.sequences.0[key];
-            let wanted = host.groups[sequence.group].wanted;
-            SequenceView { token_ids: sequence.with_drafts(), wanted }
+            let group = &host.groups[sequence.group];
+            let (wanted, is_embedded) = (group.wanted, group.pooler.is_some());
+            SequenceView { token_ids: sequence.with_drafts(), wanted, is_embedded }
         });
         let results = runner.run(&mut || {
             host.tell();

@@ -17,6 +17,7 @@ use crate::backend::Wanted;
 
 use super::beams::Beams;
 use super::output::Outbox;
+use super::pooling::{Pooler, Pooling};
 use super::prefixes::PrefixKeys;
 use super::request::{ChoiceDelta, ChoiceEnd, RequestError, RequestId, StopMatch, Usage};
 use super::sampling::{self, SamplingParams, TokenLogprobs};
@@ -47,6 +48,8 @@ pub(crate) struct Group {
     pub(crate) mode: Mode,
     /// Of a sequence that has said nothing.
     pub(crate) text: TextStream,
+    /// With `pooling`: what is known of the prompt's hidden states.
+    pub(crate) pooler: Option<Pooler>,
     /// With `prompt_logprobs`, until they are complete.
     pub(crate) prompt_logprobs: Option<Vec<Option<TokenLogprobs>>>,
     pub(crate) times: Times,
@@ -110,6 +113,7 @@ pub(crate) struct GroupParts {
     pub(crate) max_model_len: usize,
     pub(crate) timeout: Option<Duration>,
     pub(crate) prefix_keys: PrefixKeys,
+    pub(crate) pooling: Option<Pooling>,
 }
 
 impl Group {
@@ -141,10 +145,12 @@ impl Group {
             id: parts.id,
             slot: parts.slot,
             outbox: parts.outbox,
-            wanted: match params.prompt_logprobs {
-                Some(_) => Wanted::Logits,
-                None => sampling::wanted(&params),
+            wanted: if params.prompt_logprobs.is_some() || parts.pooling.is_some() {
+                Wanted::Logits
+            } else {
+                sampling::wanted(&params)
             },
+            pooler: parts.pooling.map(Pooler::new),
             max_len,
             num_prompt_tokens,
             stop_token_ids,
@@ -169,12 +175,19 @@ impl Group {
 
     /// Whether each of its steps that samples gives one token.
     pub(crate) fn is_predictable(&self) -> bool {
-        matches!(self.mode, Mode::Choices { is_forked: true })
+        self.pooler.is_none() && matches!(self.mode, Mode::Choices { is_forked: true })
+    }
+
+    /// How many rows of its prompt are wanted, besides the last one.
+    pub(crate) fn num_prompt_rows(&self) -> usize {
+        let of_logprobs = self.prompt_logprobs.as_ref().map_or(0, Vec::len);
+        let of_pooler = |pooler: &Pooler| pooler.num_rows_of(self.num_prompt_tokens);
+        self.pooler.as_ref().map_or(of_logprobs, of_pooler)
     }
 
     /// Whether its next tokens may be guessed.
     pub(crate) fn may_draft(&self) -> bool {
-        !matches!(self.mode, Mode::Beams(_))
+        self.pooler.is_none() && !matches!(self.mode, Mode::Beams(_))
     }
 
     /// How many sequences the first one is to become now; 1 once that has happened.

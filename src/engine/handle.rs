@@ -41,7 +41,7 @@ use super::prefixes::{PrefixIo, PrefixKeys};
 use super::rank::RankFacts;
 use super::request::{Request, RequestId, SubmitError};
 use super::runner::Runner;
-use super::sampling::InvalidParam;
+use super::sampling::{InvalidParam, SamplingParams};
 use super::sequence::TextStream;
 use super::shared::{Phase, Shared, Slot};
 use super::stats::EngineStats;
@@ -88,12 +88,14 @@ pub struct EngineParts {
     /// Where prefixes outlive the engine, and how many later requests must have used a block before
     /// it is written there.
     pub prefix_store: Option<(Arc<dyn PrefixStore>, u32)>,
+    /// Numbers of a hidden state; for [`EngineOptions::has_embeddings`].
+    pub hidden_size: usize,
 }
 
 impl EngineParts {
     /// An engine without anything special.
     pub fn new(model: LoadedModel, tokenizer: Tokenizer, options: EngineOptions) -> Self {
-        Self { model, tokenizer, options, draft: None, prefix_store: None }
+        Self { model, tokenizer, options, draft: None, prefix_store: None, hidden_size: 0 }
     }
 }
 
@@ -103,12 +105,12 @@ impl EngineParts {
 /// When an option is out of range, when the KV cache cannot hold one sequence of full length, when
 /// the largest step fits into no executable, or when a draft model is wanted and does not fit.
 pub fn start(parts: EngineParts) -> Result<EngineHandle, EngineError> {
-    let EngineParts { model, tokenizer, options, draft, prefix_store } = parts;
+    let EngineParts { model, tokenizer, options, draft, prefix_store, hidden_size } = parts;
     options.validate()?;
     let vocab_size = model.vocab_size.min(tokenizer.vocab_size());
     in_range("vocab_size", vocab_size, 1, i32::MAX as usize)?;
     let columns = Columns { tokens: vocab_size, all: model.vocab_size };
-    let runner = Runner::new(model.executables, model.memory, columns, &options)?;
+    let runner = Runner::new(model.executables, model.memory, columns, hidden_size, &options)?;
     let draft = draft.map(|draft| draft_model(draft, vocab_size, &options)).transpose()?;
     let prefix_store = prefix_store.filter(|_| options.is_prefix_cache_on);
     let (commands, receiver) = channel();
@@ -149,6 +151,7 @@ pub fn start(parts: EngineParts) -> Result<EngineHandle, EngineError> {
             eos_token_ids: model.eos_token_ids,
             options,
             store,
+            hidden_size,
             next_id: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
         }),
@@ -164,7 +167,9 @@ fn draft_model(
         return Err(EngineError::DraftVocabulary { expected: vocab_size, got: draft.vocab_size });
     }
     let columns = Columns { tokens: vocab_size, all: draft.vocab_size };
-    let runner = Runner::new(draft.executables, draft.memory, columns, options)?;
+    // It guesses what comes next, and nothing else.
+    let options = &EngineOptions { has_embeddings: false, ..options.clone() };
+    let runner = Runner::new(draft.executables, draft.memory, columns, 0, options)?;
     Ok(DraftModel::new(runner, options.max_num_batched_tokens))
 }
 
@@ -183,6 +188,7 @@ struct Inner {
     eos_token_ids: Vec<u32>,
     options: EngineOptions,
     store: Option<Arc<dyn PrefixStore>>,
+    hidden_size: usize,
     next_id: AtomicU64,
     /// `None` once joined.
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -239,6 +245,7 @@ impl EngineHandle {
             max_model_len: inner.options.max_model_len,
             timeout: request.timeout.or(inner.options.request_timeout),
             prefix_keys: prefix_keys.unwrap_or_default(),
+            pooling: request.pooling,
         };
         let group = Group::new(params, parts, now);
         let facts = RankFacts {
@@ -263,6 +270,9 @@ impl EngineHandle {
         let (prompt, vocab_size) = (&request.prompt_token_ids, self.inner.vocab_size);
         request.params.validate_for(vocab_size)?;
         let invalid = |message| Err(InvalidParam { param: "prompt", message }.into());
+        if request.pooling.is_some() {
+            self.check_pooling(&request.params)?;
+        }
         if prompt.is_empty() {
             return invalid("expected at least one token, got none".into());
         }
@@ -273,6 +283,18 @@ impl EngineHandle {
         if let Some(idx) = prompt.iter().position(|&token| token as usize >= vocab_size) {
             let got = prompt[idx];
             return invalid(format!("expected token ids below {vocab_size}, got {got} at {idx}"));
+        }
+        Ok(())
+    }
+
+    fn check_pooling(&self, params: &SamplingParams) -> Result<(), InvalidParam> {
+        let invalid =
+            |message: &str| Err(InvalidParam { param: "pooling", message: message.to_owned() });
+        if !self.inner.options.has_embeddings {
+            return invalid("this engine was started without graphs for embeddings");
+        }
+        if params.num_sequences() > 1 || params.beam.is_some() || params.prompt_logprobs.is_some() {
+            return invalid("nothing is generated, so there is one choice without logprobs");
         }
         Ok(())
     }
@@ -342,6 +364,16 @@ impl EngineHandle {
     /// Longest sequence in tokens, prompt and output together.
     pub fn max_model_len(&self) -> usize {
         self.inner.options.max_model_len
+    }
+
+    /// Whether [`Request::pooling`] is served.
+    pub fn has_embeddings(&self) -> bool {
+        self.inner.options.has_embeddings
+    }
+
+    /// Numbers of a hidden state; 0 where there are no embeddings.
+    pub fn hidden_size(&self) -> usize {
+        self.inner.hidden_size
     }
 
     /// Token ids are below this.

@@ -118,7 +118,7 @@ impl Host {
             num_tokens: prompt_token_ids.len(),
             max_len: group.max_len,
             is_predictable: group.is_predictable() && !self.has_drafts,
-            num_prompt_logits: group.prompt_logprobs.as_ref().map_or(0, Vec::len),
+            num_prompt_logits: group.num_prompt_rows(),
             cache_salt: cache_salt.as_deref(),
         };
         let counts = group.params.has_penalties().then(|| TokenCounts::new(&prompt_token_ids, &[]));

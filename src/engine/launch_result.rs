@@ -29,7 +29,7 @@ impl RunError {
 }
 
 /// Columns of a row of logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Columns {
     /// The first so many stand for tokens.
     pub(crate) tokens: usize,
@@ -45,6 +45,7 @@ pub(crate) struct LaunchResult {
     row_len: usize,
     /// By row, where only the largest are known: how many of them stand for tokens, at the front.
     num_candidates: Vec<Result<usize, RunError>>,
+    columns: Columns,
     failure: Option<RunError>,
 }
 
@@ -72,6 +73,7 @@ impl LaunchResult {
         num_sampled: usize,
         columns: Columns,
     ) -> Result<bool, RunError> {
+        self.columns = columns;
         let needed = match wanted {
             Wanted::Logits => usize::MAX,
             Wanted::TopK(k) => k,
@@ -130,10 +132,10 @@ impl LaunchResult {
     ///
     /// # Errors
     /// When the device gave an index in that row that no column has.
-    pub(crate) fn row(&self, row: usize, columns: Columns) -> Result<Row<'_>, &RunError> {
+    pub(crate) fn row(&self, row: usize) -> Result<Row<'_>, &RunError> {
         let start = row * self.row_len;
         if self.output.rows == Rows::Logits {
-            return Ok(Row::Logits(&self.output.logits[start..][..columns.tokens]));
+            return Ok(Row::Logits(&self.output.logits[start..][..self.columns.tokens]));
         }
         let num_candidates = *self.num_candidates[row].as_ref()?;
         Ok(Row::Top {
@@ -187,7 +189,7 @@ mod tests {
     fn columns_that_stand_for_no_token_are_dropped() {
         let mut result = top(3, &[5.0, 4.0, 3.0, 8.0, 7.0, 6.0], &[11, 2, 9, 0, 10, 1]);
         assert_eq!(result.accept(Wanted::TopK(2), 2, 2, COLUMNS), Ok(true));
-        let row = |row| match result.row(row, COLUMNS).unwrap() {
+        let row = |row| match result.row(row).unwrap() {
             Row::Top { values, indices } => (values.to_vec(), indices.to_vec()),
             Row::Logits(_) => panic!("the largest were asked for"),
         };
@@ -211,8 +213,8 @@ mod tests {
         for bad in [12, -1, i32::MIN] {
             let mut result = top(1, &[5.0, 4.0], &[3, bad]);
             assert_eq!(result.accept(Wanted::Argmax, 2, 2, COLUMNS), Ok(true));
-            assert!(result.row(0, COLUMNS).is_ok());
-            let error = result.row(1, COLUMNS).unwrap_err().to_string();
+            assert!(result.row(0).is_ok());
+            let error = result.row(1).unwrap_err().to_string();
             assert_eq!(error, format!("the step failed: expected an index below 12, got {bad}"));
         }
     }

@@ -7,6 +7,9 @@
 //! Batching::Separate               [ a c d ] [ b ] [ e ]   decode, prefill, prefill
 //! ```
 //!
+//! Sequences whose hidden states are wanted run in another graph: in one launch of their own, or
+//! each in its own.
+//!
 //! Within a launch, sequences keep the order of the step.
 //!
 //! What this module deliberately does not do: it knows no sizes but one, the most sequences that
@@ -16,6 +19,7 @@ use std::ops::Range;
 
 use super::buckets::StepKind;
 use super::scheduler_output::SchedulerOutput;
+use super::sequence::SeqKey;
 
 /// Which sequences of a step may share a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +40,22 @@ pub(crate) struct Launches {
 
 impl Launches {
     /// Splits a step.
-    pub(crate) fn split(&mut self, step: &SchedulerOutput, sharing: Sharing) {
+    pub(crate) fn split(
+        &mut self,
+        step: &SchedulerOutput,
+        sharing: Sharing,
+        is_embedded: impl Fn(SeqKey) -> bool,
+    ) {
         self.places.clear();
         self.launches.clear();
-        let places = 0..step.scheduled.len();
+        let is_embedded = |&place: &usize| is_embedded(step.scheduled[place].key);
+        let places = (0..step.scheduled.len()).filter(|place| !is_embedded(place));
+        let mut embedded = (0..step.scheduled.len()).filter(is_embedded).peekable();
         match sharing {
-            Sharing::All => self.push(StepKind::Any, places),
+            Sharing::All => {
+                self.push(StepKind::Any, places);
+                self.push(StepKind::Embed, embedded);
+            }
             Sharing::Decodes(max_num_seqs) => {
                 let is_decode = |&place: &usize| step.scheduled[place].num_scheduled_tokens == 1;
                 let mut decodes = places.clone().filter(is_decode).peekable();
@@ -51,6 +65,9 @@ impl Launches {
                 for place in places.filter(|place| !is_decode(place)) {
                     self.push(StepKind::Prefill, [place]);
                 }
+                while let Some(place) = embedded.next() {
+                    self.push(StepKind::Embed, [place]);
+                }
             }
         }
     }
@@ -58,7 +75,9 @@ impl Launches {
     fn push(&mut self, kind: StepKind, places: impl IntoIterator<Item = usize>) {
         let start = self.places.len();
         self.places.extend(places);
-        self.launches.push((kind, start..self.places.len()));
+        if self.places.len() > start {
+            self.launches.push((kind, start..self.places.len()));
+        }
     }
 
     /// How many there are.
@@ -79,6 +98,15 @@ mod tests {
     use super::*;
 
     fn split(num_tokens: &[usize], sharing: Sharing) -> Vec<(StepKind, Vec<usize>)> {
+        split_with(num_tokens, &[], sharing)
+    }
+
+    fn split_with(
+        num_tokens: &[usize],
+        embedded: &[u32],
+        sharing: Sharing,
+    ) -> Vec<(StepKind, Vec<usize>)> {
+        let embedded: Vec<_> = embedded.iter().map(|&id| Key::test(id)).collect();
         let mut step = SchedulerOutput::default();
         for (id, &num_tokens) in (0..).zip(num_tokens) {
             step.push(ScheduledSequence::new(Key::test(id), 7..7 + num_tokens), &[]);
@@ -86,7 +114,7 @@ mod tests {
         let mut launches = Launches::default();
         // What an earlier step left behind does not show.
         launches.push(StepKind::Any, [3, 4]);
-        launches.split(&step, sharing);
+        launches.split(&step, sharing, |key| embedded.contains(&key));
         assert_eq!(launches.iter().count(), launches.len());
         launches.iter().map(|(kind, places)| (kind, places.to_vec())).collect()
     }
@@ -94,6 +122,20 @@ mod tests {
     #[test]
     fn a_ragged_device_takes_a_step_at_once() {
         assert_eq!(split(&[1, 300, 1], Sharing::All), [(StepKind::Any, vec![0, 1, 2])]);
+    }
+
+    #[test]
+    fn hidden_states_come_from_launches_of_their_own() {
+        let (decode, prefill, embed) = (StepKind::Decode, StepKind::Prefill, StepKind::Embed);
+        assert_eq!(
+            split_with(&[1, 300, 1, 9], &[0, 3], Sharing::All),
+            [(StepKind::Any, vec![1, 2]), (embed, vec![0, 3])]
+        );
+        assert_eq!(split_with(&[5], &[0], Sharing::All), [(embed, vec![0])]);
+        assert_eq!(
+            split_with(&[1, 300, 1, 9], &[0, 3], Sharing::Decodes(8)),
+            [(decode, vec![2]), (prefill, vec![1]), (embed, vec![0]), (embed, vec![3])]
+        );
     }
 
     #[test]

@@ -36,6 +36,7 @@
 //! | `block_pool`, `kv_cache_manager` | who holds which KV blocks |
 //! | `launches`, `buckets` | which requests share a launch, and which graph runs it |
 //! | `runner`, `inputs`, `launch_result` | from a plan to the inputs of graphs, and to rows of logits |
+//! | `pooling` | from hidden states to the vector of a text |
 //! | `sampler`, `stop` | from logits to a token, from text to an end |
 //! | `sequence`, `output`, `stats` | one request's state, its way out, and what is counted |
 //! | [`simulation`] | all of it in virtual time, in front of a model of a device |
@@ -58,6 +59,7 @@ mod launch_result;
 mod launches;
 mod options;
 mod output;
+mod pooling;
 mod prefix_store;
 mod prefixes;
 mod rank;
@@ -84,6 +86,7 @@ pub use death::{Death, Fate};
 pub use handle::{EngineHandle, EngineParts, LoadedModel, start};
 pub use options::{EngineError, EngineOptions, Speculation, SpeculativeMethod};
 pub use output::ResponseStream;
+pub use pooling::Pooling;
 pub use prefix_store::{PrefixBlock, PrefixKey, PrefixStore, PrefixStoreStats};
 pub use rank::SchedulingPolicy;
 pub use request::{

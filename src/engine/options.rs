@@ -33,6 +33,8 @@ pub struct EngineOptions {
     pub long_prefill_token_threshold: usize,
     /// Guessing several tokens ahead; `None`: off.
     pub speculation: Option<Speculation>,
+    /// Whether there are graphs for [`Request::pooling`](super::Request::pooling).
+    pub has_embeddings: bool,
 }
 
 /// Guessing the next tokens and checking them in one step. The output is the same as without.
@@ -74,6 +76,7 @@ impl Default for EngineOptions {
             request_timeout: None,
             long_prefill_token_threshold: 0,
             speculation: None,
+            has_embeddings: false,
         }
     }
 }

@@ -32,6 +32,7 @@ use super::sampling::TokenLogprobs;
 #[derive(Debug, Default)]
 struct Letters {
     prompt_logprobs: Option<Vec<Option<TokenLogprobs>>>,
+    embedding: Option<Vec<f32>>,
     /// By choice; those without news are skipped.
     choices: Vec<ChoiceDelta>,
     last: Option<Result<Usage, RequestError>>,
@@ -109,6 +110,16 @@ impl Outbox {
         let waker = {
             let mut letters = self.mailbox.lock();
             letters.prompt_logprobs = Some(logprobs);
+            letters.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Hands over the vector of the prompt.
+    pub(crate) fn embedding(&mut self, embedding: Vec<f32>) {
+        let waker = {
+            let mut letters = self.mailbox.lock();
+            letters.embedding = Some(embedding);
             letters.waker.take()
         };
         wake(waker);
@@ -220,6 +231,9 @@ impl ResponseStream {
         let mut letters = self.mailbox.lock();
         if let Some(logprobs) = letters.prompt_logprobs.take() {
             return Poll::Ready(Some(Output::PromptLogprobs(logprobs)));
+        }
+        if let Some(embedding) = letters.embedding.take() {
+            return Poll::Ready(Some(Output::Embedding(embedding)));
         }
         let num_choices = letters.choices.len();
         let in_turn = (0..num_choices).map(|offset| (self.next_choice + offset) % num_choices);

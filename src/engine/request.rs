@@ -6,11 +6,13 @@
 //! ```
 //!
 //! A choice ends with the delta that carries a [`ChoiceEnd`]; after the last choice's end comes
-//! [`Output::Finished`], which is the last message of a request that ended well.
+//! [`Output::Finished`], which is the last message of a request that ended well. A request with
+//! [`Request::pooling`] has no choices: one [`Output::Embedding`] comes in their place.
 
 use std::time::Duration;
 
 use super::death::Death;
+use super::pooling::Pooling;
 use super::sampling::{InvalidParam, SamplingParams, TokenLogprobs};
 
 /// Number of a request within one engine, in order of arrival.
@@ -33,6 +35,10 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Requests with different salts share no cached prefix.
     pub cache_salt: Option<String>,
+    /// Nothing is generated: the prompt's hidden states are wanted, as one vector. Needs an engine
+    /// with [`EngineOptions::has_embeddings`](super::EngineOptions::has_embeddings), and the
+    /// default parameters.
+    pub pooling: Option<Pooling>,
 }
 
 impl Request {
@@ -123,6 +129,8 @@ pub enum Output {
     PromptLogprobs(Vec<Option<TokenLogprobs>>),
     /// More of one choice.
     Delta(ChoiceDelta),
+    /// With `pooling`: the prompt as a vector `[hidden_size]`, of any length.
+    Embedding(Vec<f32>),
     /// The last message of a request that ended well.
     Finished(Usage),
     /// The last message of a request that failed; other requests go on.

@@ -7,6 +7,7 @@
 //! its last chunk          1      the first token; with n > 1 the first token of each choice
 //! a decode                1      the next token
 //! a decode with k drafts  1+k    tokens up to and including the first that is no draft
+//! .. with pooling         n      the vector of the prompt, of all its chunks or of the last
 //! a beam                  1      candidates; tokens once all beams of the search have theirs
 //! ```
 //!
@@ -94,6 +95,9 @@ impl Host {
         rows.check()?;
         let group_key = self.sequences.0[key].group;
         tally.prompt += self.groups[group_key].count_prompt(share.tokens().end) as u64;
+        if self.groups[group_key].pooler.is_some() {
+            return self.take_hidden_states(key, share, rows, now);
+        }
         self.take_prompt_logprobs(key, share, rows)?;
         if !share.is_sampled {
             self.complete(key, Progress::default());
@@ -254,6 +258,38 @@ impl Host {
             && let Some(logprobs) = group.prompt_logprobs.take()
         {
             group.outbox.prompt_logprobs(logprobs);
+        }
+        Ok(())
+    }
+
+    /// Takes the hidden states of a prompt, and ends its request with the last of them.
+    fn take_hidden_states(
+        &mut self,
+        key: SeqKey,
+        share: &ScheduledSequence,
+        rows: Rows<'_>,
+        now: Instant,
+    ) -> Result<(), RequestError> {
+        let group_key = self.sequences.0[key].group;
+        let group = &mut self.groups[group_key];
+        let Some(pooler) = &mut group.pooler else { return Ok(()) };
+        let first = share.tokens().end - share.num_logits;
+        for (row, position) in (first..share.tokens().end).enumerate() {
+            let Row::Logits(hidden) = rows.row(row)? else { break };
+            if !hidden.iter().all(|value| value.is_finite()) {
+                let what = "the hidden states of the prompt are not all finite numbers";
+                return Err(RequestError::Execution(what.to_owned()));
+            }
+            pooler.add(position, hidden);
+        }
+        if share.is_sampled {
+            group.times.first_token.get_or_insert(now);
+            group.outbox.embedding(pooler.finish());
+        }
+        self.complete(key, Progress::default());
+        if share.is_sampled {
+            self.note_prompt(key);
+            self.end_group(group_key, Ok(()));
         }
         Ok(())
     }

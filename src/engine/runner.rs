@@ -31,6 +31,8 @@ pub(crate) struct SequenceView<'t> {
     pub(crate) token_ids: &'t [u32],
     /// How much of its logits is needed.
     pub(crate) wanted: Wanted,
+    /// Its hidden states are needed in place of logits.
+    pub(crate) is_embedded: bool,
 }
 
 /// Runs steps on a device.
@@ -82,7 +84,7 @@ impl<'a> StepResults<'a> {
         let (launch, first_row) = self.runner.rows[place];
         let result = &self.runner.results[launch];
         result.check()?;
-        result.row(first_row + idx, self.runner.graphs.columns)
+        result.row(first_row + idx)
     }
 }
 
@@ -95,13 +97,14 @@ impl Runner {
         executables: Vec<(Bucket, Box<dyn Executable>)>,
         memory: Box<dyn Memory>,
         columns: Columns,
+        embedding_size: usize,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         let (buckets, executables): (Vec<_>, Vec<_>) = executables.into_iter().unzip();
         let sharing = sharing(&buckets, options)?;
         let options = options.clone();
         Ok(Self {
-            graphs: Graphs { buckets, executables, memory, columns, options },
+            graphs: Graphs { buckets, executables, memory, columns, embedding_size, options },
             sharing,
             launches: Launches::default(),
             bound: Vec::new(),
@@ -115,7 +118,8 @@ impl Runner {
     /// several launches.
     pub(crate) fn token_buckets(&self) -> TokenBuckets {
         let is_whole = self.sharing == Sharing::All;
-        let sizes = self.graphs.buckets.iter().filter(|_| is_whole);
+        let mixed = |bucket: &&Bucket| is_whole && bucket.kind != StepKind::Embed;
+        let sizes = self.graphs.buckets.iter().filter(mixed);
         TokenBuckets::new(sizes.filter_map(|bucket| bucket.num_tokens).map(|size| size as usize))
     }
 
@@ -139,7 +143,7 @@ impl Runner {
         step: &SchedulerOutput,
         view_of: impl Fn(SeqKey) -> SequenceView<'t>,
     ) {
-        self.launches.split(step, self.sharing);
+        self.launches.split(step, self.sharing, |key| view_of(key).is_embedded);
         let num_launches = self.launches.len();
         if self.bound.len() < num_launches {
             self.bound.resize_with(num_launches, Bound::default);
@@ -226,9 +230,15 @@ fn sharing(buckets: &[Bucket], options: &EngineOptions) -> Result<Sharing, Engin
     };
     if buckets.is_empty() || buckets.iter().any(|bucket| bucket.kind == StepKind::Any) {
         check(StepKind::Any, StepSize::largest(options))?;
+        if options.has_embeddings {
+            check(StepKind::Embed, StepSize::largest(options))?;
+        }
         return Ok(Sharing::All);
     }
     let prefill = StepSize::largest_prefill(options);
+    if options.has_embeddings {
+        check(StepKind::Embed, prefill)?;
+    }
     if prefill.num_tokens > 1 {
         check(StepKind::Prefill, prefill)?;
     }
@@ -250,6 +260,8 @@ struct Graphs {
     executables: Vec<Box<dyn Executable>>,
     memory: Box<dyn Memory>,
     columns: Columns,
+    /// Numbers of a hidden state.
+    embedding_size: usize,
     options: EngineOptions,
 }
 
@@ -273,11 +285,20 @@ impl Graphs {
         let (graph_idx, size) = buckets::choose(&self.buckets, kind, needed)
             .expect("invariant: the largest launch fits, which `new` checked");
         // A row has no more than all its columns.
-        let wanted = match wanted {
-            Wanted::TopK(k) => Wanted::TopK(k.min(self.columns.all)),
-            wanted => wanted,
+        let wanted = match (kind, wanted) {
+            (StepKind::Embed, _) => Wanted::Logits,
+            (_, Wanted::TopK(k)) => Wanted::TopK(k.min(self.columns.all)),
+            (_, wanted) => wanted,
         };
         Launch { graph_idx, size, num_sampled, wanted }
+    }
+
+    /// Columns of what a launch of that kind gives.
+    fn columns_of(&self, kind: StepKind) -> Columns {
+        match kind {
+            StepKind::Embed => Columns { tokens: self.embedding_size, all: self.embedding_size },
+            StepKind::Any | StepKind::Decode | StepKind::Prefill => self.columns,
+        }
     }
 
     /// Copies blocks; what went wrong with the step that wanted it is the inner error.
@@ -328,7 +349,7 @@ impl Graphs {
                 launch.wanted,
                 launch.size.num_logits as usize,
                 launch.num_sampled,
-                self.columns,
+                self.columns_of(bucket.kind),
             ),
             Err(error) => {
                 if let Some(death) = Death::of(&error, bucket) {

@@ -54,7 +54,7 @@ fn read(mut stream: ResponseStream) -> Answer {
     let (mut text, mut token_ids, mut reason) = (String::new(), Vec::new(), None);
     let end = loop {
         match stream.blocking_recv().expect("a last message") {
-            Output::PromptLogprobs(_) => {}
+            Output::PromptLogprobs(_) | Output::Embedding(_) => {}
             Output::Delta(delta) => {
                 text.push_str(&delta.text);
                 token_ids.extend(delta.token_ids);

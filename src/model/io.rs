@@ -37,6 +37,15 @@ pub enum GraphInput {
     LogitRows = 6,
 }
 
+/// What a model graph gives for the rows of [`GraphInput::LogitRows`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GraphOutput {
+    /// `[num_logits, vocab_size]`, f32.
+    Logits,
+    /// `[num_logits, hidden_size]`, f32: the last hidden states, after the last norm.
+    HiddenStates,
+}
+
 /// Number of inputs of a model graph.
 pub const NUM_GRAPH_INPUTS: usize = 7;
 

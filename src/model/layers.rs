@@ -4,7 +4,7 @@
 //! Names of weights are those of Transformers' checkpoints; for GGUF files `weights` maps them.
 
 use super::config::ModelConfig;
-use super::io::{GraphInput, NUM_GRAPH_INPUTS, symbols};
+use super::io::{GraphInput, GraphOutput, NUM_GRAPH_INPUTS, symbols};
 use super::source::{Model, ModelError};
 use crate::ir::{Builder, DType, Dim, Graph, Op, Shape, SymbolId, ValueId};
 
@@ -80,25 +80,31 @@ impl<'a> Layers<'a> {
         Ok((Self { model, builder, block_size, inputs, embedding, cos, sin }, x))
     }
 
-    /// The last norm and the logits `[num_logits, vocab_size]` of the rows that want them.
-    pub(super) fn finish(mut self, x: Residual) -> Result<Graph, ModelError> {
+    /// The last norm, and of the rows that want them the logits `[num_logits, vocab_size]` or the
+    /// hidden states `[num_logits, hidden_size]`.
+    pub(super) fn finish(mut self, x: Residual, output: GraphOutput) -> Result<Graph, ModelError> {
         let config = self.model.config();
         let x = self.rms_norm("model.norm", x, config.hidden_size)?;
         let rows = self.input(GraphInput::LogitRows);
         let dtype = self.model.precision().activations;
         let x = self.builder.op("last", Op::Gather { dtype }, &[x, rows])?;
-        // A checkpoint may say that its embeddings are tied and still carry the output's weight.
-        let logits = if config.tie_word_embeddings {
-            self.builder.op("logits", Op::Linear, &[x, self.embedding])?
-        } else {
-            self.linear("lm_head", x, [config.vocab_size, config.hidden_size], false)?
+        let (name, rows) = match output {
+            GraphOutput::HiddenStates => ("hidden_states", x),
+            // A checkpoint may say that its embeddings are tied and still carry the output's weight.
+            GraphOutput::Logits if config.tie_word_embeddings => {
+                ("logits", self.builder.op("logits", Op::Linear, &[x, self.embedding])?)
+            }
+            GraphOutput::Logits => {
+                let shape = [config.vocab_size, config.hidden_size];
+                ("logits", self.linear("lm_head", x, shape, false)?)
+            }
         };
-        // Ties and sums of the sampler want more bits than 16.
-        let logits = match dtype {
-            DType::F32 => logits,
-            _ => self.builder.op("logits", Op::Cast { dtype: DType::F32 }, &[logits])?,
+        // Ties and sums of whoever reads them want more bits than 16.
+        let rows = match dtype {
+            DType::F32 => rows,
+            _ => self.builder.op(name, Op::Cast { dtype: DType::F32 }, &[rows])?,
         };
-        Ok(self.builder.finish(&[logits]))
+        Ok(self.builder.finish(&[rows]))
     }
 
     /// The model's sizes and options.

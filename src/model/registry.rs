@@ -1,6 +1,7 @@
 //! The table of architectures.
 
 use super::config::Architecture;
+use super::io::GraphOutput;
 use super::layers::{Layers, Residual};
 use super::source::{Model, ModelError};
 use super::{llama, mistral, qwen2, qwen3};
@@ -18,7 +19,11 @@ const ARCHITECTURES: [(Architecture, BuildLayer); 4] = [
 ];
 
 /// The graph of one step of a model.
-pub(super) fn build(model: &Model, block_size: usize) -> Result<Graph, ModelError> {
+pub(super) fn build(
+    model: &Model,
+    block_size: usize,
+    output: GraphOutput,
+) -> Result<Graph, ModelError> {
     let config = model.config();
     let (_, build_layer) = ARCHITECTURES
         .iter()
@@ -28,7 +33,7 @@ pub(super) fn build(model: &Model, block_size: usize) -> Result<Graph, ModelErro
     for layer in 0..config.num_layers {
         x = build_layer(&mut layers, layer, x)?;
     }
-    layers.finish(x)
+    layers.finish(x, output)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::config::{ConfigError, GgufTensorFacts, MAX_CONFIG_BYTES, MetadataSource, ModelConfig};
+use super::io::GraphOutput;
 use super::layers::{EMBEDDING, LM_HEAD, ROPE_COS, ROPE_SIN};
 use super::registry;
 use super::rope::{RopeError, rope_tables};
@@ -185,7 +186,16 @@ impl Model {
     /// # Errors
     /// When a tensor is missing or has another shape than the config says.
     pub fn graph(&self, block_size: usize) -> Result<Graph, ModelError> {
-        registry::build(self, block_size)
+        registry::build(self, block_size, GraphOutput::Logits)
+    }
+
+    /// The same graph with the last hidden states for output, in place of what they say about the
+    /// next token. Its weights are the first of those of [`graph`](Self::graph).
+    ///
+    /// # Errors
+    /// As of [`graph`](Self::graph).
+    pub fn embedding_graph(&self, block_size: usize) -> Result<Graph, ModelError> {
+        registry::build(self, block_size, GraphOutput::HiddenStates)
     }
 
     /// The type that a tensor will be bound with, after checking that it has that shape.

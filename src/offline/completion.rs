@@ -55,6 +55,7 @@ pub(super) fn collect(
     loop {
         match stream.blocking_recv().unwrap_or(Output::Failed(RequestError::Stopped)) {
             Output::PromptLogprobs(logprobs) => completion.prompt_logprobs = Some(logprobs),
+            Output::Embedding(_) => {}
             Output::Delta(delta) => append(&mut choices, delta),
             Output::Finished(usage) => {
                 completion.choices = choices.into_iter().filter_map(whole).collect();

@@ -41,6 +41,7 @@ impl Iterator for TextStream {
             let output = self.stream.blocking_recv();
             match output.unwrap_or(Output::Failed(RequestError::Stopped)) {
                 Output::PromptLogprobs(logprobs) => self.prompt_logprobs = Some(logprobs),
+                Output::Embedding(_) => {}
                 Output::Delta(delta) => return Some(Ok(delta)),
                 Output::Finished(usage) => {
                     self.has_ended = true;

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 
 use super::error::ApiError;
 use super::observe::observe;
-use super::openai::{chat, completions, models};
+use super::openai::{chat, completions, embeddings, models};
 use super::{ServerState, health, metrics, page, prefix_cache};
 
 /// A path, and the methods that it answers to.
@@ -24,12 +24,13 @@ const MODEL_PREFIX: &str = "/v1/models/";
 const PAGE_FILE: Route = Route { path: "/page/{file}", allow: GET };
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 
-const ROUTES: [Route; 11] = [
+const ROUTES: &[Route] = &[
     Route { path: "/", allow: GET },
     Route { path: "/favicon.ico", allow: GET },
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
+    Route { path: "/v1/embeddings", allow: POST },
     Route { path: "/health", allow: GET },
     Route { path: "/health/live", allow: GET },
     Route { path: "/health/ready", allow: GET },
@@ -60,6 +61,7 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/health", get(health::live))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

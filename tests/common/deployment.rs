@@ -58,6 +58,8 @@ impl Deployment {
     pub(crate) fn process(&self, args: &[&str]) -> process::Command {
         let mut command = process::Command::new(env!("CARGO_BIN_EXE_cairn"));
         command.env_clear().env("CAIRN_OFFLINE", "1").env("CAIRN_CACHE_DIR", self.path("cache"));
+        // One graph in all, so that counts say what became of it; what wants more says so.
+        command.env("CAIRN_EMBEDDINGS", "off");
         command.envs(self.variables.iter().cloned());
         command.current_dir(self.folder.path()).args(args);
         command

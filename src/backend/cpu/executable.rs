@@ -14,6 +14,8 @@ use crate::backend::{BackendError, Executable, Memory, Output, Rows, Step, Wante
 /// A plan with its kernels and working memory.
 pub(super) struct CpuExecutable {
     plan: Plan,
+    /// By weight of the plan: its place in the memory.
+    weight_places: Vec<usize>,
     kernels: Box<dyn Kernels>,
     pool: Arc<ThreadPool>,
     /// By slot; grows to the largest step seen.
@@ -33,7 +35,8 @@ impl fmt::Debug for CpuExecutable {
 impl CpuExecutable {
     pub(super) fn new(plan: Plan, kernels: Box<dyn Kernels>, pool: Arc<ThreadPool>) -> Self {
         let slots = vec![Vec::new(); plan.slots.len()];
-        Self { plan, kernels, pool, slots, queries: Vec::new() }
+        let weight_places = (0..plan.weights.len()).collect();
+        Self { plan, weight_places, kernels, pool, slots, queries: Vec::new() }
     }
 }
 
@@ -47,12 +50,13 @@ impl Executable for CpuExecutable {
         let memory = memory.as_any_mut().downcast_mut::<CpuMemory>().ok_or_else(|| {
             BackendError::BadInput(format!("the memory is not of the {NAME} backend"))
         })?;
-        check(&self.plan, memory, step)?;
+        check(&self.plan, &self.weight_places, memory, step)?;
         for (slot, values) in self.plan.slots.iter().zip(&mut self.slots) {
             grow(values, slot.rows.resolve(step.symbols), slot.columns)?;
         }
         let mut run = Run {
             plan: &self.plan,
+            weight_places: &self.weight_places,
             kernels: self.kernels.as_ref(),
             slots: &mut self.slots,
             queries: &mut self.queries,
@@ -65,10 +69,20 @@ impl Executable for CpuExecutable {
         let rows = view.rows.resolve(step.symbols);
         output.clear();
         reserve(output, rows, view.columns)?;
-        let result = matrix(view, step.symbols, &self.slots, &memory.weights, &self.plan);
+        let weights = Weights { placed: &memory.weights, places: &self.weight_places };
+        let result = matrix(view, step.symbols, &self.slots, weights, &self.plan);
         for row in 0..rows {
             output.extend_from_slice(result.row(row));
         }
+        Ok(())
+    }
+
+    fn use_weights(&mut self, places: &[usize]) -> Result<(), BackendError> {
+        if places.len() != self.plan.weights.len() {
+            let (expected, got) = (self.plan.weights.len(), places.len());
+            return Err(BackendError::BadInput(format!("expected {expected} weights, got {got}")));
+        }
+        self.weight_places = places.to_vec();
         Ok(())
     }
 
@@ -119,7 +133,12 @@ fn reserve(values: &mut Vec<f32>, rows: usize, columns: usize) -> Result<(), Bac
 }
 
 /// Everything that kernels rely on, so that no input can make one panic.
-fn check(plan: &Plan, memory: &CpuMemory, step: &Step<'_>) -> Result<(), BackendError> {
+fn check(
+    plan: &Plan,
+    weight_places: &[usize],
+    memory: &CpuMemory,
+    step: &Step<'_>,
+) -> Result<(), BackendError> {
     let fail = |message: String| Err(BackendError::BadInput(message));
     if step.symbols.len() != plan.symbols.len() || step.inputs.len() != plan.inputs.len() {
         return fail(format!(
@@ -148,17 +167,17 @@ fn check(plan: &Plan, memory: &CpuMemory, step: &Step<'_>) -> Result<(), Backend
             ));
         }
     }
-    if memory.weights.len() != plan.weights.len() || memory.states.len() != plan.states.len() {
+    let num_weights = weight_places.iter().map(|place| place + 1).max().unwrap_or(0);
+    if memory.weights.len() < num_weights || memory.states.len() != plan.states.len() {
         return fail(format!(
-            "expected {} weights and {} states, got {} and {}",
-            plan.weights.len(),
+            "expected {num_weights} weights or more and {} states, got {} and {}",
             plan.states.len(),
             memory.weights.len(),
             memory.states.len()
         ));
     }
-    for (idx, (bound, weight)) in plan.weights.iter().zip(&memory.weights).enumerate() {
-        let shape = resolve(bound);
+    for (idx, (bound, &place)) in plan.weights.iter().zip(weight_places).enumerate() {
+        let (shape, weight) = (resolve(bound), &memory.weights[place]);
         if bound.dtype.0 != weight.dtype && bound.shape.len() > 1 || shape != weight.shape {
             return fail(format!(
                 "weight {idx} must be {} {shape:?}, got {} {:?}",
@@ -180,12 +199,12 @@ fn matrix<'a>(
     view: &View,
     symbols: &[u64],
     slots: &'a [Vec<f32>],
-    weights: &'a [PlacedWeight],
+    weights: Weights<'a>,
     plan: &'a Plan,
 ) -> Matrix<'a> {
     let data: &[f32] = match view.source {
         Source::Slot(idx) => &slots[idx],
-        Source::Weight(idx) => &weights[idx].vector,
+        Source::Weight(idx) => &weights.of(idx).vector,
         Source::Constant(idx) => &plan.constants[idx],
     };
     Matrix {
@@ -196,9 +215,23 @@ fn matrix<'a>(
     }
 }
 
+/// The weights of a plan, among those of the memory.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    placed: &'a [PlacedWeight],
+    places: &'a [usize],
+}
+
+impl<'a> Weights<'a> {
+    fn of(self, idx: usize) -> &'a PlacedWeight {
+        &self.placed[self.places[idx]]
+    }
+}
+
 /// One run of a plan.
 struct Run<'a> {
     plan: &'a Plan,
+    weight_places: &'a [usize],
     kernels: &'a dyn Kernels,
     slots: &'a mut [Vec<f32>],
     queries: &'a mut Vec<Query>,
@@ -237,11 +270,15 @@ impl Run<'_> {
     }
 
     fn matrix(&self, view: &View) -> Matrix<'_> {
-        matrix(view, self.step.symbols, self.slots, &self.memory.weights, self.plan)
+        matrix(view, self.step.symbols, self.slots, self.weights(), self.plan)
+    }
+
+    fn weights(&self) -> Weights<'_> {
+        Weights { placed: &self.memory.weights, places: self.weight_places }
     }
 
     fn weight(&self, idx: usize) -> WeightRows<'_> {
-        let weight = &self.memory.weights[idx];
+        let weight = self.weights().of(idx);
         WeightRows {
             dtype: weight.dtype,
             rows: weight.shape[0],
@@ -319,7 +356,8 @@ impl Run<'_> {
 
     /// Copies rows into the cache; a slot outside it is an error, a negative one is padding.
     fn kv_write(&mut self, x: &View, state: usize, slots: &[i32]) -> Result<(), BackendError> {
-        let x = matrix(x, self.step.symbols, self.slots, &self.memory.weights, self.plan);
+        let weights = Weights { placed: &self.memory.weights, places: self.weight_places };
+        let x = matrix(x, self.step.symbols, self.slots, weights, self.plan);
         let state = &mut self.memory.states[state];
         for (row, &slot) in slots.iter().enumerate() {
             let Ok(slot) = usize::try_from(slot) else { continue };

@@ -144,7 +144,7 @@ impl DraftModel {
         runner.bind(plan, |key| {
             let sequence = &host.sequences.0[key];
             let wanted = host.groups[sequence.group].wanted;
-            SequenceView { token_ids: sequence.with_drafts(), wanted }
+            SequenceView { token_ids: sequence.with_drafts(), wanted, is_embedded: false }
         });
         let results = runner.run(&mut || {})?;
         for (place, share) in plan.scheduled.iter().enumerate() {

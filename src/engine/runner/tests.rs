@@ -172,7 +172,7 @@ fn view_of(key: SeqKey) -> SequenceView<'static> {
         0 => &[10, 11, 12, 13, 14, 15],
         _ => &[20, 21, 22, 23, 24, 25, 26, 27, 28],
     };
-    SequenceView { token_ids, wanted: Wanted::Argmax }
+    SequenceView { token_ids, wanted: Wanted::Argmax, is_embedded: false }
 }
 
 #[test]

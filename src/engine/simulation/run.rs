@@ -195,7 +195,11 @@ impl Run {
         let Self { scheduler, runner, live, plan, step, .. } = self;
         scheduler.launch(step);
         let num_unfinished = live.0.len();
-        runner.bind(step, |key| SequenceView { token_ids: live.of(key), wanted: Wanted::Argmax });
+        runner.bind(step, |key| SequenceView {
+            token_ids: live.of(key),
+            wanted: Wanted::Argmax,
+            is_embedded: false,
+        });
         let results = runner
             .run(&mut || scheduler.schedule(plan, live))
             .expect("invariant: a simulated device does not fail");
@@ -299,5 +303,5 @@ fn runner(
     let columns = Columns { tokens: vocab_size, all: vocab_size };
     let (meter, block_size) = (meter.clone(), options.block_size);
     let memory = Box::new(SimulatedMemory { model, meter, block_size });
-    Ok(Runner::new(executables, memory, columns, options)?)
+    Ok(Runner::new(executables, memory, columns, 0, options)?)
 }

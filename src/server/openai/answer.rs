@@ -16,7 +16,7 @@ use std::sync::Arc;
 use axum::body::to_bytes;
 use axum::response::{IntoResponse as _, Response};
 
-use super::{chat, completions, generate};
+use super::{chat, completions, embeddings, generate};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
 use crate::server::panics::catch_panic;
@@ -60,6 +60,7 @@ pub async fn answer(
         match path {
             "/v1/chat/completions" => generate::posted(state, id, body, chat::prepare).await,
             "/v1/completions" => generate::posted(state, id, body, completions::prepare).await,
+            "/v1/embeddings" => embeddings::posted(state, body).await,
             _ => Err(ApiError::UnknownPath { method: "POST".to_owned(), path: path.to_owned() }),
         }
     };

@@ -296,6 +296,8 @@ impl Generation {
         let record = &mut self.records[prompt];
         Some(match output {
             Output::PromptLogprobs(logprobs) => Ok(Step::OfPrompt(prompt, logprobs)),
+            // No completion asks for one.
+            Output::Embedding(_) => Err(ApiError::Internal),
             Output::Delta(mut delta) => {
                 record.delta(&delta);
                 delta.index += prompt * self.choices_per_prompt;

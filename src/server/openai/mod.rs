@@ -14,7 +14,8 @@
 //! | `sampling`, `scheduling` | wire fields to sampling parameters, and to an engine request |
 //! | `prompt` | text to tokens, bounded |
 //! | `chat`, `completions` | one endpoint each: what it reads, and the shape of what it sends |
-//! | `generate` | the one flow behind both |
+//! | `embeddings` | texts as vectors |
+//! | `generate` | the one flow behind both completions |
 //! | `answer` | the same flow without HTTP, for batches |
 //! | `models` | the list of one model |
 //!
@@ -24,6 +25,7 @@
 mod answer;
 pub(super) mod chat;
 pub(super) mod completions;
+pub(super) mod embeddings;
 mod generate;
 mod json;
 mod logprobs;

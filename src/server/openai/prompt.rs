@@ -14,13 +14,17 @@ const LONGEST_TOKEN_BYTES: usize = 1024;
 
 /// The model must be the one that is served; not naming one means it too.
 pub(super) fn check_model(state: &ServerState, fields: &SamplingFields) -> Result<(), ApiError> {
+    check_model_name(state, fields.model.as_deref())
+}
+
+/// As [`check_model`], for bodies without the fields of completions.
+pub(super) fn check_model_name(state: &ServerState, model: Option<&str>) -> Result<(), ApiError> {
     let served = &state.options().served_model_name;
-    match &fields.model {
-        None => Ok(()),
-        Some(model) if model == served => Ok(()),
-        Some(model) => {
-            Err(ApiError::ModelNotFound { model: model.clone(), served: served.clone() })
+    match model {
+        Some(model) if model != served => {
+            Err(ApiError::ModelNotFound { model: model.to_owned(), served: served.clone() })
         }
+        _ => Ok(()),
     }
 }
 

@@ -23,6 +23,8 @@ use crate::engine::MAX_LOGIT_BIASES;
 
 /// Most prompts of one completion request.
 pub const MAX_PROMPTS: usize = 128;
+/// Most inputs of one request for embeddings, as `OpenAI` has it.
+const MAX_INPUTS: usize = 2048;
 /// Most `stop_token_ids` of one request.
 pub(super) const MAX_STOP_TOKEN_IDS: usize = 1024;
 
@@ -116,6 +118,10 @@ pub(super) enum Prompt {
     TokenIds(Vec<Vec<u32>>),
 }
 
+/// What embeddings are wanted of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Inputs(pub(super) Prompt);
+
 /// Stop strings.
 #[derive(Debug, Default)]
 pub(super) struct Stop(pub(super) Vec<String>);
@@ -182,11 +188,19 @@ pub(super) const NOT_SUPPORTED_IN_CHAT: &[&[NotSupported]] = &[
 
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(PromptVisitor)
+        deserializer.deserialize_any(PromptVisitor { max_prompts: MAX_PROMPTS })
     }
 }
 
-struct PromptVisitor;
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PromptVisitor { max_prompts: MAX_INPUTS }).map(Self)
+    }
+}
+
+struct PromptVisitor {
+    max_prompts: usize,
+}
 
 impl<'de> Visitor<'de> for PromptVisitor {
     type Value = Prompt;
@@ -200,7 +214,8 @@ impl<'de> Visitor<'de> for PromptVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Prompt, A::Error> {
-        let too_many = || A::Error::custom(format!("expected at most {MAX_PROMPTS} prompts"));
+        let max_prompts = self.max_prompts;
+        let too_many = || A::Error::custom(format!("expected at most {max_prompts} prompts"));
         match list.next_element()? {
             None => Ok(Prompt::Texts(Vec::new())),
             Some(PromptItem::TokenId(first)) => {
@@ -214,7 +229,7 @@ impl<'de> Visitor<'de> for PromptVisitor {
                 let mut texts = vec![first];
                 while let Some(text) = list.next_element()? {
                     texts.push(text);
-                    if texts.len() > MAX_PROMPTS {
+                    if texts.len() > max_prompts {
                         return Err(too_many());
                     }
                 }
@@ -224,7 +239,7 @@ impl<'de> Visitor<'de> for PromptVisitor {
                 let mut prompts = vec![first];
                 while let Some(ids) = list.next_element()? {
                     prompts.push(ids);
-                    if prompts.len() > MAX_PROMPTS {
+                    if prompts.len() > max_prompts {
                         return Err(too_many());
                     }
                 }

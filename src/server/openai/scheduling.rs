@@ -23,20 +23,31 @@ pub(super) fn requests(
     prompts: Vec<Vec<u32>>,
     params: SamplingParams,
 ) -> Result<Vec<Request>, ApiError> {
-    let like = Request {
-        prompt_token_ids: Vec::new(),
-        params,
-        priority: priority(fields.priority)?,
-        deadline: seconds("deadline", fields.deadline)?,
-        timeout: seconds("timeout", fields.timeout)?,
-        cache_salt: fields.cache_salt.clone(),
-    };
-    if like.cache_salt.as_ref().is_some_and(String::is_empty) {
+    let salt = fields.cache_salt.as_deref();
+    let like = like(fields.priority, fields.deadline, fields.timeout, salt)?;
+    let like = Request { params, ..like };
+    let request = |prompt_token_ids| Request { prompt_token_ids, ..like.clone() };
+    Ok(prompts.into_iter().map(request).collect())
+}
+
+/// A request with those fields and nothing else.
+pub(super) fn like(
+    priority: Option<i64>,
+    deadline: Option<f64>,
+    timeout: Option<f64>,
+    cache_salt: Option<&str>,
+) -> Result<Request, ApiError> {
+    if cache_salt.is_some_and(str::is_empty) {
         let message = "invalid cache_salt: expected text, got an empty string";
         return Err(ApiError::invalid("cache_salt", message));
     }
-    let request = |prompt_token_ids| Request { prompt_token_ids, ..like.clone() };
-    Ok(prompts.into_iter().map(request).collect())
+    Ok(Request {
+        priority: self::priority(priority)?,
+        deadline: seconds("deadline", deadline)?,
+        timeout: seconds("timeout", timeout)?,
+        cache_salt: cache_salt.map(str::to_owned),
+        ..Request::default()
+    })
 }
 
 fn priority(priority: Option<i64>) -> Result<i32, ApiError> {

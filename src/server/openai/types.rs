@@ -37,6 +37,7 @@ macro_rules! sent {
         }
     )*};
 }
+sent!(EmbeddingList<'_>);
 sent!(ErrorBody, ModelObject<'_>, ModelList<'_>, Completion<'_>, ChatCompletion<'_>, ChatChunk<'_>);
 
 /// `{"error": {...}}`.
@@ -86,6 +87,38 @@ pub(super) struct TokenUsage {
 pub(super) struct PromptTokensDetails {
     /// Those that were in the prefix cache.
     pub(super) cached_tokens: usize,
+}
+
+/// Texts as vectors.
+#[derive(Debug, Serialize)]
+pub(super) struct EmbeddingList<'a> {
+    pub(super) object: &'static str,
+    pub(super) data: Vec<Embedding>,
+    pub(super) model: &'a str,
+    pub(super) usage: EmbeddingUsage,
+}
+
+/// One text as a vector.
+#[derive(Debug, Serialize)]
+pub(super) struct Embedding {
+    pub(super) object: &'static str,
+    pub(super) index: usize,
+    pub(super) embedding: EmbeddingVector,
+}
+
+/// A vector in the form that was asked for.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum EmbeddingVector {
+    Float(Vec<f32>),
+    Base64(String),
+}
+
+/// Tokens in.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct EmbeddingUsage {
+    pub(super) prompt_tokens: usize,
+    pub(super) total_tokens: usize,
 }
 
 /// vLLM's `stop_reason`: which of the request's stops ended a choice.

@@ -196,7 +196,7 @@ pub(super) fn read(mut stream: ResponseStream) -> anyhow::Result<(Vec<u32>, Usag
     loop {
         match stream.blocking_recv() {
             Some(Output::Delta(delta)) => answer.extend(delta.token_ids),
-            Some(Output::PromptLogprobs(_)) => {}
+            Some(Output::PromptLogprobs(_) | Output::Embedding(_)) => {}
             Some(Output::Finished(usage)) => return Ok((answer, usage)),
             Some(Output::Failed(error)) => return Err(error).context("measuring"),
             None => return Err(RequestError::Stopped).context("measuring"),
