@@ -12,6 +12,7 @@
 //! ```text
 //! flag > its variable (CAIRN_...) > default          command-line parsing, one variable per flag
 //! CAIRN_CACHE_DIR > XDG_CACHE_HOME/cairn > ~/.cache/cairn                        cache_root here
+//! --state-dir > XDG_STATE_HOME/cairn > ~/.local/state/cairn                      state_root here
 //! ```
 //!
 //! A variable that is set to nothing counts as not set, everywhere. Reading goes through a lookup
@@ -230,11 +231,50 @@ impl EngineConfig {
     }
 }
 
+/// A text that nobody may see; its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Of the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text; not to be shown.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(...)")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            Err("expected a key, got nothing")
+        } else {
+            Ok(Self::new(text))
+        }
+    }
+}
+
 /// The variables that belong to no flag.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     /// The folder that everything we keep lies in, by the order above; `None`: no place.
     pub cache_root: Option<PathBuf>,
+    /// The folder of what a server must remember, unless `--state-dir` says otherwise: `cairn` in
+    /// `XDG_STATE_HOME`, else `.local/state/cairn` in the home folder; `None`: no place.
+    pub state_root: Option<PathBuf>,
+    /// `VLLM_API_KEY`: a key that clients must send, unless flags say otherwise.
+    pub vllm_api_key: Option<Secret>,
     /// `CAIRN_OFFLINE`: never fetch anything.
     pub offline: bool,
     /// `NO_COLOR`: write no colours.
@@ -292,6 +332,9 @@ impl Environment {
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Self {
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
         Self {
+            vllm_api_key: lookup("VLLM_API_KEY")
+                .and_then(|key| key.into_string().ok())
+                .map(Secret::new),
             offline: lookup("CAIRN_OFFLINE").is_some_and(|value| is_yes(&value)),
             no_color: lookup("NO_COLOR").is_some(),
             ascend_homes: ["ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"]
@@ -309,6 +352,7 @@ impl Environment {
                 .collect(),
             home: home.clone().filter(|path| !path.as_os_str().is_empty()),
             remote_settings: RemoteSettings::from_lookup(lookup),
+            state_root: xdg_root(lookup, home.as_ref(), "XDG_STATE_HOME", ".local/state"),
             cache_root: cache_root(lookup, home),
         }
     }
@@ -336,9 +380,19 @@ pub fn variable(name: &OsStr) -> Option<OsString> {
 /// ignored. A relative `CAIRN_CACHE_DIR` is taken from the current folder, like a flag's value.
 fn cache_root(lookup: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
     let own = lookup("CAIRN_CACHE_DIR").map(PathBuf::from);
-    let xdg = || lookup("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || home.filter(|path| path.is_absolute()).map(|path| path.join(".cache"));
-    own.or_else(|| Some(xdg().or_else(home)?.join("cairn")))
+    own.or_else(|| xdg_root(lookup, home.as_ref(), "XDG_CACHE_HOME", ".cache"))
+}
+
+/// Our folder in the base folder that `variable` names, else in `default` of the home folder.
+fn xdg_root(
+    lookup: impl Fn(&str) -> Option<OsString>,
+    home: Option<&PathBuf>,
+    variable: &str,
+    default: &str,
+) -> Option<PathBuf> {
+    let named = lookup(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let usual = || home.filter(|path| path.is_absolute()).map(|path| path.join(default));
+    Some(named.or_else(usual)?.join("cairn"))
 }
 
 /// The paths of a list with colons, without empty ones.
@@ -387,10 +441,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_remembers_lies_in_the_state_folder() {
+        let state = |variables: &[_], home| environment(variables, home).state_root;
+        let xdg = ("XDG_STATE_HOME", "/xdg");
+        assert_eq!(state(&[xdg], Some("/home/ada")), Some("/xdg/cairn".into()));
+        let usual = Some(PathBuf::from("/home/ada/.local/state/cairn"));
+        assert_eq!(state(&[("XDG_STATE_HOME", "here")], Some("/home/ada")), usual);
+        assert_eq!(state(&[], None), None);
+    }
+
+    #[test]
     fn models_and_graphs_are_neighbours() {
         let environment = environment(&[("CAIRN_CACHE_DIR", "/own")], None);
         assert_eq!(environment.models_dir(), Some("/own/models".into()));
         assert_eq!(environment.graphs_dir(), Some("/own/graphs".into()));
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let environment = environment(&[("VLLM_API_KEY", "sk-1")], None);
+        assert_eq!(environment.vllm_api_key, Some(Secret::new("sk-1")));
+        assert!(!format!("{environment:?}").contains("sk-1"));
+        assert!(" ".parse::<Secret>().is_err());
     }
 
     #[test]

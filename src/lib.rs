@@ -35,6 +35,7 @@
 //! ```
 
 pub mod backend;
+mod batch;
 pub mod boot;
 pub mod build_info;
 pub mod cli;
@@ -51,4 +52,4 @@ pub mod weights;
 
 pub use engine::SamplingParams;
 pub use offline::{Choice, Completion, Engine, EngineBuilder, TextStream};
-pub use text::ChatMessage;
+pub use text::{ChatMessage, ToolCall};

@@ -43,7 +43,7 @@ impl Row {
 
 /// Modules of the root package are named without it, other packages without `cairn-`.
 const TABLE: &[Row] = &[
-    row("", "engine::SamplingParams offline text::ChatMessage", ""),
+    row("", "engine::SamplingParams offline text::ChatMessage text::ToolCall", ""),
     row("ffi", "", "libloading thiserror std::io"),
     row("graph_cache", "", "fs_err libc serde serde_json sha2 thiserror tracing std::io std::os"),
     row("graph_cache::archive", "", "tar zstd"),
@@ -88,6 +88,7 @@ const TABLE: &[Row] = &[
         "",
         "fs_err minijinja minijinja_contrib serde serde_json thiserror tokenizers std::io",
     ),
+    row("text::grammar", "", "llguidance std::thread"),
     row("backend", "ir weights::Bytes weights::Tensor weights::dequantise", "serde_json thiserror"),
     row("backend::compile", "graph_cache", "tracing")
         .never("backend::cpu backend::null backend::ascend"),
@@ -113,6 +114,7 @@ const TABLE: &[Row] = &[
         "anyhow fs_err thiserror tracing std::thread",
     ),
     row("boot::ascend", "", "tempfile"),
+    row("boot::events", "", "serde_json"),
     row(
         "boot::models",
         "",
@@ -135,6 +137,13 @@ const TABLE: &[Row] = &[
         "axum base64 futures_core hyper hyper_util serde serde_json thiserror tokio tower tracing \
          std::io std::thread",
     ),
+    row("server::cors", "", "tower_http"),
+    row("server::net", "", "fs_err tokio_rustls std::net std::os::unix"),
+    row(
+        "server::access",
+        "",
+        "fs_err getrandom humantime sha2 strsim tempfile toml std::fs::TryLockError std::net std::os",
+    ),
     row("server::page", "", "sha2"),
     row(
         "cli",
@@ -145,7 +154,15 @@ const TABLE: &[Row] = &[
     ),
     row("cli::doctor::cache", "", "std::fs::OpenOptions"),
     row("config", "graph_cache", "clap std::env"),
-    row("telemetry", "config", "thiserror tracing_subscriber std::io"),
+    row("telemetry", "", ""),
+    row("telemetry::log", "config", "thiserror tracing_subscriber std::io"),
+    row("telemetry::metrics", "", ""),
+    row("telemetry::traces", "", "prost thiserror tokio tracing std::io"),
+    row(
+        "telemetry::events",
+        "",
+        "fs_err humantime serde serde_json tokio::sync tracing std::fs::TryLockError std::io",
+    ),
     row("build_info", "", ""),
     row("main", "cli", "std::process"),
 ];
@@ -170,8 +187,9 @@ const STREAMS: &[(&str, &[&str])] = &[
     ("src/cli/output.rs", &["stdout", "stderr"]),
     ("src/cli/cache/import.rs", &["stdin"]),
     ("src/cli/generate.rs", &["stdin"]),
+    ("src/cli/keys.rs", &["stdin"]),
     ("src/cli/run_batch/source.rs", &["stdin"]),
-    ("src/telemetry.rs", &["stderr"]),
+    ("src/telemetry/log.rs", &["stderr"]),
 ];
 
 /// Macros that are nowhere called, with what to do instead.

@@ -82,7 +82,7 @@ fn finish(mut stream: ResponseStream, num_choices: usize) -> Vec<ChoiceDelta> {
                 choice.end = delta.end;
             }
             Output::Finished(_) => return choices,
-            Output::Failed(error) => panic!("{error}"),
+            other @ (Output::Failed(_) | Output::Embedding(_)) => panic!("{other:?}"),
         }
     }
 }

@@ -11,7 +11,7 @@ use cairn::boot::{self, Booted};
 use cairn::config::{DTypeChoice, EngineConfig};
 use cairn::engine::{Output, Request, ResponseStream, SamplingParams};
 use cairn::model::WeightPolicy;
-use cairn::text::ChatMessage;
+use cairn::text::{ChatMessage, Conversation};
 use common::{Runner, Setup, default_model, golden, max_difference, read_f32s};
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ fn finish(mut stream: ResponseStream) -> (Vec<u32>, String) {
     let (mut tokens, mut all) = (Vec::new(), String::new());
     loop {
         match stream.blocking_recv().expect("a last message") {
-            Output::PromptLogprobs(_) => {}
+            Output::PromptLogprobs(_) | Output::Embedding(_) => {}
             Output::Delta(delta) => {
                 tokens.extend(delta.token_ids);
                 all.push_str(&delta.text);
@@ -96,14 +96,16 @@ fn chat_prompts_equal_the_reference() {
             .as_array()
             .unwrap()
             .iter()
-            .map(|message| ChatMessage {
-                role: message["role"].as_str().unwrap().to_owned(),
-                content: message["content"].as_str().unwrap().to_owned(),
+            .map(|message| {
+                let text = |key: &str| message[key].as_str().unwrap();
+                ChatMessage::new(text("role"), text("content"))
             })
             .collect();
         let generation = case["add_generation_prompt"].as_bool().unwrap_or(true);
         let expected = ["rendered", "text", "prompt"].iter().find_map(|key| case[key].as_str());
-        assert_eq!(template.render(&messages, generation).unwrap(), expected.unwrap());
+        let conversation =
+            Conversation { add_generation_prompt: generation, ..Conversation::new(&messages) };
+        assert_eq!(template.render(&conversation).unwrap(), expected.unwrap());
     }
 }
 

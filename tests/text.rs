@@ -1,11 +1,13 @@
 //! Tokenizers and chat templates against the goldens of the reference, and against bad input.
 //!
-//! `golden/make_text.py` makes the goldens and says what is in them.
+//! `golden/make_text.py` and `golden/make_chat.py` make the goldens and say what is in them.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 #[path = "text/chat_templates.rs"]
 mod chat_templates;
+#[path = "text/chat_tools.rs"]
+mod chat_tools;
 #[path = "text/faults.rs"]
 mod faults;
 #[path = "text/gguf.rs"]
@@ -16,3 +18,5 @@ mod golden;
 mod model_folders;
 #[path = "text/streaming.rs"]
 mod streaming;
+#[path = "text/tool_grammars.rs"]
+mod tool_grammars;

@@ -23,6 +23,7 @@
 //! | `request` | what a deployment asks for, as a key |
 //! | `prefix` | what was asked about prefixes that outlive the process, to an open store |
 //! | `failure` | errors with the way out of them |
+//! | `events` | what a start tells the event log |
 //! | `progress`, `size` | what a start shows while it runs |
 //!
 //! What this module deliberately does not do: it knows no flags and prints nothing.
@@ -47,6 +48,7 @@ use crate::model::Model;
 use crate::prefix_store::DiskPrefixStore;
 use crate::text::{ChatTemplate, Tokenizer};
 
+use events::Teller;
 use open::{open_model, open_text};
 use plan::Plan;
 
@@ -58,6 +60,7 @@ pub(crate) use size::display_bytes;
 #[cfg(feature = "ascend")]
 pub(crate) mod ascend;
 mod draft;
+mod events;
 pub(crate) mod failure;
 pub(crate) mod graph_cache;
 pub mod models;
@@ -214,14 +217,17 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     let mut ledger = Ledger::default();
     let prefix_folder = prefix::open(config)?;
     let task = progress.begin("loading the model", Amount::Unknown);
+    let teller = Arc::new(Teller::new(progress.events().cloned()));
+    teller.model_loading(config);
     let model = open_model(config)?;
     ledger.phase("model");
     let (tokenizer, chat_template) = open_text(&config.model, &model)?;
     ledger.phase("tokenizer");
-    let plan = Plan::new(config, &model, Purpose::Run)?;
+    let plan = Plan::observed(config, &model, Purpose::Run, vec![Arc::clone(&teller) as _])?;
     let prepared = plan.prepare()?;
     ledger.phase("graphs");
     drop(task);
+    teller.expect_graphs(prepared.len());
 
     let mut report = BootReport {
         model_name: model_name(&config.model),
@@ -248,7 +254,8 @@ pub(crate) fn boot(config: &EngineConfig, progress: &dyn Progress) -> anyhow::Re
     };
     start.ready();
     plan.remember(&prepared, &report.model_name);
-    tracing::info!("graph cache: {}; {}", cache.stats().snapshot(), place_of(&cache));
+    teller.cache_summary(&cache.stats().snapshot(), &place_of(&cache));
+    teller.model_loaded(&report, &ledger.phases);
 
     let prefix_store = match prefix_folder {
         Some(folder) => {
@@ -507,7 +514,8 @@ impl Ledger {
     }
 }
 
-fn model_name(path: &Path) -> String {
+/// What a model is called: its folder's name, or its file's without the extension.
+pub(crate) fn model_name(path: &Path) -> String {
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }

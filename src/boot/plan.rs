@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use cairn_graph_cache::{CacheKey, Found, KeyFields, Origin, RequestGraph};
+use cairn_graph_cache::{CacheKey, Found, GraphCache, KeyFields, Observer, Origin, RequestGraph};
 
 use super::graph_cache;
 use super::open::{Purpose, open_backend};
@@ -46,13 +46,34 @@ impl Plan {
         model: &Model,
         purpose: Purpose,
     ) -> anyhow::Result<Self> {
-        Self::with_backend(config, model, open_backend(config, purpose)?)
+        Self::observed(config, model, purpose, Vec::new())
+    }
+
+    /// A plan whose cache tells these observers what happens in it.
+    pub(super) fn observed(
+        config: &EngineConfig,
+        model: &Model,
+        purpose: Purpose,
+        observers: Vec<Arc<dyn Observer>>,
+    ) -> anyhow::Result<Self> {
+        let backend = open_backend(config, purpose)?;
+        Self::with_parts(config, model, backend, graph_cache::open(&config.graph_cache, observers)?)
     }
 
     pub(super) fn with_backend(
         config: &EngineConfig,
         model: &Model,
         backend: Arc<dyn Backend>,
+    ) -> anyhow::Result<Self> {
+        let cache = graph_cache::open(&config.graph_cache, Vec::new())?;
+        Self::with_parts(config, model, backend, cache)
+    }
+
+    fn with_parts(
+        config: &EngineConfig,
+        model: &Model,
+        backend: Arc<dyn Backend>,
+        cache: GraphCache,
     ) -> anyhow::Result<Self> {
         let graph = model.graph(config.block_size()).context("building the graph")?;
         let mut options = engine_options(config, model, &graph, &backend.capabilities(&graph))?;
@@ -72,7 +93,6 @@ impl Plan {
             .transpose()?;
         let states = states(&graph, &options)?;
         let request = request::fields(config, model, &options, &*backend);
-        let cache = graph_cache::open(&config.graph_cache, Vec::new())?;
         let compiler = Compiler::new(Arc::clone(&backend), cache);
         Ok(Self { backend, compiler, graph, embedding_graph, options, states, request })
     }

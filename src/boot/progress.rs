@@ -8,6 +8,8 @@
 
 use std::fmt;
 
+use crate::telemetry::events::EventLog;
+
 /// How much there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Amount {
@@ -23,6 +25,11 @@ pub(crate) enum Amount {
 pub(crate) trait Progress: fmt::Debug + Send + Sync {
     /// Begins a task. `what` says what is being done: `loading the model`.
     fn begin(&self, what: &str, amount: Amount) -> Box<dyn Task>;
+
+    /// Where the start's events go, if somebody keeps them.
+    fn events(&self) -> Option<&EventLog> {
+        None
+    }
 }
 
 /// Something that is being done; dropping it ends it.

@@ -18,6 +18,7 @@
 //! | 3 | the device is in an unknown state, or the engine panicked: restart the process |
 //! | 4 | the device or a link to it is broken: a restart alone does not help |
 //! | 130 | Ctrl-C ended it early, in good order |
+//! | 143 | a second SIGTERM ended a server before its requests |
 //!
 //! A supervisor that restarts on 3 and calls somebody on 4 does the right thing.
 //!
@@ -44,6 +45,8 @@ const RESTART: u8 = 3;
 const DEVICE_LOST: u8 = 4;
 /// 128 + SIGINT, as shells count.
 const INTERRUPTED: u8 = 130;
+/// 128 + SIGTERM: what a process ends with that was told to stop at once.
+pub(crate) const TERMINATED: u8 = 143;
 
 /// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +87,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 /// What the process ends with.
-fn code(error: &anyhow::Error) -> u8 {
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if let Some(code) = error.chain().find_map(code_of_device) {
         return code;
     }

@@ -25,7 +25,7 @@ use crate::engine::{
     BeamParams, ChoiceDelta, MAX_CHOICES, MAX_LOGPROBS, Output, Request, RequestError,
     ResponseStream, SamplingParams, SubmitError, TokenLogprobs, Usage as TokenUsage,
 };
-use crate::text::{ChatMessage, Tokenizer};
+use crate::text::{ChatMessage, Conversation, Tokenizer};
 
 /// Most bytes of a prompt on stdin: far more than any context holds.
 const MAX_PROMPT_BYTES: u64 = 16 << 20;
@@ -250,15 +250,11 @@ impl GenerateArgs {
             }
             return booted.tokenizer.encode(prompt, true).context("tokenizing the prompt");
         };
-        let message = |role: &str, content: &str| ChatMessage {
-            role: role.to_owned(),
-            content: content.to_owned(),
-        };
         let mut messages = Vec::new();
-        messages.extend(self.system.as_deref().map(|system| message("system", system)));
-        messages.push(message("user", prompt));
+        messages.extend(self.system.as_deref().map(|system| ChatMessage::new("system", system)));
+        messages.push(ChatMessage::new("user", prompt));
         let text = template
-            .render(&messages, true)
+            .render(&Conversation::new(&messages))
             .context("rendering the chat template")
             .hint("`--raw` does without the template")?;
         // The template writes the special tokens itself.

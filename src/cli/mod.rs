@@ -7,28 +7,35 @@
 //!
 //! | File | Holds |
 //! | --- | --- |
-//! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `inspect` `doctor` | a command each: its flags and what it does |
+//! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `keys` `inspect` `doctor` | a command each: its flags and what it does |
 //! | `model_args` | the flags that every command with a model shares |
 //! | `speculation_args`, `cache_args`, `prefix_args` | those of them about guesses, about the graph cache, and about prefixes that outlive the process |
+//! | `access_args` | flags of who may use a server |
 //! | `scheduling_args` | flags of commands that run many requests |
+//! | `listen`, `listen_args` | ports, sockets and certificates, and the flags about them and about clients |
 //! | `values` | flag values: ranges, sizes with units |
 //! | `output` | the only code that writes to stdout and stderr |
 //! | `progress` | spinners and bars |
 //! | `failure` | exit codes, `error:` and `hint:` lines |
 //!
 //! Data goes to stdout, talk to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 restart, 4 device lost,
-//! 130 interrupted; `failure` says more.
+//! 130 interrupted, 143 terminated; `failure` says more.
 //!
 //! What this module deliberately does not do: it computes nothing of its own. What a library user
 //! would want lies in the other modules.
 
+mod access_args;
 mod bench;
 mod cache;
 mod cache_args;
+mod dialogue_args;
 mod doctor;
 mod failure;
 mod generate;
 mod inspect;
+mod keys;
+mod listen;
+mod listen_args;
 mod model_args;
 mod output;
 mod prefix_args;
@@ -44,6 +51,8 @@ mod warmup;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -76,7 +85,8 @@ Environment, besides the variables named with each flag (flags win):
   CAIRN_CACHE_DIR  folder of fetched models and compiled graphs
                    [default: $XDG_CACHE_HOME/cairn, else ~/.cache/cairn]
   CAIRN_OFFLINE    1: never fetch anything
-  NO_COLOR         1: no colours in logs";
+  NO_COLOR         1: no colours in logs
+  VLLM_API_KEY     what serve takes for --api-key, where neither that nor CAIRN_API_KEY is given";
 
 /// LLM inference that restarts in seconds.
 ///
@@ -125,12 +135,13 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     Generate(generate::GenerateArgs),
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     RunBatch(run_batch::RunBatchArgs),
     Warmup(warmup::WarmupArgs),
     Bench(bench::BenchArgs),
     Cache(Box<cache::CacheCommandArgs>),
     Pull(pull::PullArgs),
+    Keys(keys::KeysArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
 }
@@ -139,7 +150,9 @@ enum CliCommand {
 #[derive(Debug)]
 struct Context {
     environment: Environment,
-    progress: Box<dyn Progress>,
+    progress: Arc<dyn Progress>,
+    /// When the process started.
+    started_at: Instant,
 }
 
 /// The whole program: parses the command line, runs the command, reports how it ended.
@@ -163,14 +176,15 @@ fn parse(command: &Command) -> Result<(Cli, ArgMatches), clap::Error> {
 }
 
 fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outcome> {
+    let started_at = Instant::now();
     let environment = Environment::of_process();
     if cli.global.print_config {
         print_config::print(command, matches, &environment)?;
         return Ok(Outcome::Done);
     }
     start_logging(cli, &environment)?;
-    let progress = progress::for_stderr(cli.global.no_progress);
-    let context = Context { environment, progress };
+    let progress = progress::for_stderr(cli.global.no_progress).into();
+    let context = Context { environment, progress, started_at };
     match &cli.command {
         CliCommand::Generate(args) => generate::run(args, &context),
         CliCommand::Serve(args) => serve::run(args, &context),
@@ -179,6 +193,7 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
         CliCommand::Bench(args) => bench::run(args, &context),
         CliCommand::Cache(args) => cache::run(args, &context),
         CliCommand::Pull(args) => pull::run(args, &context),
+        CliCommand::Keys(args) => keys::run(args),
         CliCommand::Inspect(args) => inspect::run(args, &context),
         CliCommand::Doctor(args) => doctor::run(args, &context),
     }

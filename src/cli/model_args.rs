@@ -3,7 +3,7 @@
 //! What this module deliberately does not do: it reads no model. Whether one can run with these
 //! settings shows when it is loaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -153,6 +153,28 @@ impl ModelArgs {
         self.model.is_some()
     }
 
+    /// What the model is called before it is looked at: the last part of what was named.
+    pub(crate) fn name(&self) -> String {
+        let named = self.model.as_deref().and_then(Path::file_name);
+        let default = || models::default_model().name.to_owned();
+        match (named, &self.model) {
+            (Some(name), _) => name.to_string_lossy().into_owned(),
+            (None, Some(_)) => "model".to_owned(),
+            (None, None) => default(),
+        }
+    }
+
+    /// Whether the model may have to be fetched: it is known by a name, or the default.
+    pub(crate) fn may_be_fetched(&self) -> bool {
+        let name = self.model.as_deref().and_then(Path::to_str);
+        self.model.is_none() || name.is_some_and(|name| models::known_model(name).is_some())
+    }
+
+    /// Which device is asked for.
+    pub(crate) fn backend(&self) -> BackendKind {
+        self.backend
+    }
+
     /// What was asked of the graph cache, for what needs no model.
     pub(crate) fn cache(&self, environment: &Environment) -> GraphCacheConfig {
         self.cache.config(environment)
@@ -160,7 +182,7 @@ impl ModelArgs {
 
     /// What the flags mean. Fetches the model when it is a known one that is not there yet.
     pub(crate) fn engine_config(&self, context: &Context) -> anyhow::Result<EngineConfig> {
-        let Context { environment, progress } = context;
+        let Context { environment, progress, .. } = context;
         // What is wrong with flags is told before anything is fetched.
         let speculation = self.speculation.config()?;
         let model = models::resolve(self.model.as_deref(), environment, &**progress)?;

@@ -67,16 +67,23 @@ fn setting(arg: &Arg, matches: &ArgMatches, environment: &Environment) -> (Strin
     };
     let values = matches.get_raw(id).map(|values| values.map(OsStr::to_string_lossy));
     let value = match values {
+        // A screen is no place for a key.
+        Some(values) if is_secret(arg) => format!("({} not shown)", values.count()),
         Some(values) => values.collect::<Vec<_>>().join(" "),
         None => computed_default(arg, environment).unwrap_or_else(|| UNSET.to_owned()),
     };
     (value, origin)
 }
 
+fn is_secret(arg: &Arg) -> bool {
+    arg.get_id() == "api_key"
+}
+
 /// Defaults that the parser does not know.
 fn computed_default(arg: &Arg, environment: &Environment) -> Option<String> {
     match arg.get_id().as_str() {
         "cache_dir" => Some(environment.graphs_dir()?.display().to_string()),
+        "state_dir" => Some(environment.state_root.as_ref()?.display().to_string()),
         // As a flag, it names entries of the cache: without it, none.
         "model" if arg.is_positional() => Some(super::models::default_model().name.to_owned()),
         _ => None,

@@ -1,39 +1,13 @@
 //! `cairn run-batch`: answers the requests of a file, as `OpenAI`'s batches have them, without a
 //! server.
 //!
-//! ```text
-//! IN --source--> lines --queue--> those without a result --work--> answers --journal--> OUT
-//!                                          ^                                             |
-//!                                          '-------------- the next run reads -----------'
-//! ```
-//!
-//! | Noun | Meaning |
-//! | --- | --- |
-//! | line | one request, in `OpenAI`'s batch format; its number and digest say which one |
-//! | result | one line of OUT; its id names the line that it answers |
-//! | journal | OUT, read by the next run to know what is done |
-//!
-//! A run that was ended in whatever way goes on when the same command is run again: no line is lost,
-//! and none is answered twice. Memory holds the lines in work, and some 60 bytes of every line.
-//!
-//! | File | Holds |
-//! | --- | --- |
-//! | `source` | IN to numbered lines |
-//! | `line` | a line to a request, and an answer to a result |
-//! | `queue` | which lines are still to be answered |
-//! | `journal` | OUT, written and read again |
-//! | `work` | answering, several at a time |
-//! | `summary` | what came of it |
+//! What a line, a result and a journal are, [`batch`](crate::batch) says; `summary` is what came of
+//! them.
 //!
 //! What this module deliberately does not do: it knows no field of a request; the endpoints of the
 //! server answer, so that a line of a batch is what the same request over HTTP is.
 
-mod journal;
-mod line;
-mod queue;
-mod source;
 mod summary;
-mod work;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -41,19 +15,23 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use fs_err as fs;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use super::boot::{self, Booted};
 use super::failure::{Hint, Outcome, Usage};
 use super::model_args::ModelArgs;
 use super::progress::Amount;
 use super::{Context, output, values};
+use crate::batch::journal::Journals;
+use crate::batch::line::ResultLine;
+use crate::batch::queue;
+use crate::batch::source::Source;
+use crate::batch::work::{Stop, Work};
 use crate::config::EngineConfig;
 use crate::server::{About, MAX_PROMPTS, ServerOptions, ServerState};
 
-use journal::Journals;
-use source::Source;
 use summary::Counts;
-use work::Work;
 
 /// More would only be memory: no engine runs as many at once.
 const MAX_IN_FLIGHT: u64 = 65_536;
@@ -172,16 +150,27 @@ pub(crate) fn run(args: &RunBatchArgs, context: &Context) -> anyhow::Result<Outc
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        let work = Work {
-            state: batch.state(booted),
-            engine: booted.engine.clone(),
-            max_in_flight,
-            entries: queue::start(&source, max_line_bytes, done)?,
-            journals: &mut journals,
-            counts: &mut counts,
-            progress: &*task,
-        };
-        let outcome = runtime.block_on(work.run());
+        let entries = queue::start(&source, max_line_bytes, done)?;
+        let outcome = runtime.block_on(async {
+            let (sender, stop) = watch::channel(Stop::No);
+            let signals = Signals::new().context("listening for signals")?;
+            let signals = tokio::spawn(signals.forward(sender));
+            let mut on_result = |result: &ResultLine| {
+                counts.add(result);
+                task.advance_to(counts.num_done());
+            };
+            let work = Work {
+                answers: batch.state(booted),
+                max_in_flight,
+                entries,
+                journals: &mut journals,
+                stop,
+                on_result: &mut on_result,
+            };
+            let is_whole = work.run().await;
+            signals.abort();
+            is_whole.map(|is_whole| if is_whole { Outcome::Done } else { Outcome::Interrupted })
+        });
         counts.prefix_cache(&booted.engine.stats());
         // What still runs waits for an engine that may never answer.
         runtime.shutdown_background();
@@ -224,6 +213,38 @@ impl BatchArgs {
             ServerOptions::new(name),
             About::default(),
         )
+    }
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From here on they do not end the process.
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The first one lets lines in work finish, the second one drops them.
+    async fn forward(mut self, stop: watch::Sender<Stop>) {
+        for how in [Stop::Finish, Stop::Drop] {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            if how == Stop::Finish {
+                output::say("stopping: lines in work are finished; Ctrl-C drops them");
+            }
+            // Nobody listens any more: the work has ended.
+            let _ = stop.send(how);
+        }
+        std::future::pending::<()>().await;
     }
 }
 

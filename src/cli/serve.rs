@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! bind (a port in use fails at once) -> load, compile or find graphs -> listening -> SIGTERM, Ctrl-C
-//!                                             no new requests, running ones finish <-'
+//!   `- alive, not ready: 503 `starting`         no new requests, running ones finish <-'
 //! ```
+//!
+//! The model is loaded on the main thread, while the server's threads say how far it is. SIGTERM or
+//! Ctrl-C ends a start at once.
 //!
 //! When the engine dies, every running answer ends with an error and the process with a code that
 //! says whether a restart helps.
@@ -12,24 +15,40 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
+use serde_json::{Map, Value};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
-use super::boot::{self, BootReport, Booted};
-use super::failure::{Hint, Outcome};
+use super::access_args::AccessArgs;
+use super::boot::{self, BootReport, Booted, failure::chain, hint};
+use super::dialogue_args::DialogueArgs;
+use super::failure::{Hint as _, Outcome, TERMINATED};
+use super::listen::SocketFile;
+use super::listen_args::{Bound, ListenArgs, Listening};
 use super::model_args::ModelArgs;
 use super::scheduling_args::SchedulingArgs;
 use super::values::{self, display_bytes};
-use super::{Context, graph_cache, output};
+use super::{Context, failure, graph_cache, output};
 use crate::boot::prefix;
 use crate::build_info;
-use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig};
-use crate::engine::{EngineHandle, PrefixStore as _};
-use crate::server::{self, About, ServerOptions, ServerState};
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::config::{BackendKind, DEFAULT_MAX_NUM_QUEUED_REQS, EngineConfig, Environment};
+use crate::engine::PrefixStore as _;
+use crate::server::{self, About, Entrance, ServerOptions, ServerState, Tls};
+use crate::telemetry::events::{Event, EventKind, EventLog};
+use crate::telemetry::traces::Tracer;
+use reported::Reported;
+
+mod reported;
+
+/// The program's name.
+const NAME: &str = "cairn";
+const SIGNALS: &str = "listening for signals";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,8 +57,9 @@ Examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
-Endpoints: /v1/models /v1/chat/completions /v1/completions /health/live /health/ready /metrics
-/version /reset_prefix_cache; / is a web page to try the model
+Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/embeddings /v1/files
+/v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load /metrics /version
+/reset_prefix_cache /admin/events /admin/keys /admin/usage /admin/limits /admin/drain; / is a web page to try the model
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -48,7 +68,10 @@ unknown state or the engine panicked (restart the process), 4 the device or a li
 /// Serve a model to OpenAI clients over HTTP.
 ///
 /// The address goes to stderr once requests are answered: `listening on http://127.0.0.1:8000`.
+/// Before that, while the model is loaded and graphs are compiled, /health/live answers and
+/// /health/ready says how far it is.
 /// SIGTERM and Ctrl-C end it in good order: no new requests are taken, running ones finish.
+/// A second one ends it at once.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
@@ -57,27 +80,26 @@ pub(crate) struct ServeArgs {
     server: ServerArgs,
 
     #[command(flatten)]
+    listen: ListenArgs,
+
+    #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
     scheduling: SchedulingArgs,
+
+    #[command(flatten)]
+    dialogue: DialogueArgs,
 
     #[command(flatten)]
     model: ModelArgs,
 }
 
-// The variables of host and port are not CAIRN_HOST and CAIRN_PORT: Kubernetes sets CAIRN_PORT to
-// `tcp://...` in every pod beside a service named cairn, and NAME_SERVICE_HOST likewise.
-/// Where to listen and how much to take on.
+/// How much to take on.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server options")]
+#[expect(clippy::doc_markdown, reason = "the doc is the help, where backticks are noise")]
 struct ServerArgs {
-    /// Address to listen on, or a host name that means one; 0.0.0.0: every IPv4 address.
-    #[arg(long, value_name = "HOST", env = "CAIRN_LISTEN_HOST", default_value = "127.0.0.1")]
-    host: String,
-
-    /// Port to listen on; 0 picks a free one.
-    #[arg(long, value_name = "PORT", env = "CAIRN_LISTEN_PORT", default_value = "8000")]
-    #[arg(value_parser = values::whole::<u16>(0..=65_535), allow_hyphen_values = true)]
-    port: u16,
-
     /// What clients call the model [default: the model's own name].
     #[arg(long, value_name = "NAME", env = "CAIRN_SERVED_MODEL_NAME")]
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -102,47 +124,209 @@ struct ServerArgs {
     /// Serve no web page at `/`.
     #[arg(long, env = "CAIRN_NO_PAGE", value_parser = values::switch())]
     no_page: bool,
+
+    /// Collector that spans of requests are sent to, as in http://127.0.0.1:4318/v1/traces
+    /// (OTLP over HTTP) [default: none].
+    #[arg(long, value_name = "URL", env = "CAIRN_OTLP_TRACES_ENDPOINT")]
+    otlp_traces_endpoint: Option<String>,
+
+    /// Folder of what outlives the server: its events and usage [default: $XDG_STATE_HOME/cairn, else
+    /// ~/.local/state/cairn].
+    #[arg(long, value_name = "FOLDER", env = "CAIRN_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// The folder of what outlives the server; `None`: there is no place for it.
+    fn state_folder(&self, environment: &Environment) -> Option<PathBuf> {
+        self.state_dir.clone().or_else(|| environment.state_root.clone())
+    }
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let ServeArgs { model, server, scheduling } = args;
     // Before the long work, and held from then on: nobody takes the port meanwhile.
-    let listener = bind(&server.host, server.port)?;
-    let config = EngineConfig {
-        max_num_queued_reqs: server.max_num_queued_reqs,
-        scheduling: scheduling.config(),
-        ..model.engine_config(context)?
-    };
-    let booted = boot::boot(&config, &*context.progress)?;
-    announce(&booted, listener.local_addr().context("reading the address")?);
+    let bound = args.listen.bind()?;
+    // What was typed wrongly is told at once, and is no event.
+    let is_at_hand = !args.model.may_be_fetched();
+    let config = is_at_hand.then(|| engine_config(args, context)).transpose()?;
+    let events = open_events(args, context);
+    let result = serve_model(args, context, config, bound, &events);
+    events.emit(match &result {
+        Ok(()) => Event::new(EventKind::Stopped, "stopped in good order").logged_elsewhere(),
+        Err(error) => stopped_by(error),
+    });
+    result?;
+    output::say("stopped");
+    Ok(Outcome::Done)
+}
 
+/// The events of this server, and that it starts.
+fn open_events(args: &ServeArgs, context: &Context) -> EventLog {
+    let ServeArgs { server, listen, model, .. } = args;
+    let name = model.name();
+    let name = server.served_model_name.as_deref().unwrap_or(&name);
+    let events = if let Some(folder) = server.state_folder(&context.environment) {
+        EventLog::open(&folder.join("events"), &format!("{name}-{}", listen.label()))
+    } else {
+        tracing::warn!("events are kept in memory only: there is no `--state-dir`");
+        EventLog::in_memory()
+    };
+    let message = format!("starting `{name}` with {} {}", NAME, build_info::VERSION);
+    let deploying = Event::new(EventKind::Deploying, message)
+        .field("model", name)
+        .field("version", build_info::VERSION)
+        .field("revision", build_info::GIT_REVISION)
+        .field("process_id", std::process::id());
+    events.emit(deploying);
+    events
+}
+
+fn stopped_by(error: &anyhow::Error) -> Event {
+    // Told at the end, with its hint.
+    let event = Event::new(EventKind::Stopped, format!("stopped: {}", chain(error)));
+    let event = event.abnormal().logged_elsewhere().field("exit_code", failure::code(error));
+    match hint(error) {
+        Some(hint) => event.remedy(hint),
+        None => event,
+    }
+}
+
+fn serve_model(
+    args: &ServeArgs,
+    context: &Context,
+    config: Option<EngineConfig>,
+    bound: Bound,
+    events: &EventLog,
+) -> anyhow::Result<()> {
+    let ServeArgs { model, server, listen, access, dialogue, .. } = args;
+    let state_folder = server.state_folder(&context.environment);
+    let guarded = access.open(&context.environment, state_folder, &listen.label())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
+    let tracer = {
+        let _runtime = runtime.enter();
+        tracer(server)?
+    };
+    let name = server.served_model_name.clone().unwrap_or_else(|| model.name());
+    let about = about(model.backend(), &name);
+    let options = listen.options(options(server, &name))?;
+    let entrance = Entrance::new(options.clone(), about.clone(), events.clone());
+    let (addresses, serving) = {
+        let _runtime = runtime.enter();
+        let listening = bound.listeners()?;
+        let addresses: Vec<String> = listening.listeners.iter().map(ToString::to_string).collect();
+        let socket_file = listening.socket_file.clone();
+        let shutdown = shutdown(server.drain_timeout, socket_file, events).context(SIGNALS)?;
+        let serving = serve(listening, entrance.clone(), shutdown, events.clone());
+        (addresses, runtime.spawn(serving))
+    };
+    for address in &addresses {
+        output::say(format_args!("starting on {address}"));
+    }
+
+    let progress = Reported::new(Arc::clone(&context.progress), entrance.clone(), events.clone());
+    let Context { environment, started_at, .. } = context;
+    let context = &Context {
+        environment: environment.clone(),
+        progress: Arc::new(progress),
+        started_at: *started_at,
+    };
+    let config = match config {
+        Some(config) => config,
+        None => engine_config(args, context)?,
+    };
+    let booted = boot::boot(&config, &*context.progress)?;
     let Booted { engine, tokenizer, chat_template, report, graphs, cache, prefix_store } = booted;
-    let state = state(server, config.backend, engine.clone(), tokenizer, chat_template, report);
+    let start_to_ready = context.started_at.elapsed();
+    let name = server.served_model_name.as_ref().unwrap_or(&report.model_name);
+    let boot_phases = report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), *took));
+    let (model, boot_phases) = (report.model_name.clone(), boot_phases.collect());
+    let about = About { model, boot_phases, start_to_ready, ..about };
+    let options = ServerOptions {
+        served_model_name: name.clone(),
+        output_format: dialogue.output_format(chat_template.as_ref()),
+        trust_request_chat_template: dialogue.trust_request_chat_template(),
+        ..options
+    };
+    let state = ServerState::new(engine.clone(), tokenizer, chat_template, options, about);
+    state.keep_events(events.clone());
+    if let Some(folder) = server.state_folder(&context.environment) {
+        let _runtime = runtime.enter();
+        if let Err(error) = state.keep_batches(&folder.join("batches")) {
+            tracing::warn!(%error, "no files and batches: their folder cannot be used");
+        }
+    }
+    if let Some(tracer) = tracer {
+        state.trace(tracer);
+    }
     state.report(move || {
         let mut samples = graph_cache::samples(&cache.stats().snapshot());
         let stats = prefix_store.as_ref().map(|store| store.stats());
         samples.extend(stats.iter().flat_map(prefix::samples));
         samples
     });
-    let served = runtime.block_on(serve(listener, server, state));
+    guarded.announce(&state, events);
+    entrance.open(state.clone());
+    events.emit(ready(&report, &addresses, start_to_ready));
+    announce(&report, &addresses);
+
+    let served = runtime
+        .block_on(guarded.beside(state, serving))
+        .context("serving")
+        .and_then(|served| served);
     if let Some(death) = engine.death() {
         graphs.forget_stale(&engine);
         // The thread that waits for a dead engine may wait for ever.
         runtime.shutdown_background();
         return Err(death).context("serving");
     }
-    served?;
-    output::say("stopped");
-    Ok(Outcome::Done)
+    served
 }
 
-fn announce(booted: &Booted, address: SocketAddr) {
-    let report = &booted.report;
+/// Fetches the model when it is a known one that is not there yet.
+fn engine_config(args: &ServeArgs, context: &Context) -> anyhow::Result<EngineConfig> {
+    Ok(EngineConfig {
+        max_num_queued_reqs: args.server.max_num_queued_reqs,
+        scheduling: args.scheduling.config(),
+        ..args.model.engine_config(context)?
+    })
+}
+
+/// To be called within a runtime.
+fn tracer(server: &ServerArgs) -> anyhow::Result<Option<Tracer>> {
+    let Some(endpoint) = &server.otlp_traces_endpoint else { return Ok(None) };
+    match Tracer::open(endpoint, build_info::VERSION) {
+        Ok(tracer) => Ok(Some(tracer)),
+        Err(error) => {
+            let hint = error.hint();
+            Err(error).context("`--otlp-traces-endpoint` cannot be used").hint(hint)
+        }
+    }
+}
+
+fn ready(report: &BootReport, addresses: &[String], start_to_ready: Duration) -> Event {
+    let seconds = |time: &Duration| Value::from(time.as_secs_f64());
+    let phases: Map<String, Value> =
+        report.phases.iter().map(|(phase, took)| ((*phase).to_owned(), seconds(took))).collect();
+    let message = format!(
+        "ready on {} after {:.1} s, {} graphs compiled and {} from the cache",
+        addresses.join(" and "),
+        start_to_ready.as_secs_f64(),
+        report.graphs_compiled,
+        report.graphs_from_cache
+    );
+    Event::new(EventKind::Ready, message)
+        .field("address", addresses.join(" "))
+        .field("start_to_ready_seconds", seconds(&start_to_ready))
+        .field("boot_seconds", phases)
+        .field("graphs_compiled", report.graphs_compiled)
+        .field("graphs_from_cache", report.graphs_from_cache)
+}
+
+fn announce(report: &BootReport, addresses: &[String]) {
     output::say(format_args!(
         "{}: context {} tokens, weights {}, KV cache {}; graphs: {} compiled, {} from cache",
         report.model_name,
@@ -152,93 +336,86 @@ fn announce(booted: &Booted, address: SocketAddr) {
         report.graphs_compiled,
         report.graphs_from_cache,
     ));
-    output::say(format_args!("listening on http://{address}"));
+    for address in addresses {
+        output::say(format_args!("listening on {address}"));
+    }
 }
 
-fn state(
-    args: &ServerArgs,
-    backend: BackendKind,
-    engine: EngineHandle,
-    tokenizer: Tokenizer,
-    chat_template: Option<ChatTemplate>,
-    report: BootReport,
-) -> ServerState {
-    let name = args.served_model_name.as_ref().unwrap_or(&report.model_name);
+fn options(args: &ServerArgs, name: &str) -> ServerOptions {
     let defaults = ServerOptions::new(name);
     let max_body_bytes = usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX);
-    let options = ServerOptions {
+    ServerOptions {
         max_body_bytes,
         max_total_body_bytes: defaults.max_total_body_bytes.max(max_body_bytes),
         drain_timeout: args.drain_timeout,
         has_page: !args.no_page,
         ..defaults
-    };
-    let about = About {
-        name: "cairn".to_owned(),
+    }
+}
+
+/// What is known before the model is.
+fn about(backend: BackendKind, model: &str) -> About {
+    About {
+        name: NAME.to_owned(),
         version: build_info::VERSION.to_owned(),
         revision: build_info::GIT_REVISION.to_owned(),
         backend: backend.name().to_owned(),
-        model: report.model_name,
-        boot_phases: report.phases.iter().map(|(name, time)| ((*name).to_owned(), *time)).collect(),
-    };
-    ServerState::new(engine, tokenizer, chat_template, options, about)
-}
-
-/// The one place that meets the server.
-async fn serve(listener: TcpListener, args: &ServerArgs, state: ServerState) -> anyhow::Result<()> {
-    listener.set_nonblocking(true).context("preparing the socket")?;
-    let listener = tokio::net::TcpListener::from_std(listener).context("preparing the socket")?;
-    let shutdown = shutdown(args.drain_timeout).context("listening for signals")?;
-    server::serve(listener, state, shutdown).await.context("serving")
-}
-
-/// Binds the first address of the host that can be bound.
-fn bind(host: &str, port: u16) -> anyhow::Result<TcpListener> {
-    // `[::1]`, as in a URL, is what `::1` means.
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let place =
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let addresses = (host, port)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot listen on {place}"))
-        .hint("`--host` takes an address of this machine, or a host name that means one")?;
-    let mut result = Err(anyhow!("cannot listen on {place}: the host has no address"));
-    for address in addresses {
-        match TcpListener::bind(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => result = cannot_listen(address, error),
-        }
-    }
-    result
-}
-
-fn cannot_listen(address: SocketAddr, error: io::Error) -> anyhow::Result<TcpListener> {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => Some(
-            "stop the program that listens there, or choose another port with `--port` (0: any \
-             free one)",
-        ),
-        io::ErrorKind::AddrNotAvailable => {
-            Some("`--host` takes an address of this machine; 0.0.0.0 means every one")
-        }
-        io::ErrorKind::PermissionDenied => Some("choose a port from 1024 with `--port`"),
-        _ => None,
-    };
-    let result = Err(error).with_context(|| format!("cannot listen on {address}"));
-    match hint {
-        Some(hint) => result.hint(hint),
-        None => result,
+        model: model.to_owned(),
+        ..About::default()
     }
 }
 
-/// Ends with the first SIGTERM or Ctrl-C. A second Ctrl-C ends the process at once.
+/// The one place that meets the server. A start that is told to stop ends the process here: what
+/// loads the model cannot be interrupted.
+async fn serve(
+    listening: Listening,
+    entrance: Entrance,
+    shutdown: impl Future<Output = ()>,
+    events: EventLog,
+) -> anyhow::Result<()> {
+    let Listening { listeners, socket_file, tls } = listening;
+    let reloading = tls.map(|tls| reload_on_hangup(tls, &events)).transpose().context(SIGNALS)?;
+    server::serve(listeners, entrance.clone(), shutdown).await;
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
+    if let Some(file) = socket_file {
+        file.remove();
+    }
+    if !entrance.is_open() {
+        events.emit(Event::new(EventKind::Stopped, "stopped while starting"));
+        output::say("stopped");
+        std::process::exit(Outcome::Done.code().into());
+    }
+    Ok(())
+}
+
+/// Looks at the certificates when told to.
+///
+/// Without certificates SIGHUP keeps its meaning, so that a server ends with its terminal.
+fn reload_on_hangup(tls: Tls, events: &EventLog) -> io::Result<JoinHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let events = events.clone();
+    Ok(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let (tls, events) = (tls.clone(), events.clone());
+            // It fails only when the runtime ends.
+            let _ = tokio::task::spawn_blocking(move || tls.reload_and_tell(&events)).await;
+        }
+    }))
+}
+
+/// Ends with the first SIGTERM or Ctrl-C. A second one of either ends the process at once.
 ///
 /// Signals are caught from this call on, not only once the future is polled.
-fn shutdown(drain_timeout: Duration) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    use tokio::signal::unix::{SignalKind, signal};
-
+fn shutdown(
+    drain_timeout: Duration,
+    socket_file: Option<Arc<SocketFile>>,
+    events: &EventLog,
+) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let events = events.clone();
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -249,39 +426,16 @@ fn shutdown(drain_timeout: Duration) -> io::Result<impl Future<Output = ()> + Se
             drain_timeout.as_secs_f64()
         ));
         tokio::spawn(async move {
-            interrupt.recv().await;
-            std::process::exit(Outcome::Interrupted.code().into());
+            let code = tokio::select! {
+                _ = terminate.recv() => TERMINATED,
+                _ = interrupt.recv() => Outcome::Interrupted.code(),
+            };
+            let stopped = Event::new(EventKind::Stopped, "stopped at once by a second signal");
+            events.emit(stopped.abnormal());
+            if let Some(file) = socket_file {
+                file.remove();
+            }
+            std::process::exit(code.into());
         });
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hint_of(error: &anyhow::Error) -> String {
-        super::super::failure::hint(error).unwrap_or_default()
-    }
-
-    #[test]
-    fn a_port_in_use_is_named_with_the_remedy() {
-        let holder = bind("127.0.0.1", 0).unwrap();
-        let port = holder.local_addr().unwrap().port();
-        let error = bind("127.0.0.1", port).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot listen on 127.0.0.1:{port}"));
-        assert!(hint_of(&error).contains("--port"));
-    }
-
-    #[test]
-    fn an_address_of_another_machine_is_refused() {
-        let error = bind("192.0.2.1", 0).unwrap_err();
-        assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:0");
-        assert!(hint_of(&error).contains("--host"));
-    }
-
-    #[test]
-    fn a_host_that_means_nothing_is_refused() {
-        let error = bind("no such host", 0).unwrap_err();
-        assert_eq!(error.to_string(), "cannot listen on no such host:0");
-    }
 }

@@ -5,7 +5,7 @@
 //!      |    take all commands
 //!      |    plan: whoever was not planned ahead is added
 //!      '--- one step:   device  | run                              |
-//!                       here    | texts, commands, plan the next   | sample -> tokens, ends, drafts
+//!                       here    | texts, commands, plan, masks     | sample -> tokens, ends, drafts
 //!                                  `--> the device is gone: say so, fail everyone, end
 //! ```
 //!
@@ -201,6 +201,7 @@ impl Core {
         host.plan.clear();
         host.scheduler.launch(step);
         host.publish();
+        self.shared.step_tokens.observe(step.total_num_scheduled_tokens as u64);
         let launched_at = Instant::now();
         if let Some(drafter) = &mut self.drafter {
             drafter.copy_blocks(&step.copies);
@@ -215,6 +216,7 @@ impl Core {
             host.tell();
             inbox.take_all(host, prefixes.as_mut());
             host.schedule();
+            host.prepare_masks(step);
         })?;
         host.take_results(step, &results, launched_at);
         if let Some(prefixes) = prefixes {

@@ -35,6 +35,8 @@ pub(super) const VOCAB_SIZE: usize = 256;
 const MAX_TOP_K: usize = 64;
 /// Its end-of-text token.
 pub(super) const EOS: u32 = 0;
+/// A special token.
+pub(super) const SPECIAL: u32 = 1;
 /// A prompt that ends with this token gets logits that are not numbers.
 pub(super) const POISON: u32 = 1;
 /// Columns of logits that stand for no token, and are often the largest of all.
@@ -360,11 +362,14 @@ pub(crate) fn engine(
     (start(EngineParts::new(model, tokenizer(), options.clone())).unwrap(), control)
 }
 
-/// A tokenizer whose tokens are the bytes.
+/// A tokenizer whose tokens are the bytes, but for a special token.
 pub(crate) fn tokenizer() -> Tokenizer {
+    let (normal, control) = (1, 3);
+    let types = (0..VOCAB_SIZE).map(|id| if id == SPECIAL as usize { control } else { normal });
     let vocab = GgufVocab {
         model: "llama".into(),
         tokens: (0..VOCAB_SIZE).map(|byte| format!("<0x{byte:02X}>")).collect(),
+        token_types: Some(types.collect()),
         merges: Some(Vec::new()),
         add_space_prefix: Some(false),
         ..GgufVocab::default()

@@ -14,6 +14,7 @@
 use std::time::{Duration, Instant};
 
 use crate::backend::Wanted;
+use crate::text::grammar::{Grammar, Matcher};
 
 use super::beams::Beams;
 use super::output::Outbox;
@@ -46,6 +47,8 @@ pub(crate) struct Group {
     /// Sequences that have not ended.
     pub(crate) live: Vec<SeqKey>,
     pub(crate) mode: Mode,
+    /// What its texts must look like.
+    grammar: Option<Grammar>,
     /// Of a sequence that has said nothing.
     pub(crate) text: TextStream,
     /// With `pooling`: what is known of the prompt's hidden states.
@@ -107,6 +110,7 @@ pub(crate) struct GroupParts {
     pub(crate) slot: Slot,
     pub(crate) outbox: Outbox,
     pub(crate) text: TextStream,
+    pub(crate) grammar: Option<Grammar>,
     /// The model's end-of-text tokens.
     pub(crate) eos_token_ids: Vec<u32>,
     pub(crate) num_prompt_tokens: usize,
@@ -124,7 +128,8 @@ impl Group {
             params.max_tokens.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         let max_len = num_prompt_tokens.saturating_add(wish).min(max_model_len);
         let mut stop_token_ids = params.stop_token_ids.clone();
-        if !params.ignore_eos {
+        // Where a grammar lets the text end, the end is no token like others.
+        if !params.ignore_eos || parts.grammar.is_some() {
             stop_token_ids.extend(&parts.eos_token_ids);
         }
         stop_token_ids.sort_unstable();
@@ -145,7 +150,10 @@ impl Group {
             id: parts.id,
             slot: parts.slot,
             outbox: parts.outbox,
-            wanted: if params.prompt_logprobs.is_some() || parts.pooling.is_some() {
+            wanted: if params.prompt_logprobs.is_some()
+                || parts.pooling.is_some()
+                || parts.grammar.is_some()
+            {
                 Wanted::Logits
             } else {
                 sampling::wanted(&params)
@@ -156,6 +164,7 @@ impl Group {
             stop_token_ids,
             live: Vec::new(),
             mode,
+            grammar: parts.grammar,
             text: parts.text,
             prompt_logprobs: params.prompt_logprobs.map(|_| vec![None; num_prompt_tokens]),
             times: Times {
@@ -171,6 +180,11 @@ impl Group {
             is_dirty: false,
             params,
         }
+    }
+
+    /// For a sequence that has said nothing.
+    pub(crate) fn matcher(&self) -> Option<Box<Matcher>> {
+        self.grammar.as_ref().map(|grammar| Box::new(grammar.matcher()))
     }
 
     /// Whether each of its steps that samples gives one token.

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Executable, Memory};
 use crate::text::Tokenizer;
+use crate::text::grammar::Grammar;
 
 use super::buckets::Bucket;
 use super::core::{Command, Core};
@@ -44,7 +45,7 @@ use super::runner::Runner;
 use super::sampling::{InvalidParam, SamplingParams};
 use super::sequence::TextStream;
 use super::shared::{Phase, Shared, Slot};
-use super::stats::EngineStats;
+use super::stats::{EngineStats, StepTokensStats};
 
 /// Generated tokens that a request has room for from the start.
 const MAX_RESERVED_TOKENS: usize = 8192;
@@ -227,7 +228,7 @@ impl EngineHandle {
         outbox: Outbox,
     ) -> Submission {
         let inner = &*self.inner;
-        let Request { mut prompt_token_ids, params, cache_salt, .. } = request;
+        let Request { mut prompt_token_ids, params, cache_salt, grammar, .. } = request;
         let num_prompt_tokens = prompt_token_ids.len();
         let now = Instant::now();
         let prefix_keys = inner.store.as_deref().map(|store| {
@@ -239,7 +240,8 @@ impl EngineHandle {
             id,
             slot,
             outbox,
-            text: TextStream::new(inner.tokenizer.detokenizer(true), &params),
+            text: TextStream::new(&inner.tokenizer, &params),
+            grammar,
             eos_token_ids: inner.eos_token_ids.clone(),
             num_prompt_tokens,
             max_model_len: inner.options.max_model_len,
@@ -269,6 +271,13 @@ impl EngineHandle {
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
         let (prompt, vocab_size) = (&request.prompt_token_ids, self.inner.vocab_size);
         request.params.validate_for(vocab_size)?;
+        if let Some(grammar) = &request.grammar {
+            if request.pooling.is_some() {
+                let message = "expected none where nothing is generated".to_owned();
+                return Err(InvalidParam { param: "grammar", message }.into());
+            }
+            check_grammar(grammar, &request.params, vocab_size)?;
+        }
         let invalid = |message| Err(InvalidParam { param: "prompt", message }.into());
         if request.pooling.is_some() {
             self.check_pooling(&request.params)?;
@@ -332,6 +341,16 @@ impl EngineHandle {
         self.inner.shared.counters.snapshot()
     }
 
+    /// How many steps computed how many tokens.
+    pub fn step_tokens(&self) -> StepTokensStats {
+        self.inner.shared.step_tokens.snapshot()
+    }
+
+    /// The limits that it was started with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.inner.options
+    }
+
     /// Adds to the counters of graphs, which whoever loads graphs knows and the engine does not.
     pub fn count_graphs(&self, num_compiled: u64, num_from_cache: u64) {
         let counters = &self.inner.shared.counters;
@@ -366,6 +385,11 @@ impl EngineHandle {
         self.inner.options.max_model_len
     }
 
+    /// Most sequences in one step.
+    pub fn max_num_seqs(&self) -> usize {
+        self.inner.options.max_num_seqs
+    }
+
     /// Whether [`Request::pooling`] is served.
     pub fn has_embeddings(&self) -> bool {
         self.inner.options.has_embeddings
@@ -379,6 +403,11 @@ impl EngineHandle {
     /// Token ids are below this.
     pub fn vocab_size(&self) -> usize {
         self.inner.vocab_size
+    }
+
+    /// Tokens that end a text.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.inner.eos_token_ids
     }
 
     /// Requests that were accepted and have not ended.
@@ -414,6 +443,26 @@ impl fmt::Debug for EngineHandle {
             .field("num_unfinished", &self.num_unfinished())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether texts can follow that grammar here.
+fn check_grammar(
+    grammar: &Grammar,
+    params: &SamplingParams,
+    vocab_size: usize,
+) -> Result<(), InvalidParam> {
+    let invalid = |param, message| Err(InvalidParam { param, message });
+    if params.beam.is_some() {
+        let message = "a beam search compares texts by what the model alone makes of them, and \
+                       cannot be combined with structured output";
+        return invalid("use_beam_search", message.into());
+    }
+    if grammar.vocab_size() != vocab_size {
+        let got = grammar.vocab_size();
+        let message = format!("expected a grammar over {vocab_size} tokens, got one over {got}");
+        return invalid("grammar", message);
+    }
+    Ok(())
 }
 
 /// A seed for a request that brought none, from the operating system's randomness, which keys the

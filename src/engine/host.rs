@@ -122,10 +122,11 @@ impl Host {
             cache_salt: cache_salt.as_deref(),
         };
         let counts = group.params.has_penalties().then(|| TokenCounts::new(&prompt_token_ids, &[]));
-        let (text, is_held) = (group.text.clone(), group.is_held());
+        let (text, is_held, matcher) = (group.text.clone(), group.is_held(), group.matcher());
         let group_key = self.groups.insert(group);
         let mut sequence = Sequence::new(group_key, prompt_token_ids, seed, counts, text);
         sequence.held = is_held.then(Default::default);
+        sequence.matcher = matcher;
         let key = self.sequences.0.insert(sequence);
         self.scheduler.add(key, new);
         let group = &mut self.groups[group_key];
@@ -291,6 +292,17 @@ impl Host {
         self.untold = untold;
     }
 
+    /// Finds out what the sequences of a step may say next, while the device computes what they
+    /// would.
+    pub(crate) fn prepare_masks(&mut self, step: &SchedulerOutput) {
+        for share in step.scheduled.iter().filter(|share| share.is_sampled) {
+            let sequence = self.sequences.0.get_mut(share.key);
+            if let Some(matcher) = sequence.and_then(|sequence| sequence.matcher.as_mut()) {
+                matcher.prepare();
+            }
+        }
+    }
+
     /// Plans the next step, or more of it.
     pub(crate) fn schedule(&mut self) {
         self.scheduler.schedule(&mut self.plan, &self.sequences);
@@ -328,6 +340,8 @@ impl Host {
 pub(super) struct SequenceEnd {
     pub(super) reason: FinishReason,
     pub(super) stop: Option<StopMatch>,
+    /// Its last token only says that it ends, and is no text.
+    pub(super) is_marked: bool,
 }
 
 impl SequenceEnd {

@@ -98,4 +98,4 @@ pub use sampling::{
     MAX_LOGIT_BIASES, MAX_LOGPROBS, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, SamplingParams,
     TokenLogprobs,
 };
-pub use stats::EngineStats;
+pub use stats::{EngineStats, STEP_TOKENS_BOUNDS, StepTokensStats};

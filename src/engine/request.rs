@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+use crate::text::grammar::{Grammar, MatchError};
+
 use super::death::Death;
 use super::pooling::Pooling;
 use super::sampling::{InvalidParam, SamplingParams, TokenLogprobs};
@@ -35,6 +37,9 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Requests with different salts share no cached prefix.
     pub cache_salt: Option<String>,
+    /// What the text of each choice must look like. It ends where the grammar ends: then
+    /// `min_tokens` and `ignore_eos` keep it no longer. A stop string or token may end it before.
+    pub grammar: Option<Grammar>,
     /// Nothing is generated: the prompt's hidden states are wanted, as one vector. Needs an engine
     /// with [`EngineOptions::has_embeddings`](super::EngineOptions::has_embeddings), and the
     /// default parameters.
@@ -51,7 +56,7 @@ impl Request {
 /// Why a choice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// An end-of-text token, a stop string or a stop token.
+    /// An end-of-text token, a stop string, a stop token, or the end of the grammar.
     Stop,
     /// `max_tokens` or the context's end.
     Length,
@@ -81,7 +86,8 @@ pub enum StopMatch {
 pub struct ChoiceEnd {
     /// Why.
     pub reason: FinishReason,
-    /// What stopped it; `None` for an end-of-text token of the model and for its length.
+    /// What stopped it; `None` for an end-of-text token of the model, the end of its grammar, and
+    /// its length.
     pub stop: Option<StopMatch>,
     /// Sum of the logprobs of its tokens, where they were needed: with `logprobs`, `best_of` and
     /// beam search.
@@ -147,6 +153,9 @@ pub enum RequestError {
     /// It was not finished in time.
     #[error("the request was not finished within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
+    /// The text could not follow the request's grammar to its end.
+    #[error(transparent)]
+    Grammar(#[from] MatchError),
     /// The engine died, and every request with it.
     #[error("the engine died")]
     Died(#[source] Death),

@@ -13,7 +13,8 @@
 //!
 //! A draft is checked by sampling: the token at its place is drawn as it would be without it, with
 //! that place's own random number, from the row that its forerunners gave. If the two are equal the
-//! next row is good, too. The output is therefore the same with and without drafts.
+//! next row is good, too. The output is therefore the same with and without drafts. A grammar takes
+//! each token when it is drawn, so each place is drawn with what the grammar allows there.
 //!
 //! What this module deliberately does not do: it plans nothing.
 
@@ -189,7 +190,7 @@ impl Host {
             let group = &mut self.groups[group_key];
             let seed = choice_seed(parent.seed, choice as u64);
             let mut child = parent.first_again(choice, seed, group);
-            let sampled = sample(&mut self.sampler, row, &child, group)?;
+            let sampled = sample(&mut self.sampler, row, &mut child, group)?;
             let end = append(&mut child, group, sampled)?;
             tally.generated += 1;
             let child = self.fork(first, child);
@@ -430,6 +431,7 @@ fn history<'a>(sequence: &'a Sequence, stop_token_ids: &'a [u32]) -> History<'a>
         output: sequence.generated(),
         counts: sequence.counts.as_ref(),
         stop_token_ids,
+        mask: None,
     }
 }
 
@@ -437,11 +439,12 @@ fn history<'a>(sequence: &'a Sequence, stop_token_ids: &'a [u32]) -> History<'a>
 fn sample(
     sampler: &mut Sampler,
     row: Row<'_>,
-    sequence: &Sequence,
+    sequence: &mut Sequence,
     group: &Group,
 ) -> Result<Sampled, RequestError> {
     let token_idx = sequence.generated().len() as u64;
-    let history = history(sequence, &group.stop_token_ids);
+    let mask = sequence.matcher.as_mut().map(|matcher| matcher.mask()).transpose()?;
+    let history = History { mask: mask.as_ref(), ..history(sequence, &group.stop_token_ids) };
     let random = || uniform(sequence.seed, token_idx);
     sampler.sample(row, &group.params, history, random).map_err(failed)
 }
@@ -488,16 +491,24 @@ fn end_of(
     stop_token_ids: &[u32],
     max_len: usize,
 ) -> Result<Option<SequenceEnd>, RequestError> {
-    let end = |reason, stop| Ok(Some(SequenceEnd { reason, stop }));
+    let end = |reason, stop| Ok(Some(SequenceEnd { reason, stop, is_marked: false }));
     if stop_token_ids.binary_search(&token_id).is_ok() {
         let is_named = params.stop_token_ids.contains(&token_id);
-        return end(FinishReason::Stop, is_named.then_some(StopMatch::Token(token_id)));
+        let stop = is_named.then_some(StopMatch::Token(token_id));
+        return Ok(Some(SequenceEnd { reason: FinishReason::Stop, stop, is_marked: true }));
     }
+    let is_complete = match &mut sequence.matcher {
+        Some(matcher) => matcher.consume(token_id)?,
+        None => false,
+    };
     if sequence.text_can_stop() {
         let found = sequence.tell_text(out, 0, params.min_tokens).map_err(failed)?;
         if let Some(which) = found {
             return end(FinishReason::Stop, Some(StopMatch::Text(params.stop[which].clone())));
         }
+    }
+    if is_complete {
+        return end(FinishReason::Stop, None);
     }
     if sequence.token_ids().len() >= max_len {
         return end(FinishReason::Length, None);
@@ -513,9 +524,9 @@ fn tell_end(
     params: &super::sampling::SamplingParams,
     end: SequenceEnd,
 ) -> Result<SequenceEnd, RequestError> {
-    // A stop token is no part of the text, unless that is wanted.
-    let is_stopped = end.reason == FinishReason::Stop;
-    let num_left = usize::from(is_stopped && !params.include_stop_str_in_output);
+    // A stop token is no part of the text, unless it is one of the request's and that is wanted.
+    let is_wanted = params.include_stop_str_in_output && end.stop.is_some();
+    let num_left = usize::from(end.is_marked && !is_wanted);
     let mut found = sequence.tell_text(out, num_left, params.min_tokens).map_err(failed)?;
     if found.is_none() {
         found = sequence.end_text(out);
@@ -524,6 +535,7 @@ fn tell_end(
         Some(which) => SequenceEnd {
             reason: FinishReason::Stop,
             stop: Some(StopMatch::Text(params.stop[which].clone())),
+            is_marked: false,
         },
         None => end,
     })

@@ -11,7 +11,8 @@
 //! What this module deliberately does not do: it chooses no tokens, holds no KV blocks, and knows
 //! nothing of the other sequences of its request.
 
-use crate::text::{Detokenizer, TextError};
+use crate::text::grammar::Matcher;
+use crate::text::{Detokenizer, TextError, Tokenizer};
 
 use super::group::{Group, GroupKey};
 use super::request::ChoiceDelta;
@@ -37,6 +38,8 @@ pub(crate) struct Sequence {
     pub(crate) held: Option<ChoiceDelta>,
     /// What penalties count.
     pub(crate) counts: Option<TokenCounts>,
+    /// Where its generated tokens are in its request's grammar.
+    pub(crate) matcher: Option<Box<Matcher>>,
     token_ids: Vec<u32>,
     num_prompt_tokens: usize,
     num_known: usize,
@@ -55,7 +58,8 @@ pub(crate) struct TextStream {
 
 impl TextStream {
     /// The text of no token yet.
-    pub(crate) fn new(detokenizer: Detokenizer, params: &SamplingParams) -> Self {
+    pub(crate) fn new(tokenizer: &Tokenizer, params: &SamplingParams) -> Self {
+        let detokenizer = tokenizer.detokenizer(params.skip_special_tokens);
         let stop_strings = StopStrings::new(&params.stop, params.include_stop_str_in_output);
         Self { detokenizer, stop_strings, scratch: String::new() }
     }
@@ -131,6 +135,7 @@ impl Sequence {
             cumulative_logprob: 0.0,
             held: None,
             counts,
+            matcher: None,
             token_ids: prompt_token_ids,
             num_prompt_tokens,
             num_known: num_prompt_tokens,
@@ -223,7 +228,7 @@ impl Sequence {
         let held = self.held.as_ref().map(|_| ChoiceDelta::default());
         let prompt = self.prompt().to_vec();
         let first = Self::new(self.group, prompt, seed, counts, group.text.clone());
-        Self { choice, held, ..first }
+        Self { choice, held, matcher: group.matcher(), ..first }
     }
 
     /// A sequence that has the same past.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::death::Death;
-use super::stats::Counters;
+use super::stats::{Counters, StepTokens};
 
 /// How far the engine is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     last_end_us: AtomicU64,
     end_interval_us: AtomicU64,
     pub(crate) counters: Counters,
+    pub(crate) step_tokens: StepTokens,
     num_unfinished: AtomicUsize,
     phase: AtomicU8,
     is_gone: AtomicBool,
@@ -52,6 +53,7 @@ impl Default for Shared {
             last_end_us: AtomicU64::new(0),
             end_interval_us: AtomicU64::new(0),
             counters: Counters::default(),
+            step_tokens: StepTokens::default(),
             num_unfinished: AtomicUsize::new(0),
             phase: AtomicU8::new(0),
             is_gone: AtomicBool::new(false),

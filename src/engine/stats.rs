@@ -2,6 +2,41 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Upper bounds of the tokens of a step.
+pub const STEP_TOKENS_BOUNDS: [u64; 13] =
+    [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
+
+/// How many steps computed how many tokens; written by the engine thread.
+#[derive(Debug, Default)]
+pub(crate) struct StepTokens {
+    counts: [AtomicU64; STEP_TOKENS_BOUNDS.len() + 1],
+    sum: AtomicU64,
+}
+
+/// One reading of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepTokensStats {
+    /// Steps by [`STEP_TOKENS_BOUNDS`], and those above; not cumulative.
+    pub counts: [u64; STEP_TOKENS_BOUNDS.len() + 1],
+    /// Tokens of all steps.
+    pub sum: u64,
+}
+
+impl StepTokens {
+    pub(crate) fn observe(&self, num_tokens: u64) {
+        let idx = STEP_TOKENS_BOUNDS.partition_point(|bound| *bound < num_tokens);
+        self.counts[idx].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(num_tokens, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> StepTokensStats {
+        StepTokensStats {
+            counts: self.counts.each_ref().map(|count| count.load(Ordering::Relaxed)),
+            sum: self.sum.load(Ordering::Relaxed),
+        }
+    }
+}
+
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Shared counters; written by the engine thread.

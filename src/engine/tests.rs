@@ -2,13 +2,14 @@
 
 mod death;
 mod exactness;
+mod grammar;
 mod host_cost;
 
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use super::fake::{DYNAMIC, EOS, POISON, SEPARATE, STATIC, Script, engine, greedy};
+use super::fake::{DYNAMIC, EOS, POISON, SEPARATE, SPECIAL, STATIC, Script, engine, greedy};
 use super::*;
 
 fn options() -> EngineOptions {
@@ -171,6 +172,26 @@ fn load_preemption_chunks_and_padding_change_no_answer() {
     }
     assert!(num_preemptions > 10 && padded_tokens > 10, "{num_preemptions} {padded_tokens}");
     assert!(num_more_launches > 10, "no step held decodes and prefills: {num_more_launches}");
+}
+
+#[test]
+fn special_tokens_are_shown_where_that_is_asked_for_and_the_end_never_is() {
+    let script = Script::Text(vec![0, b'a', SPECIAL as u8, b'b']);
+    let (engine, _) = engine(&DYNAMIC, &script, &options());
+    let text = |skip_special_tokens, include_stop_str_in_output, stop_token_ids| {
+        let params = SamplingParams {
+            skip_special_tokens,
+            include_stop_str_in_output,
+            stop_token_ids,
+            ..greedy_params(10)
+        };
+        read(engine.submit(request(&[65], params)).unwrap()).text
+    };
+    assert_eq!(text(true, false, vec![]), "ab");
+    assert_eq!(text(false, false, vec![]), "a<0x01>b");
+    assert_eq!(text(false, true, vec![]), "a<0x01>b");
+    assert_eq!(text(false, true, vec![SPECIAL]), "a<0x01>");
+    assert_eq!(text(false, false, vec![SPECIAL]), "a");
 }
 
 #[test]

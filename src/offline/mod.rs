@@ -32,7 +32,7 @@ use std::time::Duration;
 use crate::boot::{BootReport, Booted};
 use crate::config::EngineConfig;
 use crate::engine::{EngineHandle, Request, ResponseStream, SamplingParams, SubmitError};
-use crate::text::ChatMessage;
+use crate::text::{ChatMessage, Conversation};
 
 pub use builder::EngineBuilder;
 pub use completion::{Choice, Completion};
@@ -189,7 +189,7 @@ impl Engine {
 
     fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, Error> {
         let template = self.booted.chat_template.as_ref().ok_or(Error::NoChatTemplate)?;
-        let text = template.render(messages, true)?;
+        let text = template.render(&Conversation::new(messages))?;
         // The template writes the special tokens itself.
         Ok(self.booted.tokenizer.encode(&text, false)?)
     }

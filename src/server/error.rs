@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -29,8 +29,18 @@ pub(crate) enum ApiError {
     // Clients' libraries know by these words, and not by the code, that a shorter prompt would do.
     #[error("this model's maximum context length is exceeded: {message}")]
     ContextLength { param: &'static str, message: String },
+    #[error("{message}")]
+    Unauthorized { message: &'static str },
+    #[error("{message}")]
+    Forbidden { code: &'static str, message: String },
+    #[error("{message}")]
+    KeyNotFound { message: String },
+    #[error("{message}")]
+    Conflict { code: &'static str, message: String },
     #[error("the model `{model}` does not exist; this server has `{served}`")]
     ModelNotFound { model: String, served: String },
+    #[error("{message}")]
+    NotFound { param: Option<&'static str>, message: String },
     #[error("invalid URL ({method} {path})")]
     UnknownPath { method: String, path: String },
     #[error("method {method} is not allowed for {path}; allowed: {allow}")]
@@ -39,12 +49,26 @@ pub(crate) enum ApiError {
     BodyTooLarge { limit: usize },
     #[error("the request body did not arrive within {seconds} seconds")]
     BodyTimeout { seconds: u64 },
+    #[error("the bytes that were sent are not a request of HTTP/1.1")]
+    NotHttp,
+    #[error("this port speaks HTTPS: use https:// in the address")]
+    NotEncrypted,
+    #[error("the head of the request did not arrive in time")]
+    HeadTimeout,
+    #[error("the address in the request is longer than what is accepted")]
+    UriTooLong,
+    #[error("the headers of the request are more or longer than what is accepted")]
+    HeadersTooLarge,
+    #[error("too many connections; try again later")]
+    TooManyConnections,
     #[error("content-encoding `{encoding}` is not supported; send the body as it is")]
     ContentEncoding { encoding: String },
     #[error("{message}; try again later")]
     Overloaded { message: String, retry_after: Duration },
     #[error("the request was not finished within {} s, the most that it may take", .0.as_secs_f64())]
     TimedOut(Duration),
+    #[error("the server is starting ({what}); `/health/ready` says how far it is")]
+    Starting { what: String },
     #[error("the server is shutting down and takes no new requests")]
     Draining,
     #[error("the engine has stopped")]
@@ -91,6 +115,10 @@ impl ApiError {
             RequestError::Stopped => Self::EngineStopped,
             RequestError::Died(_) => Self::EngineDied,
             RequestError::TimedOut(limit) => Self::TimedOut(*limit),
+            // A text that its grammar and the request's other rules leave no way to finish.
+            RequestError::Grammar(error) => {
+                Self::Invalid { param: None, message: error.to_string() }
+            }
             RequestError::Execution(detail) => {
                 tracing::error!(detail, "a request failed in the engine");
                 Self::Internal
@@ -102,7 +130,9 @@ impl ApiError {
     fn row(&self) -> (StatusCode, &'static str, Option<&'static str>) {
         const INVALID: &str = "invalid_request_error";
         match self {
-            Self::Invalid { .. } => (StatusCode::BAD_REQUEST, INVALID, None),
+            Self::Invalid { .. } | Self::NotHttp | Self::NotEncrypted => {
+                (StatusCode::BAD_REQUEST, INVALID, None)
+            }
             Self::Unsupported { .. } => {
                 (StatusCode::BAD_REQUEST, INVALID, Some("unsupported_parameter"))
             }
@@ -110,18 +140,38 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"))
             }
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
-            Self::UnknownPath { .. } => (StatusCode::NOT_FOUND, INVALID, None),
+            Self::Unauthorized { .. } => {
+                (StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"))
+            }
+            Self::Forbidden { code, .. } => (StatusCode::FORBIDDEN, "permission_error", Some(code)),
+            Self::KeyNotFound { .. } => (StatusCode::NOT_FOUND, INVALID, Some("key_not_found")),
+            Self::Conflict { code, .. } => (StatusCode::CONFLICT, INVALID, Some(code)),
+            Self::NotFound { .. } | Self::UnknownPath { .. } => {
+                (StatusCode::NOT_FOUND, INVALID, None)
+            }
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, None),
             Self::BodyTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("body_too_large"))
             }
-            Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, INVALID, None),
+            Self::BodyTimeout { .. } | Self::HeadTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, INVALID, None)
+            }
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, INVALID, Some("uri_too_long")),
+            Self::HeadersTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, Some("headers_too_large"))
+            }
+            Self::TooManyConnections => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"))
+            }
             Self::ContentEncoding { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, None),
             Self::Overloaded { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("rate_limit_exceeded"))
             }
             Self::TimedOut(_) => {
                 (StatusCode::GATEWAY_TIMEOUT, "server_error", Some("request_timed_out"))
+            }
+            Self::Starting { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("starting"))
             }
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("draining")),
             Self::EngineStopped => {
@@ -139,6 +189,7 @@ impl ApiError {
             Self::Invalid { param, .. } => param.as_deref(),
             Self::Unsupported { param, .. } => Some(param),
             Self::ContextLength { param, .. } => Some(param),
+            Self::NotFound { param, .. } => *param,
             Self::ModelNotFound { .. } => Some("model"),
             _ => None,
         }
@@ -157,17 +208,29 @@ impl ApiError {
         }
     }
 
-    fn headers(&self) -> HeaderMap {
+    /// The status alone.
+    pub(super) fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// What is sent besides status and body.
+    pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
             Self::MethodNotAllowed { allow, .. } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
+            Self::Unauthorized { .. } => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
             Self::Overloaded { retry_after, .. } => {
                 headers.insert(RETRY_AFTER, whole_seconds(*retry_after).into());
             }
-            Self::Draining | Self::EngineStopped | Self::EngineDied => {
+            Self::Starting { .. } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::Draining | Self::EngineStopped | Self::EngineDied | Self::TooManyConnections => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -178,7 +241,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.row().0, self.headers(), self.body().to_json()).into_response()
+        (self.status(), self.headers(), self.body().to_json()).into_response()
     }
 }
 

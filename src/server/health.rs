@@ -1,11 +1,12 @@
-//! `/health`, `/health/live`, `/health/ready`, `/version`.
+//! `/health`, `/health/live`, `/health/ready`, `/ping`, `/load`, `/version`.
 //!
 //! | Path | 200 when | A supervisor that sees 503 |
 //! | --- | --- | --- |
-//! | `/health`, `/health/live` | the engine's thread is well | restarts the process |
-//! | `/health/ready` | that, and no drain has begun | sends requests elsewhere |
+//! | `/health`, `/health/live`, `/v2/health/live`, `/ping` | the engine's thread is well | restarts the process |
+//! | `/health/ready`, `/v2/health/ready` | that, and no drain has begun | sends requests elsewhere |
+//! | `/health/deep` | a token comes in time; see `deep` | tells a person |
 //!
-//! Before the engine is warm nobody listens on the port, which is what not ready looks like then.
+//! Before the engine is warm, `entrance` answers: alive and not ready.
 
 use axum::Json;
 use axum::extract::State;
@@ -39,6 +40,16 @@ pub(super) async fn ready(State(state): State<ServerState>) -> Response {
     }
 }
 
+/// Whether new requests are taken.
+pub(super) fn is_ready(state: &ServerState) -> bool {
+    state.engine().is_healthy() && !state.is_draining()
+}
+
+/// Requests that are not finished: what balancers choose the least of.
+pub(super) async fn load(State(state): State<ServerState>) -> Response {
+    Json(json!({ "server_load": state.engine().num_unfinished() })).into_response()
+}
+
 /// What runs here, and what its start cost.
 pub(super) async fn version(State(state): State<ServerState>) -> Response {
     let about = state.about();
@@ -62,6 +73,9 @@ pub(super) async fn version(State(state): State<ServerState>) -> Response {
             "compiled_after_ready": stats.compiles_after_ready,
         },
         "boot_seconds": boot_seconds,
+        "start_to_ready_seconds": about.start_to_ready.as_secs_f64(),
+        "boot_id": state.events().boot(),
+        "is_ready": is_ready(&state),
     });
     Json(version).into_response()
 }

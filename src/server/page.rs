@@ -31,9 +31,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::ServerState;
 
-/// Where the page's files lie.
-pub(super) const PREFIX: &str = "/page/";
-
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -159,7 +156,7 @@ mod tests {
                 assert!(is_served(&format!("/{name}")), "{}: {name}", file.path);
             }
             for name in named(file.content, &["from \"./"]) {
-                assert!(is_served(&format!("{PREFIX}{name}")), "{}: {name}", file.path);
+                assert!(is_served(&format!("/page/{name}")), "{}: {name}", file.path);
             }
             let content = file.content.replace("http://www.w3.org/2000/svg", "");
             for elsewhere in ["http://", "https://", "\"//", "url(", "@import"] {

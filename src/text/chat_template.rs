@@ -7,10 +7,11 @@
 //!
 //! | In scope | What it is |
 //! | --- | --- |
-//! | `messages` | the conversation: `role` and `content` of each message |
+//! | `messages` | the conversation: see [`ChatMessage`](super::ChatMessage) |
 //! | `add_generation_prompt` | whether to end with the start of the assistant's turn |
 //! | `bos_token`, `eos_token` | their texts, where the model has them |
-//! | `tools`, `documents` | `none` |
+//! | `tools`, `documents` | lists, or `none` |
+//! | further names | what the request gives by name; those of this table are refused |
 //! | `raise_exception(text)` | refuses the conversation |
 //! | `strftime_now(format)` | today, in UTC |
 //! | `value \| tojson` | as Python's `json.dumps` |
@@ -22,16 +23,20 @@
 //! One thing the budget does not see: printing a list that holds one list twice, which holds one
 //! list twice, and so on for dozens of levels. The engine walks it before it counts. `tojson` is
 //! bounded by itself.
+//!
+//! A prompt that ends within its last message is made as the reference does it: a mark is put
+//! behind the message's text, and what is rendered from the mark on is cut off.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
 use serde::Deserialize;
 
+use super::conversation::{ChatMessage, Conversation, ToolSpec};
 use super::error::TextError;
 use super::json_format;
 use super::model_folder::{CONFIG_FILE, MAX_CONFIG_BYTES, special_tokens};
@@ -43,26 +48,20 @@ const TEMPLATE_FILE: &str = "chat_template.jinja";
 const MAX_TEMPLATE_BYTES: u64 = 4 << 20;
 /// One unit is an instruction or 64 bytes: half a gigabyte of text, or a second of work.
 const FUEL: u64 = 8_000_000;
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChatMessage {
-    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
-    pub role: String,
-    /// What they say.
-    pub content: String,
-}
-
-impl ChatMessage {
-    /// What somebody says.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-
-    fn to_value(&self) -> Value {
-        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
-    }
-}
+/// Stands behind the text of a message that is to be gone on with; the reference's own, for what a
+/// template does to it (such as trimming it) must come out the same.
+const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+/// What a request cannot give a template by name.
+const RESERVED_NAMES: [&str; 8] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "bos_token",
+    "eos_token",
+    "raise_exception",
+    "strftime_now",
+];
 
 /// The model's way to write a conversation as one prompt.
 #[derive(Clone, Debug)]
@@ -114,26 +113,113 @@ impl ChatTemplate {
         self
     }
 
-    /// The conversation as a prompt; with `add_generation_prompt`, up to where the assistant's next
-    /// words begin. The prompt has its special tokens in it: tokenize it without adding more.
+    /// The same surroundings with another program, for requests that bring their own.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new), and [`TextError::Invalid`] for one that is too long.
+    pub fn with_source(&self, source: &str) -> Result<Self, TextError> {
+        if source.len() as u64 > MAX_TEMPLATE_BYTES {
+            let problem = format!("{} bytes, more than {MAX_TEMPLATE_BYTES}", source.len());
+            return Err(TextError::invalid("chat template", problem));
+        }
+        let source = prepare(source).into();
+        let template = Self { environment: Arc::clone(&self.environment), source };
+        template.environment.template_from_str(&template.source).map_err(template_error)?;
+        Ok(template)
+    }
+
+    /// The program's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The conversation as a prompt, which ends as it says. The prompt has its special tokens in
+    /// it: tokenize it without adding more.
     ///
     /// # Errors
     /// [`TextError::Refused`] when the template raises an exception, [`TextError::Template`] when
-    /// it fails, [`TextError::TemplateBudget`] when it takes too much.
-    pub fn render(
+    /// it fails, [`TextError::TemplateBudget`] when it takes too much, [`TextError::ReservedName`]
+    /// for a name that is in scope already, [`TextError::CannotContinue`] when the last message
+    /// cannot be gone on with.
+    pub fn render(&self, conversation: &Conversation<'_>) -> Result<String, TextError> {
+        let reserved = |name: &&String| RESERVED_NAMES.contains(&name.as_str());
+        if let Some(name) = conversation.kwargs.keys().find(reserved) {
+            return Err(TextError::ReservedName(name.clone()));
+        }
+        if !conversation.continue_final_message {
+            return self.render_messages(conversation, conversation.messages);
+        }
+        let (content, marked) = self.mark(conversation)?;
+        cut_at_mark(self.render_messages(conversation, &marked)?, content)
+    }
+
+    fn render_messages(
         &self,
+        conversation: &Conversation<'_>,
         messages: &[ChatMessage],
-        add_generation_prompt: bool,
     ) -> Result<String, TextError> {
         let template = self.environment.template_from_str(&self.source).map_err(template_error)?;
+        let none = asks_whether_content_is_none(&self.source);
+        let messages = messages.iter();
         let scope = context! {
-            messages => messages.iter().map(ChatMessage::to_value).collect::<Value>(),
-            add_generation_prompt,
-            tools => Value::from(()),
-            documents => Value::from(()),
+            messages => messages.map(|message| message.to_value(none)).collect::<Value>(),
+            add_generation_prompt => conversation.add_generation_prompt,
+            tools => list_or_none(conversation.tools, ToolSpec::to_value),
+            documents => list_or_none(conversation.documents, |document| Serde(document).into()),
+            ..Value::from(Serde(conversation.kwargs)),
         };
         template.render(scope).map_err(template_error)
     }
+
+    /// The text to go on with, and the messages with the mark behind it.
+    fn mark<'a>(
+        &self,
+        conversation: &Conversation<'a>,
+    ) -> Result<(&'a str, Vec<ChatMessage>), TextError> {
+        let cannot = |why| Err(TextError::CannotContinue(why));
+        if conversation.add_generation_prompt {
+            return cannot("`add_generation_prompt` asks for a new one");
+        }
+        let Some((last, before)) = conversation.messages.split_last() else {
+            return cannot("there is none");
+        };
+        let Some(content) = last.content.as_deref() else {
+            return cannot("it has no content");
+        };
+        if !self.source.contains("content") {
+            return cannot("the chat template does not write contents");
+        }
+        let mut marked = before.to_vec();
+        marked.push(ChatMessage { content: Some(format!("{content}{MARK}")), ..last.clone() });
+        Ok((content, marked))
+    }
+}
+
+/// `none` for an empty list: templates ask whether there is one at all.
+fn list_or_none<T>(items: &[T], to_value: impl Fn(&T) -> Value) -> Value {
+    if items.is_empty() { Value::from(()) } else { items.iter().map(to_value).collect() }
+}
+
+fn asks_whether_content_is_none(source: &str) -> bool {
+    let questions = [" is none", " is not none"].into_iter();
+    questions.flat_map(|question| source.match_indices(question)).any(|(position, _)| {
+        source[..position].trim_end_matches(['\'', '"', ']', ' ']).ends_with("content")
+    })
+}
+
+/// What was rendered before the mark. A template that trims contents has trimmed the mark's last
+/// space: then the white space before it goes too, as it would have without the mark.
+fn cut_at_mark(mut prompt: String, content: &str) -> Result<String, TextError> {
+    let position = prompt.rfind(MARK.trim_end());
+    let Some(position) = position.filter(|_| prompt.contains(python_methods::trim(content))) else {
+        return Err(TextError::CannotContinue("the chat template does not write it as it is"));
+    };
+    let keeps_space = prompt[position..].starts_with(MARK);
+    prompt.truncate(position);
+    if !keeps_space {
+        prompt.truncate(python_methods::trim_end(&prompt).len());
+    }
+    Ok(prompt)
 }
 
 /// The parts of `tokenizer_config.json` that are about templates.
@@ -184,7 +270,7 @@ fn environment(
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(python_methods::call);
     environment.add_filter("tojson", json_format::tojson);
-    environment.add_filter("trim", python_methods::trim);
+    environment.add_filter("trim", python_methods::trim_filter);
     environment.add_function("raise_exception", raise_exception);
     add_clock(&mut environment, now);
     for (name, token) in [("bos_token", bos_token), ("eos_token", eos_token)] {

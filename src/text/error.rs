@@ -68,6 +68,12 @@ pub enum TextError {
     /// The chat template runs for too long or makes too much text.
     #[error("the chat template exceeds its budget of time and memory")]
     TemplateBudget,
+    /// A request's own name for the chat template is one that the template has already.
+    #[error("`{0}` cannot be given to the chat template by name: it is set already")]
+    ReservedName(String),
+    /// The last message of a conversation cannot be gone on with.
+    #[error("the final message cannot be continued: {0}")]
+    CannotContinue(&'static str),
 }
 
 impl TextError {

@@ -94,9 +94,23 @@ fn call_str(
     }))
 }
 
-/// The `trim` filter, which is `strip` by another name.
-pub(super) fn trim(text: &str, characters: Option<&str>) -> String {
-    stripped(text, characters, true, true).to_owned()
+/// The `trim` filter: `strip` of what the value prints as, which is nothing for one that is not
+/// there.
+pub(super) fn trim_filter(value: &Value, characters: Option<&str>) -> String {
+    match value.as_str() {
+        Some(text) => stripped(text, characters, true, true).to_owned(),
+        None => stripped(&value.to_string(), characters, true, true).to_owned(),
+    }
+}
+
+/// `strip` without arguments.
+pub(super) fn trim(text: &str) -> &str {
+    stripped(text, None, true, true)
+}
+
+/// `rstrip` without arguments.
+pub(super) fn trim_end(text: &str) -> &str {
+    stripped(text, None, false, true)
 }
 
 /// Python's white space is Unicode's and four separators of ASCII.

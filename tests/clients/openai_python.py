@@ -370,6 +370,10 @@ def an_answer_follows_its_schema(ctx):
         model=ctx.model, messages=MESSAGES, max_tokens=16, response_format={"type": "json_object"}
     )
     assert free.choices[0].message.content.lstrip().startswith("{"), free
+    chosen = ctx.client.chat.completions.create(
+        model=ctx.model, messages=MESSAGES, extra_body={"structured_outputs": {"choice": ["yes", "no"]}}
+    )
+    assert chosen.choices[0].message.content in ("yes", "no"), chosen
     bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "no such type"}}}
     error = raises(
         openai.BadRequestError,
@@ -409,6 +413,17 @@ def a_response_stream_adds_up(ctx):
     with ctx.client.responses.stream(**fields) as stream:
         for _ in stream:
             pass
+
+
+@check("responses")
+def a_response_is_held_and_gone_on_from(ctx):
+    fields = dict(model=ctx.model, input="Say hello.", max_output_tokens=16)
+    whole = ctx.client.responses.create(**fields)
+    assert ctx.client.responses.retrieve(whole.id).output_text == whole.output_text
+    going_on = ctx.client.responses.create(**fields, previous_response_id=whole.id)
+    assert going_on.usage.input_tokens > whole.usage.input_tokens, going_on
+    ctx.client.responses.delete(whole.id)
+    raises(openai.NotFoundError, lambda: ctx.client.responses.retrieve(whole.id))
 
 
 @check("responses")

@@ -60,6 +60,7 @@ impl Deployment {
         command.env_clear().env("CAIRN_OFFLINE", "1").env("CAIRN_CACHE_DIR", self.path("cache"));
         // One graph in all, so that counts say what became of it; what wants more says so.
         command.env("CAIRN_EMBEDDINGS", "off");
+        command.env("CAIRN_STATE_DIR", self.path("state"));
         command.envs(self.variables.iter().cloned());
         command.current_dir(self.folder.path()).args(args);
         command

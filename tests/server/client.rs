@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -36,26 +36,45 @@ impl Drop for Server {
 
 impl Server {
     /// Runs `serve` until it answers. The folder, if any, is deleted with the server.
-    pub(crate) fn start(mut command: Command, folder: Option<tempfile::TempDir>) -> Self {
+    pub(crate) fn start(command: Command, folder: Option<tempfile::TempDir>) -> Self {
+        let (server, mut stderr) = Self::start_and_listen(command, folder);
+        // Somebody must go on reading, or the program blocks when the pipe is full.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+        server
+    }
+
+    /// The same, but nobody reads what it says from then on.
+    pub(crate) fn start_and_look_away(command: Command, folder: Option<tempfile::TempDir>) -> Self {
+        Self::start_and_listen(command, folder).0
+    }
+
+    /// The same, with what it says from then on.
+    pub(crate) fn start_and_listen(
+        mut command: Command,
+        folder: Option<tempfile::TempDir>,
+    ) -> (Self, BufReader<ChildStderr>) {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         let address = loop {
             let start = said.len();
             assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it ended: {said}");
-            if let Some((_, address)) = said[start..].split_once("listening on http://") {
-                break address.trim().parse().unwrap();
+            if let Some((_, url)) = said[start..].split_once("listening on http") {
+                break url.split_once("://").unwrap().1.trim().parse().unwrap();
             }
         };
-        // Somebody must go on reading, or the program blocks when the pipe is full.
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Self { address, child, patience: PATIENCE, _folder: folder }
+        (Self { address, child, patience: PATIENCE, _folder: folder }, stderr)
     }
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends a signal, as `kill` names it.
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// Waits for the program's end.
@@ -83,6 +102,11 @@ impl Server {
 
     pub(crate) fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Reply {
         self.connect().exchange(&post_bytes(path, body.as_ref()))
+    }
+
+    /// Sends a request with headers of its own, each a line.
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Reply {
+        self.connect().exchange(request_bytes(method, path, headers, body).as_bytes())
     }
 
     pub(crate) fn complete(&self, fields: &Value) -> Reply {
@@ -144,6 +168,15 @@ pub(crate) fn post_bytes(path: &str, body: &[u8]) -> Vec<u8> {
         body.len()
     );
     [head.as_bytes(), body].concat()
+}
+
+pub(crate) fn request_bytes(method: &str, path: &str, headers: &[&str], body: &str) -> String {
+    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
 }
 
 /// One connection.
@@ -208,8 +241,12 @@ impl Client {
         Some(Reply { status, headers, body: Vec::new() })
     }
 
+    /// The next answer. What comes before it and says nothing is skipped.
     pub(crate) fn read_reply(&mut self) -> Option<Reply> {
         let mut reply = self.read_head()?;
+        while reply.status == 100 {
+            reply = self.read_head()?;
+        }
         if let Some(length) = reply.header("content-length") {
             reply.body = vec![0; length.parse().unwrap()];
             self.stream.read_exact(&mut reply.body).unwrap();

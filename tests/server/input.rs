@@ -153,15 +153,14 @@ fn a_bad_parameter_is_named() {
 fn what_is_not_supported_is_refused_by_name_unless_it_asks_for_nothing() {
     let server = start_server(&[]);
     let shared = json!({
-        "guided_json": [{}], "guided_regex": ["(a+)+"], "structured_outputs": [{"json": {}}],
-        "response_format": [{"type": "json_object"}, {"type": "json_schema"}],
-        "skip_special_tokens": [false], "truncate_prompt_tokens": [5], "return_token_ids": [true],
+        "logits_processors": [["x"]], "kv_transfer_params": [{}],
+        "structured_outputs": [{"structural_tag": {}}],
     });
     let chat = json!({
-        "tools": [[{"type": "function"}]], "tool_choice": ["required", {"type": "function"}],
-        "functions": [[{}]], "modalities": [["audio"]], "audio": [{}], "echo": [true],
+        "modalities": [["audio"]], "audio": [{}], "echo": [true], "store": [true],
+        "web_search_options": [{}], "prediction": [{}], "mm_processor_kwargs": [{"a": 1}],
     });
-    let completions = json!({"suffix": ["x"]});
+    let completions = json!({"suffix": ["x"], "prompt_embeds": ["x"]});
     let tables = [
         (COMPLETIONS, json!({"prompt": "a"}), [&shared, &completions]),
         (CHAT, json!({"messages": user("a")}), [&shared, &chat]),
@@ -184,6 +183,8 @@ fn what_is_not_supported_is_refused_by_name_unless_it_asks_for_nothing() {
         "repetition_penalty": 1.0, "logit_bias": {}, "logprobs": false, "top_logprobs": null,
         "tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "stop": null,
         "min_tokens": 0, "modalities": ["text"], "top_k": -1, "user": "me", "metadata": {},
+        "store": false, "service_tier": "auto", "safety_identifier": "x", "prompt_cache_key": "y",
+        "verbosity": "low", "spaces_between_special_tokens": true, "functions": null,
     });
     assert_eq!(server.chat(&neutral).status, 200);
 }

@@ -1,12 +1,14 @@
 //! Clients that leave, wait or come in crowds, and the way out.
 
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::client::{COMPLETIONS, Client, Reply, post_bytes};
-use super::{CONTEXT, start_server};
+use super::client::{COMPLETIONS, Client, PATIENCE, Reply, Server, post_bytes};
+use super::model::write_model;
+use super::{CONTEXT, serve_command, start_server, start_server_within};
 
 fn long_stream() -> Vec<u8> {
     let body = json!({"prompt": "a", "max_tokens": CONTEXT, "ignore_eos": true, "stream": true});
@@ -160,4 +162,132 @@ fn a_request_that_is_never_finished_holds_up_no_drain() {
     server.terminate();
     let status = server.ended();
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_terminated_server_under_load_refuses_what_is_new_and_finishes_the_rest() {
+    let mut server = start_server(&["--drain-timeout", "3000"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(&long_stream());
+        assert_eq!(client.read_head().unwrap().status, 200);
+    }
+    let mut open = server.connect();
+    open.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert_eq!(open.read_reply().unwrap().status, 200);
+    server.terminate();
+    let start = Instant::now();
+    let draining = loop {
+        let ready = server.get("/health/ready");
+        if ready.status == 503 {
+            break ready;
+        }
+        assert!(start.elapsed() < PATIENCE, "it is still ready");
+    };
+    assert_eq!(draining.json()["status"], "draining");
+    assert_eq!(draining.header("connection"), Some("close"));
+    let refused = server.complete(&json!({"prompt": "a", "max_tokens": 1}));
+    assert_eq!((refused.status, &refused.error()["code"]), (503, &json!("draining")));
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert!(seconds_to_wait(&refused) >= 1);
+    for client in &mut clients {
+        let mut text = Vec::new();
+        while let Some(chunk) = client.read_chunk() {
+            text.extend(chunk);
+        }
+        assert!(text.ends_with(b"data: [DONE]\n\n"), "a stream was cut");
+    }
+    assert!(server.ended().success());
+}
+
+#[test]
+fn a_second_signal_stops_at_once_and_says_which() {
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let mut server = start_server(&["--drain-timeout", "3000"]);
+        let mut client = server.connect();
+        // Far more than is generated while the test looks.
+        let body = json!({
+            "prompt": "a", "max_tokens": CONTEXT, "ignore_eos": true, "stream": true, "n": 16,
+        });
+        client.send(&post_bytes(COMPLETIONS, body.to_string().as_bytes()));
+        assert_eq!(client.read_head().unwrap().status, 200);
+        server.terminate();
+        while server.get("/health/ready").status != 503 {}
+        server.signal(signal);
+        assert_eq!(server.ended().code(), Some(code), "{signal}");
+    }
+}
+
+#[test]
+fn a_server_without_descriptors_refuses_clients_and_recovers() {
+    let server = start_server_within("ulimit -n 64", &["--max-connections", "1000"]);
+    server.assert_serves("nothing");
+    let mut open: Vec<Client> = (0..64).map(|_| server.connect()).collect();
+    // Whoever comes too late is told so; everybody else is still connected.
+    let mut late = server.connect();
+    let refused = late.read_reply().expect("a refusal");
+    assert_eq!((refused.status, &refused.error()["code"]), (503, &json!("overloaded")));
+    open[0].send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert_eq!(open[0].read_reply().unwrap().status, 200);
+    drop((open, late));
+    let start = Instant::now();
+    loop {
+        let mut client = server.connect();
+        client.send(&post_bytes(COMPLETIONS, br#"{"prompt": "a", "max_tokens": 1}"#));
+        match client.read_reply() {
+            Some(reply) if reply.status == 200 => break,
+            reply => assert!(start.elapsed() < PATIENCE, "it does not recover: {reply:?}"),
+        }
+    }
+}
+
+#[test]
+fn closed_streams_of_the_process_do_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    // Stderr tells the port and is closed then; stdout and stdin were never open.
+    let flags = ["--port", "0", "--log-level", "debug"];
+    let command = serve_command("exec <&- >&-", folder.path(), &flags);
+    let mut server = Server::start_and_look_away(command, Some(folder));
+    for _ in 0..50 {
+        server.assert_serves("its log went nowhere");
+    }
+    server.terminate();
+    assert!(server.ended().success());
+}
+
+#[test]
+fn a_killed_server_starts_again_on_the_same_port_and_cache() {
+    let (model, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_model(model.path());
+    let mut port = "0".to_owned();
+    for round in 0..4 {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cairn"));
+        command
+            .arg("serve")
+            .arg(model.path())
+            .args(["--served-model-name", super::MODEL, "--port", &port, "--cache-dir"])
+            .arg(cache.path())
+            .stdin(Stdio::null());
+        let mut server = Server::start(command, None);
+        port = server.address.port().to_string();
+        let mut client = server.connect();
+        client.send(&long_stream());
+        assert_eq!(client.read_head().unwrap().status, 200, "round {round}");
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+    }
+    let left: Vec<_> = walk(cache.path()).filter(|name| name.contains(".tmp")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The names of all files in a folder.
+fn walk(folder: &std::path::Path) -> Box<dyn Iterator<Item = String>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    Box::new(entries.flat_map(|entry| {
+        let name = std::iter::once(entry.file_name().into_string().unwrap());
+        let inside: Box<dyn Iterator<Item = String>> =
+            if entry.path().is_dir() { walk(&entry.path()) } else { Box::new(std::iter::empty()) };
+        name.chain(inside)
+    }))
 }

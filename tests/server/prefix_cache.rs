@@ -40,8 +40,9 @@ fn the_second_prompt_that_begins_alike_is_mostly_cached_until_a_reset() {
     assert_eq!((reply.status, reply.body.len()), (200, 0), "{reply:?}");
     assert_eq!(cached_tokens(&server, "three", &none), 0);
     assert!(
-        server.metric("cairn_prefix_cache_evictions_total{model_name=\"tiny\",reason=\"reset\"}")
-            > 0.0
+        server.metric(
+            "cairn_prefix_cache_evictions_total{model_name=\"tiny\",engine=\"0\",reason=\"reset\"}"
+        ) > 0.0
     );
     assert_eq!(server.get("/reset_prefix_cache").status, 405);
 }

@@ -36,7 +36,15 @@ fn a_chat_completion_has_its_schema() {
     let whole = reply.json();
     assert_eq!(
         keys(&whole),
-        BTreeSet::from(["id", "object", "created", "model", "choices", "usage"])
+        BTreeSet::from([
+            "id",
+            "object",
+            "created",
+            "model",
+            "choices",
+            "system_fingerprint",
+            "usage"
+        ])
     );
     assert_eq!((&whole["object"], &whole["model"]), (&json!("chat.completion"), &json!(MODEL)));
     assert!(whole["id"].as_str().unwrap().starts_with("chatcmpl-"));

@@ -1,11 +1,13 @@
 //! HTTP itself: sizes, paths, methods, bytes that are no request, and the lesser used parts.
 
+use std::io::BufRead;
 use std::net::Shutdown;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::{COMPLETIONS, post_bytes};
-use super::start_server;
+use super::client::{COMPLETIONS, Reply, Server, post_bytes};
+use super::model::write_model;
+use super::{serve_command, start_server};
 
 #[test]
 fn a_body_that_is_too_large_is_refused_whether_declared_or_not() {
@@ -129,4 +131,84 @@ fn lesser_used_parts_of_http_work() {
         client.send(&[byte]);
     }
     assert_eq!(client.read_reply().unwrap().status, 200);
+}
+
+/// A request with an origin, as a browser sends it for a page.
+fn as_page(server: &Server, method: &str, path: &str, headers: &str) -> Reply {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\norigin: https://a.example\r\n{headers}\r\n"
+    );
+    server.connect().exchange(request.as_bytes())
+}
+
+const ALLOWED: &str = "access-control-allow-origin";
+
+#[test]
+fn pages_of_others_may_call_only_where_they_are_allowed() {
+    let asks = "access-control-request-method: POST\r\n\
+                access-control-request-headers: authorization,content-type\r\n";
+    let server = start_server(&[]);
+    assert_eq!(as_page(&server, "OPTIONS", COMPLETIONS, asks).status, 405);
+    assert_eq!(as_page(&server, "GET", "/health", "").header(ALLOWED), None);
+
+    let server = start_server(&["--allowed-origins", r#"["https://a.example", "https://b"]"#]);
+    for path in [COMPLETIONS, "/v1/models", "/v1/models/tiny", "/health", "/metrics", "/none"] {
+        let told = as_page(&server, "OPTIONS", path, asks);
+        assert_eq!((told.status, told.header(ALLOWED)), (200, Some("https://a.example")), "{path}");
+        assert_eq!(told.header("access-control-allow-methods"), Some("POST"));
+        let headers = told.header("access-control-allow-headers").unwrap();
+        assert_eq!(headers, "authorization,content-type");
+    }
+    let read = as_page(&server, "GET", "/health", "");
+    assert_eq!(read.header(ALLOWED), Some("https://a.example"));
+    assert!(read.header("access-control-expose-headers").unwrap().contains("x-request-id"));
+    let refused = as_page(&server, "GET", "/none", "");
+    assert_eq!((refused.status, refused.header(ALLOWED)), (404, Some("https://a.example")));
+
+    let server = start_server(&["--allowed-origins", "https://b", "--allow-credentials"]);
+    assert_eq!(as_page(&server, "OPTIONS", COMPLETIONS, asks).header(ALLOWED), None);
+    assert_eq!(as_page(&server, "GET", "/health", "").header(ALLOWED), None);
+}
+
+#[test]
+fn the_log_has_a_line_about_every_request_and_no_prompt() {
+    for (flags, num_lines) in [(&[][..], 3), (&["--disable-access-log"], 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        write_model(folder.path());
+        let flags = [&["--port", "0", "--log-format", "json"], flags].concat();
+        let command = serve_command(":", folder.path(), &flags);
+        let (mut server, log) = Server::start_and_listen(command, Some(folder));
+        let body = json!({"prompt": "secret words", "max_tokens": 3, "stream": true});
+        let whole = server.complete(&body);
+        assert!(String::from_utf8_lossy(&whole.body).contains("[DONE]"));
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let request = format!(
+            "GET /nowhere/secret HTTP/1.1\r\nhost: x\r\nx-request-id: job-7\r\n\
+             traceparent: {trace}\r\n\r\n"
+        );
+        let told = server.connect().exchange(request.as_bytes());
+        assert_eq!(told.header("x-request-id"), Some("job-7"));
+        assert_eq!(server.get("/health").status, 200);
+        let long = json!({"prompt": "secret", "max_tokens": 1_900, "ignore_eos": true});
+        server.connect().send(&post_bytes(COMPLETIONS, long.to_string().as_bytes()));
+        server.wait_until_idle();
+        server.terminate();
+        assert!(server.ended().success());
+        let log: Vec<String> = log.lines().map(Result::unwrap).collect();
+        assert!(log.iter().all(|line| !line.contains("secret")), "{log:?}");
+        let lines: Vec<Value> = log
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|line: &Value| line["target"] == "cairn::access")
+            .collect();
+        assert_eq!(lines.len(), num_lines, "{log:?}");
+        let [first, second, third] = &lines[..] else { continue };
+        assert_eq!((&first["path"], &first["status"]), (&json!(COMPLETIONS), &json!(200)));
+        assert_eq!((&first["bytes"], &first["whole"]), (&json!(whole.body.len()), &json!(true)));
+        assert!(first["elapsed_ms"].is_number() && first["span"]["request_id"].is_string());
+        assert_eq!((&second["path"], &second["status"]), (&json!("other"), &json!(404)));
+        assert_eq!(second["span"]["request_id"], "job-7");
+        assert_eq!(second["span"]["traceparent"], trace);
+        assert_eq!((&third["status"], &third["whole"]), (&json!(499), &json!(false)), "{third}");
+    }
 }

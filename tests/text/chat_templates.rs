@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cairn::text::{ChatMessage, ChatTemplate, TextError};
+use cairn::text::{ChatMessage, ChatTemplate, Conversation, TextError};
 use serde_json::{Value, json};
 
 use super::golden;
@@ -17,11 +17,16 @@ fn conversation(value: &Value) -> Vec<ChatMessage> {
     let messages = value.as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     messages
-        .map(|message| ChatMessage {
-            role: text(&message["role"]),
-            content: text(&message["content"]),
-        })
+        .map(|message| ChatMessage::new(text(&message["role"]), text(&message["content"])))
         .collect()
+}
+
+fn render(
+    template: &ChatTemplate,
+    messages: &[ChatMessage],
+    add_generation_prompt: bool,
+) -> Result<String, TextError> {
+    template.render(&Conversation { add_generation_prompt, ..Conversation::new(messages) })
 }
 
 fn user(content: &str) -> Vec<ChatMessage> {
@@ -48,7 +53,7 @@ fn prompts_equal_the_reference() {
         for (messages, rendered) in conversations.iter().zip(case["rendered"].as_array().unwrap()) {
             for (prompt, expected) in [false, true].into_iter().zip(rendered.as_array().unwrap()) {
                 let name = format!("{}, {messages}, {prompt}", case["name"]);
-                let result = template.render(&conversation(messages), prompt);
+                let result = render(&template, &conversation(messages), prompt);
                 match (result, expected["text"].as_str(), expected["raised"].as_str()) {
                     (Ok(text), Some(expected), _) => assert_eq!(text, expected, "{name}"),
                     (Err(TextError::Refused(message)), _, Some(expected)) => {
@@ -65,21 +70,21 @@ fn prompts_equal_the_reference() {
 #[test]
 fn the_folder_has_a_file_or_a_configured_text_or_a_named_list() {
     let folder = tempfile::tempdir().unwrap();
-    let render = |path: &Path| {
+    let rendered = |path: &Path| {
         let template = ChatTemplate::from_folder(path).unwrap();
-        template.map(|template| template.render(&user("x"), false).unwrap())
+        template.map(|template| render(&template, &user("x"), false).unwrap())
     };
     let configure = |config: Value| {
         std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
     };
-    assert_eq!(render(folder.path()), None);
+    assert_eq!(rendered(folder.path()), None);
     configure(json!({"bos_token": "<b>"}));
-    assert_eq!(render(folder.path()), None);
+    assert_eq!(rendered(folder.path()), None);
     configure(json!({"bos_token": "<b>", "chat_template": "text {{ bos_token }}"}));
-    assert_eq!(render(folder.path()).unwrap(), "text <b>");
+    assert_eq!(rendered(folder.path()).unwrap(), "text <b>");
     let named = |name: &str| json!([{"name": "tool_use", "template": "t"}, {"name": name, "template": "d"}]);
     configure(json!({"chat_template": named("default")}));
-    assert_eq!(render(folder.path()).unwrap(), "d");
+    assert_eq!(rendered(folder.path()).unwrap(), "d");
     configure(json!({"chat_template": named("rag")}));
     assert!(
         ChatTemplate::from_folder(folder.path())
@@ -88,7 +93,7 @@ fn the_folder_has_a_file_or_a_configured_text_or_a_named_list() {
             .contains("named `default`")
     );
     std::fs::write(folder.path().join("chat_template.jinja"), "file").unwrap();
-    assert_eq!(render(folder.path()).unwrap(), "file");
+    assert_eq!(rendered(folder.path()).unwrap(), "file");
 }
 
 #[test]
@@ -132,7 +137,7 @@ fn work_without_end_and_text_without_end_run_out_of_budget() {
         let start = std::time::Instant::now();
         // A syntax error (a filter that does not exist) would do as well; text would not.
         let result = ChatTemplate::new(source.to_owned(), None, None)
-            .and_then(|template| template.render(&user("x"), false));
+            .and_then(|template| render(&template, &user("x"), false));
         assert!(result.is_err(), "{source}");
         assert!(start.elapsed() < Duration::from_secs(30), "{source}: {:?}", start.elapsed());
     }
@@ -148,7 +153,7 @@ fn there_is_no_way_out_of_the_sandbox() {
         "{{ namespace.__init__.__globals__['os'] }}",
         "{{ open('/etc/passwd').read() }}",
     ] {
-        let result = template(source).render(&user("x"), false);
+        let result = render(&template(source), &user("x"), false);
         assert!(
             result.is_err() || result.as_ref().is_ok_and(String::is_empty),
             "{source}: {result:?}"
@@ -159,7 +164,7 @@ fn there_is_no_way_out_of_the_sandbox() {
 #[test]
 fn contents_are_never_templates_and_are_not_escaped() {
     let nasty = "{{ bos_token }}{% raw %}<b>&'\"\u{0}\n";
-    assert_eq!(template("{{ messages[0].content }}").render(&user(nasty), false).unwrap(), nasty);
+    assert_eq!(render(&template("{{ messages[0].content }}"), &user(nasty), false).unwrap(), nasty);
 }
 
 #[test]
@@ -177,6 +182,6 @@ fn a_long_conversation_fits_the_budget() {
                 {"role": "assistant", "content": "y".repeat(1000)},
             ])));
         }
-        assert!(template.render(&messages, true).unwrap().len() > 4_000_000, "{}", case["name"]);
+        assert!(render(&template, &messages, true).unwrap().len() > 4_000_000, "{}", case["name"]);
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::journal::Done;
-use super::line::ResultLine;
+use crate::batch::journal::Done;
+use crate::batch::line::ResultLine;
 use crate::engine::EngineStats;
 
 /// Counts so far.
@@ -114,8 +114,8 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::line::Usage;
     use super::*;
+    use crate::batch::line::Usage;
 
     fn result(is_failed: bool) -> ResultLine {
         let usage = Usage { prompt_tokens: 8, completion_tokens: 5 };

@@ -112,7 +112,7 @@ fn runner_with(
         (bucket, Box::new(executable) as Box<dyn Executable>)
     });
     let columns = Columns { tokens: 3, all: 4 };
-    (Runner::new(executables.collect(), Box::new(NoMemory), columns, &options()), seen)
+    (Runner::new(executables.collect(), Box::new(NoMemory), columns, 0, &options()), seen)
 }
 
 fn runner(capabilities: &Capabilities, row_len: usize) -> (Runner, Seen) {

@@ -22,8 +22,8 @@ pub(crate) enum SampleError {
     },
     /// The request's own rules leave no token.
     #[error(
-        "no token is allowed next: allowed_token_ids, bad_words and min_tokens together forbid all \
-         {vocab_size} tokens; allow more of them"
+        "no token is allowed next: allowed_token_ids, bad_words, min_tokens and the grammar \
+         together forbid all {vocab_size} tokens; allow more of them"
     )]
     NothingAllowed {
         /// Logits in the row.

@@ -6,7 +6,7 @@
 //! | which token | `temperature`, `top_k`, `top_p`, `min_p`, `seed`, or `beam` |
 //! | how many texts | `n`, `best_of` |
 //! | how far | `max_tokens`, `stop`, `stop_token_ids`, `ignore_eos` |
-//! | what is told | `logprobs`, `prompt_logprobs`, `include_stop_str_in_output` |
+//! | what is told | `logprobs`, `prompt_logprobs`, `include_stop_str_in_output`, `skip_special_tokens` |
 //!
 //! What this module deliberately does not do: words, since it has no tokenizer, and JSON.
 
@@ -74,6 +74,8 @@ pub struct SamplingParams {
     pub stop: Vec<String>,
     /// The stop string that ended the text is part of the output.
     pub include_stop_str_in_output: bool,
+    /// Special tokens have no text. Without it they have, but for those that end the text.
+    pub skip_special_tokens: bool,
     /// Generation ends at the first of these tokens; it is not part of the output text.
     pub stop_token_ids: Vec<u32>,
     /// Go on after the model's own end-of-text tokens.
@@ -116,6 +118,7 @@ impl Default for SamplingParams {
             beam: None,
             stop: Vec::new(),
             include_stop_str_in_output: false,
+            skip_special_tokens: true,
             stop_token_ids: Vec::new(),
             ignore_eos: false,
         }

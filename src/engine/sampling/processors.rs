@@ -1,16 +1,19 @@
 //! What a request changes about its logits before a token is chosen, greedily or not.
 //!
 //! ```text
-//! raw logits -> allowed_token_ids -> bad_words -> min_tokens -> logit_bias -> penalties
-//!     |             forbid             forbid       forbid         add      (penalties.rs)
+//! raw logits -> allowed_token_ids -> grammar -> bad_words -> min_tokens -> logit_bias -> penalties
+//!     |             forbid           forbid      forbid       forbid         add      (penalties.rs)
 //!     '--> log probabilities (logprobs.rs)
 //! ```
 //!
 //! The order is that of vLLM (`v1/sample/sampler.py`). A forbidden token has the logit minus
-//! infinity, and nothing brings it back.
+//! infinity, and nothing brings it back. Where a grammar lets a text only end, it may end, whatever
+//! `min_tokens` says.
 //!
 //! What this module deliberately does not do: it reads no text; whoever has a tokenizer makes token
 //! ids of words.
+
+use crate::text::grammar::Mask;
 
 use super::params::{MAX_ABS_LOGIT_BIAS, SamplingParams};
 use super::penalties::{self, TokenCounts};
@@ -27,11 +30,21 @@ pub(crate) struct History<'a> {
     pub(crate) counts: Option<&'a TokenCounts>,
     /// The tokens that end this sequence; forbidden until `min_tokens` are generated.
     pub(crate) stop_token_ids: &'a [u32],
+    /// What the request's grammar allows here, if it has one.
+    pub(crate) mask: Option<&'a Mask>,
 }
 
 impl History<'_> {
     fn is_too_short(&self, params: &SamplingParams) -> bool {
-        self.output.len() < params.min_tokens
+        self.output.len() < params.min_tokens && !self.can_only_end()
+    }
+
+    /// The grammar allows nothing but the end.
+    fn can_only_end(&self) -> bool {
+        self.mask.is_some_and(|mask| {
+            let ends = self.stop_token_ids.iter().filter(|token_id| mask.allows(**token_id));
+            ends.count() >= mask.num_allowed()
+        })
     }
 
     /// The tokens that would complete a bad word. Only generated tokens begin one.
@@ -44,6 +57,7 @@ impl History<'_> {
 /// Whether the parameters change any logit of the next token.
 pub(super) fn is_needed(params: &SamplingParams, history: &History<'_>) -> bool {
     params.allowed_token_ids.is_some()
+        || history.mask.is_some()
         || !params.logit_bias.is_empty()
         || params.has_penalties()
         || (history.is_too_short(params) && !history.stop_token_ids.is_empty())
@@ -68,6 +82,9 @@ pub(super) fn apply(
             }
         }
         None => processed.extend_from_slice(raw),
+    }
+    if let Some(mask) = history.mask {
+        mask.apply(processed);
     }
     for token_id in history.ends_of_bad_words(params) {
         forbid(processed, token_id);

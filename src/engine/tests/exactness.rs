@@ -60,19 +60,20 @@ fn request_of(idx: u64, dice: &mut impl FnMut(u64) -> u64) -> Request {
 
 /// All that a request gave.
 #[derive(Debug, PartialEq)]
-struct Whole {
-    choices: Vec<ChoiceDelta>,
+pub(super) struct Whole {
+    pub(super) choices: Vec<ChoiceDelta>,
     prompt_logprobs: Option<Vec<Option<TokenLogprobs>>>,
     usage: (usize, usize),
 }
 
-fn whole(mut stream: ResponseStream, num_choices: usize) -> Whole {
+pub(super) fn whole(mut stream: ResponseStream, num_choices: usize) -> Whole {
     let mut choices: Vec<ChoiceDelta> =
         (0..num_choices).map(|index| ChoiceDelta { index, ..ChoiceDelta::default() }).collect();
     let mut prompt_logprobs = None;
     loop {
         match stream.blocking_recv().expect("a last message") {
             Output::PromptLogprobs(told) => prompt_logprobs = Some(told),
+            Output::Embedding(_) => panic!("nobody asked for one"),
             Output::Delta(delta) => {
                 let choice = &mut choices[delta.index];
                 assert!(choice.end.is_none(), "nothing follows a choice's end");

@@ -16,31 +16,11 @@ use std::sync::Arc;
 use axum::body::to_bytes;
 use axum::response::{IntoResponse as _, Response};
 
-use super::{chat, completions, embeddings, generate};
+use super::{chat, completions, embeddings, generate, responses};
+use crate::batch::{Answered, Answers, NoAnswer};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
 use crate::server::panics::catch_panic;
-
-/// What the server would send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
-    /// The HTTP status.
-    pub status: u16,
-    /// One JSON object, without a line break.
-    pub body: Vec<u8>,
-}
-
-/// Why a request was not answered now; it is as good as new.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NoAnswer {
-    /// The engine's queue is full for now.
-    #[error("{0}")]
-    Overloaded(String),
-    /// The engine has ended, and takes this and every other request with it.
-    #[error("{0}")]
-    Stopped(String),
-}
 
 /// Answers a body that was posted to a path, in one piece. The id, a word of letters, digits, `-`,
 /// `_` and `.`, becomes part of the answer's own.
@@ -60,6 +40,7 @@ pub async fn answer(
         match path {
             "/v1/chat/completions" => generate::posted(state, id, body, chat::prepare).await,
             "/v1/completions" => generate::posted(state, id, body, completions::prepare).await,
+            "/v1/responses" => generate::posted(state, id, body, responses::prepare).await,
             "/v1/embeddings" => embeddings::posted(state, body).await,
             _ => Err(ApiError::UnknownPath { method: "POST".to_owned(), path: path.to_owned() }),
         }
@@ -75,6 +56,16 @@ pub async fn answer(
         Err(error) => error.into_response(),
     };
     Ok(read(response).await)
+}
+
+impl Answers for ServerState {
+    async fn answer(&self, path: &str, id: &str, body: Arc<[u8]>) -> Result<Answered, NoAnswer> {
+        answer(self, path, id, body).await
+    }
+
+    fn is_idle(&self) -> bool {
+        self.engine().num_unfinished() == 0
+    }
 }
 
 /// The response's parts; its body lies in memory already.

@@ -14,18 +14,20 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use super::dialogue::compile;
+use super::format::Format;
 use super::generate::{self, Answer, Head, OfPrompt, Prepared, Shape};
 use super::json::parse;
-use super::logprobs::{Offsets, PromptLogprobs, TextLogprobs};
-use super::prompt::{check_model, check_token_ids, encode};
+use super::logprobs::{Offsets, PromptLogprobs, TextLogprobs, TokenNames};
+use super::prompt::{check_model, check_token_ids, encode, truncate};
 use super::requests::{CompletionRequest, NOT_SUPPORTED_IN_COMPLETIONS, Prompt};
 use super::sampling::{Named, Setting, sampling_params};
 use super::scheduling;
-use super::types::{Completion, CompletionChoice, StopReason, TokenUsage, UsageKey};
+use super::types::{Completion, CompletionChoice, StopReason, TokenIdKeys, TokenUsage, UsageKey};
 use crate::engine::{ChoiceDelta, ChoiceEnd, FinishReason, TokenLogprobs};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
-use crate::text::Tokenizer;
+use crate::server::sse::Event;
 
 /// `max_tokens` of a request that does not say, as `OpenAI` has it.
 const DEFAULT_MAX_TOKENS: u64 = 16;
@@ -51,6 +53,12 @@ pub(super) fn prepare(
     let request: CompletionRequest = parse(body, NOT_SUPPORTED_IN_COMPLETIONS)?;
     let fields = &request.sampling;
     check_model(state, fields)?;
+    if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
+        let message = "`suffix` is not supported: how a gap is written differs from model to \
+                       model; write the model's own marks of it into `prompt`";
+        return Err(ApiError::invalid("suffix", message));
+    }
+    let id = generate::id(fields, "cmpl", id)?;
     let mut defaults = state.options().default_sampling.clone();
     defaults.max_tokens = defaults.max_tokens.or(Some(DEFAULT_MAX_TOKENS));
     let is_echo = request.echo.unwrap_or(false);
@@ -71,8 +79,12 @@ pub(super) fn prepare(
     let prompts = tokens(state, &request)?;
     let echoes = if is_echo { echoes(state, &request, &prompts)? } else { Vec::new() };
     let shape = Shaped {
-        head: Head::new(state, "cmpl", id, streaming),
-        tokenizer: state.tokenizer().clone(),
+        head: Head::new(state, id, streaming, prompts.iter().map(Vec::len).sum()),
+        names: TokenNames {
+            tokenizer: state.tokenizer().clone(),
+            is_by_id: fields.return_tokens_as_token_ids.unwrap_or(false),
+        },
+        prompt_token_ids: fields.return_token_ids.unwrap_or(false).then(|| prompts.clone()),
         echoes,
         is_only_echo,
         logprobs: params.logprobs,
@@ -83,7 +95,9 @@ pub(super) fn prepare(
     if is_echo {
         params.prompt_logprobs = params.prompt_logprobs.max(params.logprobs);
     }
-    let requests = scheduling::requests(fields, prompts, params)?;
+    let format = Format::of(fields)?;
+    let grammar = format.map(|format| compile(state, &format.spec, format.param)).transpose()?;
+    let requests = scheduling::requests(fields, prompts, params, grammar)?;
     Ok(Prepared { requests, streaming, prompt_param: PARAM, shape })
 }
 
@@ -111,7 +125,7 @@ fn tokens(state: &ServerState, request: &CompletionRequest) -> Result<Vec<Vec<u3
     if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
         return Err(empty());
     }
-    Ok(prompts)
+    prompts.into_iter().map(|ids| truncate(state, &request.sampling, ids)).collect()
 }
 
 /// What choices begin with: the prompts as text.
@@ -148,7 +162,9 @@ struct Echo {
 /// The shape of a text completion.
 pub(super) struct Shaped {
     head: Head,
-    tokenizer: Tokenizer,
+    names: TokenNames,
+    /// The prompts, where they and all token ids are told.
+    prompt_token_ids: Option<Vec<Vec<u32>>>,
     /// By prompt; empty without `echo`.
     echoes: Vec<Echo>,
     /// Whether nothing but the prompt is shown.
@@ -170,13 +186,14 @@ impl Shaped {
             created: self.head.created,
             model: &self.head.model,
             choices,
+            system_fingerprint: &self.head.fingerprint,
             usage,
         };
         completion.to_json()
     }
 
-    fn chunk(&self, choice: CompletionChoice<'_>) -> Vec<u8> {
-        self.completion(vec![choice], self.head.usage_so_far())
+    fn chunk(&self, choice: CompletionChoice<'_>) -> Event {
+        Event::json(&self.completion(vec![choice], self.head.usage_so_far()))
     }
 
     fn echo(&self, choice: usize) -> Option<&Echo> {
@@ -188,11 +205,11 @@ impl Shaped {
         let num_top = self.logprobs?;
         let mut logprobs = TextLogprobs::default();
         if let Some((echo, of_prompt)) = self.echo(choice).zip(of_prompt.as_deref()) {
-            let mut offsets = Offsets::new(self.tokenizer.detokenizer(echo.hides_special), 0);
+            let mut offsets = Offsets::new(self.names.tokenizer.detokenizer(echo.hides_special), 0);
             for entry in of_prompt {
                 let token_id = entry.as_ref().map_or(echo.first_token_id, |entry| entry.token_id);
                 let entry = entry.as_ref().map(|entry| (entry, num_top));
-                logprobs.push(&self.tokenizer, token_id, entry, &mut offsets);
+                logprobs.push(&self.names, token_id, entry, &mut offsets);
             }
         }
         Some(logprobs)
@@ -203,9 +220,9 @@ impl Shaped {
         let num_top = self.logprobs.unwrap_or(0);
         let begin = self.echo(choice).map_or(0, |echo| echo.text.chars().count());
         let offsets = self.offsets[choice]
-            .get_or_insert_with(|| Offsets::new(self.tokenizer.detokenizer(true), begin));
+            .get_or_insert_with(|| Offsets::new(self.names.tokenizer.detokenizer(true), begin));
         for entry in more {
-            logprobs.push(&self.tokenizer, entry.token_id, Some((entry, num_top)), offsets);
+            logprobs.push(&self.names, entry.token_id, Some((entry, num_top)), offsets);
         }
     }
 
@@ -213,6 +230,7 @@ impl Shaped {
         &mut self,
         choice: &'a ChoiceDelta,
         of_prompt: &OfPrompt,
+        prompt_token_ids: Option<&'a [u32]>,
     ) -> CompletionChoice<'a> {
         let index = choice.index;
         let mut logprobs = self.echoed_logprobs(index, of_prompt);
@@ -231,11 +249,23 @@ impl Shaped {
             logprobs,
             finish_reason: end.map(|end| self.reason(end)),
             stop_reason: end.filter(|_| !self.is_only_echo).and_then(StopReason::of),
-            prompt_logprobs: self
-                .prompt_logprobs
-                .zip(of_prompt.as_deref())
-                .map(|(num_top, logprobs)| PromptLogprobs::new(&self.tokenizer, logprobs, num_top)),
+            prompt_logprobs: self.prompt_logprobs.zip(of_prompt.as_deref()).map(
+                |(num_top, logprobs)| PromptLogprobs::new(&self.names.tokenizer, logprobs, num_top),
+            ),
+            ids: self.ids(prompt_token_ids, &choice.token_ids),
         }
+    }
+
+    /// The prompt of a choice, where it is told.
+    fn prompt_token_ids(&self, choice: usize) -> Option<&[u32]> {
+        let prompts = self.prompt_token_ids.as_ref()?;
+        prompts.get(choice / self.choices_per_prompt).map(Vec::as_slice)
+    }
+
+    /// The ids of a choice's tokens, where they are told with those of its prompt.
+    fn ids<'a>(&self, prompt: Option<&'a [u32]>, token_ids: &'a [u32]) -> TokenIdKeys<'a> {
+        let shown = prompt.filter(|_| !self.is_only_echo).map(|_| token_ids);
+        TokenIdKeys { prompt_token_ids: prompt, token_ids: shown }
     }
 
     /// The word for an end. Who asked for no token got as many as asked for.
@@ -254,48 +284,66 @@ impl Shaped {
 }
 
 impl Shape for Shaped {
-    fn head(&self) -> &Head {
-        &self.head
-    }
-
-    fn opening(&mut self, index: usize, of_prompt: &OfPrompt) -> Option<Vec<u8>> {
-        let text = self.echo(index)?.text.as_str().into();
+    fn opening(&mut self, index: usize, of_prompt: &OfPrompt, out: &mut Vec<Event>) {
+        let Some(echo) = self.echo(index) else { return };
+        let text = echo.text.as_str().into();
         let logprobs = self.echoed_logprobs(index, of_prompt);
-        Some(self.chunk(CompletionChoice { index, text, logprobs, ..CompletionChoice::default() }))
+        out.push(self.chunk(CompletionChoice {
+            index,
+            text,
+            logprobs,
+            ..CompletionChoice::default()
+        }));
     }
 
-    fn delta(&mut self, delta: &ChoiceDelta) -> Option<Vec<u8>> {
-        if self.is_only_echo || (delta.text.is_empty() && delta.logprobs.is_empty()) {
-            return None;
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>) {
+        self.head.count(delta);
+        let has_ids = self.prompt_token_ids.is_some() && !delta.token_ids.is_empty();
+        let is_empty = delta.text.is_empty() && delta.logprobs.is_empty() && !has_ids;
+        if self.is_only_echo || is_empty {
+            return;
         }
         let mut logprobs = self.logprobs.map(|_| TextLogprobs::default());
         if let Some(logprobs) = &mut logprobs {
             self.extend(delta.index, logprobs, &delta.logprobs);
         }
         let (index, text) = (delta.index, delta.text.as_str().into());
-        Some(self.chunk(CompletionChoice { index, text, logprobs, ..CompletionChoice::default() }))
+        let ids = self.ids(self.prompt_token_ids(index), &delta.token_ids);
+        out.push(self.chunk(CompletionChoice {
+            index,
+            text,
+            logprobs,
+            ids,
+            ..CompletionChoice::default()
+        }));
     }
 
-    fn finish(&mut self, index: usize, end: &ChoiceEnd) -> Vec<u8> {
-        self.chunk(CompletionChoice {
+    fn finish(&mut self, index: usize, end: &ChoiceEnd, out: &mut Vec<Event>) {
+        out.push(self.chunk(CompletionChoice {
             index,
             finish_reason: Some(self.reason(end)),
             stop_reason: StopReason::of(end).filter(|_| !self.is_only_echo),
             ..CompletionChoice::default()
-        })
+        }));
     }
 
-    fn usage(&mut self, usage: TokenUsage) -> Vec<u8> {
-        self.completion(Vec::new(), UsageKey::Of(self.shown(usage)))
+    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>) {
+        if self.head.has_usage() {
+            let usage = UsageKey::Of(self.shown(usage));
+            out.push(Event::json(&self.completion(Vec::new(), usage)));
+        }
+        out.push(Event::done());
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<u8> {
+        let prompts = self.prompt_token_ids.take();
         let choices = answer
             .choices
             .iter()
             .map(|choice| {
                 let prompt = choice.index / self.choices_per_prompt;
-                self.whole_choice(choice, &answer.of_prompts[prompt])
+                let ids = prompts.as_ref().map(|prompts| prompts[prompt].as_slice());
+                self.whole_choice(choice, &answer.of_prompts[prompt], ids)
             })
             .collect();
         self.completion(choices, UsageKey::Of(self.shown(answer.usage)))

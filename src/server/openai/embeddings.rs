@@ -30,6 +30,7 @@ use super::types::{Embedding, EmbeddingList, EmbeddingUsage, EmbeddingVector};
 use crate::engine::{
     self, Output, Pooling, RequestError, ResponseStream, SamplingParams, SubmitError,
 };
+use crate::server::access::Grant;
 use crate::server::error::ApiError;
 use crate::server::metrics::RequestRecord;
 use crate::server::{ServerState, body};
@@ -62,12 +63,13 @@ pub(crate) async fn embeddings(
     request: Request,
 ) -> Result<Response, ApiError> {
     drop(state.admit()?);
+    let grant = request.extensions().get::<Grant>().cloned().unwrap_or_default();
     let body = body::read(&state, request).await?;
     let _ticket = state.admit()?;
     let worker = state.clone();
     let prepared = state.blocking(move || prepare(&worker, body.as_bytes())).await??;
     let Prepared { requests, form } = prepared;
-    let (vectors, num_tokens) = pooled(&state, requests).await?;
+    let (vectors, num_tokens) = pooled(&state, &grant, requests).await?;
     let model = state.options().served_model_name.clone();
     // Thousands of numbers become text.
     let json = state.blocking(move || form.whole(&model, vectors, num_tokens)).await?;
@@ -82,7 +84,7 @@ pub(super) async fn posted(state: &ServerState, body: Arc<[u8]>) -> Result<Vec<u
     let worker = state.clone();
     let prepared = state.blocking(move || prepare(&worker, &body)).await??;
     let Prepared { requests, form } = prepared;
-    let (vectors, num_tokens) = pooled(state, requests).await?;
+    let (vectors, num_tokens) = pooled(state, &Grant::default(), requests).await?;
     let model = state.options().served_model_name.clone();
     state.blocking(move || form.whole(&model, vectors, num_tokens)).await
 }
@@ -216,18 +218,23 @@ fn tokens(state: &ServerState, request: &EmbeddingRequest) -> Result<Vec<Vec<u32
 /// The vectors of all inputs in order, and how many tokens they had.
 async fn pooled(
     state: &ServerState,
+    grant: &Grant,
     mut requests: VecDeque<engine::Request>,
 ) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
     let mut vectors = Vec::with_capacity(requests.len());
     let mut num_tokens = 0;
     let mut in_flight = VecDeque::new();
+    for request in &mut requests {
+        request.priority = grant.priority(request.priority);
+    }
     loop {
         while in_flight.len() < MAX_IN_FLIGHT
             && let Some(request) = requests.front()
         {
             match state.engine().submit(request.clone()) {
                 Ok(stream) => {
-                    let record = RequestRecord::new(Arc::clone(state.metrics()), 1);
+                    let charge = grant.charge(request.prompt_token_ids.len());
+                    let record = RequestRecord::new(Arc::clone(state.metrics()), 1, None, charge);
                     in_flight.push_back((stream, record));
                     requests.pop_front();
                 }

@@ -1,4 +1,4 @@
-//! The one flow behind both kinds of completion.
+//! The one flow behind all endpoints that generate.
 //!
 //! ```text
 //! read body -> admit -> prepare (blocking thread) -> submit -+-> whole  -> one JSON answer
@@ -29,31 +29,44 @@ use super::types::{TokenUsage, UsageKey};
 use crate::engine::{
     self, ChoiceDelta, ChoiceEnd, Output, RequestError, ResponseStream, TokenLogprobs, Usage,
 };
+use crate::server::access::Grant;
 use crate::server::error::ApiError;
 use crate::server::metrics::RequestRecord;
-use crate::server::observe::RequestTag;
+use crate::server::observe::{RequestTag, is_plain_tag};
 use crate::server::sse::{self, Event, Events};
 use crate::server::{ServerState, body};
 
 /// Outputs of several prompts that wait for the client to read.
 const FAN_IN_CAPACITY: usize = 16;
 
+/// A longer answer is shaped elsewhere: it takes a while.
+const MAX_TOKENS_AT_ONCE: usize = 256;
+
 /// The log probabilities of one prompt's tokens, where they were asked for.
 pub(super) type OfPrompt = Option<Vec<Option<TokenLogprobs>>>;
 
-/// How an endpoint's answers look, as JSON text. Choices are numbered over all prompts.
+/// How an endpoint's answers look. Choices are numbered over all prompts.
+///
+/// ```text
+/// begin  { opening(choice) { delta } finish(choice) }  end        whole
+///                     at any place after begin: failed
+/// ```
 pub(super) trait Shape: Send + 'static {
-    /// What all of them share.
-    fn head(&self) -> &Head;
-    /// The chunk before a choice's first text, where there is one.
-    fn opening(&mut self, choice: usize, of_prompt: &OfPrompt) -> Option<Vec<u8>>;
-    /// More of a choice; `None` when nothing of it is shown.
-    fn delta(&mut self, delta: &ChoiceDelta) -> Option<Vec<u8>>;
+    /// Before anything was generated.
+    fn begin(&mut self, _out: &mut Vec<Event>) {}
+    /// Before a choice's first text.
+    fn opening(&mut self, choice: usize, of_prompt: &OfPrompt, out: &mut Vec<Event>);
+    /// More of a choice; its end, if it is there, comes with [`finish`](Self::finish).
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>);
     /// A choice's end.
-    fn finish(&mut self, choice: usize, end: &ChoiceEnd) -> Vec<u8>;
-    /// The counts, after all choices have ended.
-    fn usage(&mut self, usage: TokenUsage) -> Vec<u8>;
-    /// An answer that is not streamed.
+    fn finish(&mut self, choice: usize, end: &ChoiceEnd, out: &mut Vec<Event>);
+    /// After all choices have ended: the counts, and what a stream ends with.
+    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>);
+    /// The last event of a stream that fails.
+    fn failed(&self, error: &ApiError) -> Event {
+        Event::json(&error.body().to_json())
+    }
+    /// An answer that is not streamed, as JSON text.
     fn whole(&mut self, answer: &Answer) -> Vec<u8>;
 }
 
@@ -62,25 +75,62 @@ pub(super) struct Head {
     pub(super) id: String,
     pub(super) created: u64,
     pub(super) model: String,
-    has_usage: bool,
+    pub(super) fingerprint: String,
+    streaming: Streaming,
+    so_far: TokenUsage,
 }
 
 impl Head {
-    /// Of the request with this tag, now.
-    pub(super) fn new(state: &ServerState, prefix: &str, tag: &str, streaming: Streaming) -> Self {
+    /// Of the request with this tag, now; its prompts have so many tokens together.
+    pub(super) fn new(
+        state: &ServerState,
+        id: String,
+        streaming: Streaming,
+        prompt_tokens: usize,
+    ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            id: format!("{prefix}-{tag}"),
+            id,
             created: now.map_or(0, |since| since.as_secs()),
             model: state.options().served_model_name.clone(),
-            has_usage: streaming == Streaming::WithUsage,
+            fingerprint: state.fingerprint().to_owned(),
+            streaming,
+            so_far: TokenUsage { prompt_tokens, ..TokenUsage::default() },
         }
+    }
+
+    /// Counts what was generated.
+    pub(super) fn count(&mut self, delta: &ChoiceDelta) {
+        self.so_far.completion_tokens += delta.token_ids.len();
+        self.so_far.total_tokens = self.so_far.prompt_tokens + self.so_far.completion_tokens;
+    }
+
+    /// Whether the stream ends with the counts.
+    pub(super) fn has_usage(&self) -> bool {
+        matches!(self.streaming, Streaming::WithUsage | Streaming::WithUsageSoFar)
     }
 
     /// The `usage` of every chunk but the last.
     pub(super) fn usage_so_far(&self) -> UsageKey {
-        if self.has_usage { UsageKey::Later(()) } else { UsageKey::Absent }
+        match self.streaming {
+            Streaming::Off | Streaming::On => UsageKey::Absent,
+            Streaming::WithUsage => UsageKey::Later(()),
+            Streaming::WithUsageSoFar => UsageKey::Of(self.so_far),
+        }
     }
+}
+
+/// An answer's id: the request's own, if it has one, or that of the HTTP request.
+///
+/// # Errors
+/// An id that is not a word of at most 64 letters, digits, `-`, `_` and `.`.
+pub(super) fn id(fields: &SamplingFields, prefix: &str, tag: &str) -> Result<String, ApiError> {
+    let own = fields.request_id.as_deref();
+    if own.is_some_and(|own| !is_plain_tag(own)) {
+        let expected = "expected 1 to 64 letters, digits, `-`, `_` and `.`";
+        return Err(ApiError::invalid("request_id", format!("invalid request_id: {expected}")));
+    }
+    Ok(format!("{prefix}-{}", own.unwrap_or(tag)))
 }
 
 /// Whether the answer is streamed.
@@ -90,18 +140,32 @@ pub(super) enum Streaming {
     On,
     /// With the counts as the last chunk.
     WithUsage,
+    /// And with the counts so far in every chunk.
+    WithUsageSoFar,
 }
 
 /// Reads `stream` and `stream_options`, and refuses what cannot be streamed.
 pub(super) fn streaming(fields: &SamplingFields) -> Result<Streaming, ApiError> {
+    let invalid = |message| Err(ApiError::invalid("stream_options", message));
     let streaming = match (fields.stream.unwrap_or(false), &fields.stream_options) {
         (false, None) => Streaming::Off,
         (false, Some(_)) => {
-            let message = "`stream_options` is only allowed together with `stream`";
-            return Err(ApiError::invalid("stream_options", message));
+            return invalid("`stream_options` is only allowed together with `stream`");
         }
-        (true, Some(options)) if options.include_usage == Some(true) => Streaming::WithUsage,
-        (true, _) => Streaming::On,
+        (true, None) => Streaming::On,
+        (true, Some(options)) => {
+            let is_on = |option: Option<bool>| option == Some(true);
+            match (is_on(options.include_usage), is_on(options.continuous_usage_stats)) {
+                (true, true) => Streaming::WithUsageSoFar,
+                (true, false) => Streaming::WithUsage,
+                (false, true) => {
+                    return invalid(
+                        "`continuous_usage_stats` is only allowed together with `include_usage`",
+                    );
+                }
+                (false, false) => Streaming::On,
+            }
+        }
     };
     if streaming != Streaming::Off && fields.prompt_logprobs.is_some() {
         let message = "`prompt_logprobs` is not available together with `stream`";
@@ -142,6 +206,7 @@ pub(super) async fn endpoint<S: Shape>(
     // that never finishes its request.
     drop(state.admit()?);
     let tag = request.extensions().get::<RequestTag>().cloned().unwrap_or_default();
+    let grant = request.extensions().get::<Grant>().cloned().unwrap_or_default();
     let body = body::read(&state, request).await?;
     let ticket = state.admit()?;
     let worker = state.clone();
@@ -149,12 +214,13 @@ pub(super) async fn endpoint<S: Shape>(
         state.blocking(move || prepare(&worker, tag.as_str(), body.as_bytes())).await??;
 
     if prepared.streaming == Streaming::Off {
-        let answer = whole(&state, prepared).await?;
+        let answer = whole(&state, &grant, prepared).await?;
         return Ok(([(CONTENT_TYPE, "application/json")], answer).into_response());
     }
-    let generation = Generation::submit(&state, prepared.requests, prepared.prompt_param)?;
+    let generation = Generation::submit(&state, &grant, prepared.requests, prepared.prompt_param)?;
     let (keep_alive, shape) = (state.options().keep_alive_interval, prepared.shape);
-    Ok(sse::respond(keep_alive, ticket, |events| stream(generation, shape, events)))
+    let panicked = shape.failed(&ApiError::Internal);
+    Ok(sse::respond(keep_alive, ticket, panicked, |events| stream(generation, shape, events)))
 }
 
 /// Generates a whole answer, as JSON text.
@@ -163,11 +229,16 @@ pub(super) async fn endpoint<S: Shape>(
 /// The engine refuses one of the prompts or fails it; nothing of the others is left then.
 pub(super) async fn whole<S: Shape>(
     state: &ServerState,
+    grant: &Grant,
     prepared: Prepared<S>,
 ) -> Result<Vec<u8>, ApiError> {
     let Prepared { requests, prompt_param, mut shape, .. } = prepared;
-    let answer = Generation::submit(state, requests, prompt_param)?.collect().await?;
-    Ok(shape.whole(&answer))
+    let answer = Generation::submit(state, grant, requests, prompt_param)?.collect().await?;
+    let num_tokens: usize = answer.choices.iter().map(|choice| choice.token_ids.len()).sum();
+    if num_tokens <= MAX_TOKENS_AT_ONCE {
+        return Ok(shape.whole(&answer));
+    }
+    state.blocking(move || shape.whole(&answer)).await
 }
 
 /// Answers a body that lies here already, in one piece.
@@ -182,7 +253,7 @@ pub(super) async fn posted<S: Shape>(
     if prepared.streaming != Streaming::Off {
         return Err(ApiError::invalid("stream", "a batch has no streams: leave `stream` out"));
     }
-    whole(state, prepared).await
+    whole(state, &Grant::default(), prepared).await
 }
 
 /// Sends a generation as events. Stops when the client is gone.
@@ -199,6 +270,9 @@ async fn try_stream<S: Shape>(
     let mut is_open = vec![false; generation.num_choices()];
     let mut of_prompts: Vec<OfPrompt> = vec![None; generation.num_prompts()];
     let mut sum = TokenUsage::default();
+    let mut out = Vec::new();
+    shape.begin(&mut out);
+    events.send_all(&mut out).await?;
     while let Some(next) = generation.next().await {
         let delta = match next {
             Ok(Step::OfPrompt(prompt, logprobs)) => {
@@ -210,25 +284,20 @@ async fn try_stream<S: Shape>(
                 continue;
             }
             Ok(Step::Delta(delta)) => delta,
-            Err(error) => return events.send(Event::json(&error.body().to_json())).await,
+            Err(error) => return events.send(shape.failed(&error)).await,
         };
         let choice = delta.index;
-        if !std::mem::replace(&mut is_open[choice], true)
-            && let Some(opening) = shape.opening(choice, &of_prompts[generation.prompt_of(choice)])
-        {
-            events.send(Event::json(&opening)).await?;
+        if !std::mem::replace(&mut is_open[choice], true) {
+            shape.opening(choice, &of_prompts[generation.prompt_of(choice)], &mut out);
         }
-        if let Some(chunk) = shape.delta(&delta) {
-            events.send(Event::json(&chunk)).await?;
-        }
+        shape.delta(&delta, &mut out);
         if let Some(end) = &delta.end {
-            events.send(Event::json(&shape.finish(choice, end))).await?;
+            shape.finish(choice, end, &mut out);
         }
+        events.send_all(&mut out).await?;
     }
-    if shape.head().has_usage {
-        events.send(Event::json(&shape.usage(sum))).await?;
-    }
-    events.send(Event::done()).await
+    shape.end(sum, &mut out);
+    events.send_all(&mut out).await
 }
 
 fn add(sum: &mut TokenUsage, usage: Usage) {
@@ -260,17 +329,28 @@ struct Generation {
 impl Generation {
     fn submit(
         state: &ServerState,
-        requests: Vec<engine::Request>,
+        grant: &Grant,
+        mut requests: Vec<engine::Request>,
         prompt_param: &'static str,
     ) -> Result<Self, ApiError> {
+        for request in &mut requests {
+            request.priority = grant.priority(request.priority);
+        }
+        let prompt_tokens: Vec<_> =
+            requests.iter().map(|request| request.prompt_token_ids.len()).collect();
         let choices_per_prompt = requests.first().map_or(1, |request| request.params.n);
+        let max_tokens = requests.first().and_then(|request| request.params.max_tokens);
         let streams = requests
             .into_iter()
             .map(|request| state.engine().submit(request))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| ApiError::from_submit(error, prompt_param))?;
-        let record = |_| RequestRecord::new(Arc::clone(state.metrics()), choices_per_prompt);
-        let records: Vec<_> = streams.iter().map(record).collect();
+        let record = |prompt_tokens| {
+            let charge = grant.charge(prompt_tokens);
+            let metrics = Arc::clone(state.metrics());
+            RequestRecord::new(metrics, choices_per_prompt, max_tokens, charge)
+        };
+        let records: Vec<_> = prompt_tokens.into_iter().map(record).collect();
         let num_unfinished = records.len();
         Ok(Self { outputs: Outputs::new(streams), records, choices_per_prompt, num_unfinished })
     }

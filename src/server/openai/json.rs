@@ -24,14 +24,14 @@ use crate::server::error::ApiError;
 
 /// A field that is known and not supported: it must be absent, null or one of these JSON values.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NotSupported {
+pub(in crate::server) struct NotSupported {
     pub(super) field: &'static str,
     /// JSON texts that ask for nothing beyond what happens anyway.
     pub(super) neutral: &'static [&'static str],
 }
 
 /// A struct that reads its own fields out of a JSON object.
-pub(super) trait WireObject: Default {
+pub(in crate::server) trait WireObject: Default {
     /// What the parser expected, for its messages.
     const EXPECTED: &'static str;
 
@@ -46,23 +46,24 @@ pub(super) trait WireObject: Default {
 
 /// Defines a struct of optional fields together with its [`WireObject`] and `Deserialize`.
 ///
-/// A field is called like its key, unless the key stands in brackets. `flattened` names a field
+/// The struct and its fields are as visible as is said before its name. A field is called like its
+/// key, unless the key stands in brackets. `flattened` names a field
 /// that is such a struct itself and whose keys lie in the same JSON object.
 macro_rules! wire_object {
     (@key $field:ident) => { stringify!($field) };
     (@key $field:ident $key:literal) => { $key };
     (
         $(#[$doc:meta])*
-        $expected:literal => $Name:ident {
+        $expected:literal => $visible:vis $Name:ident {
             $($(#[$field_doc:meta])* $field:ident $([$key:literal])?: $Type:ty,)*
         }
         $(flattened $flat:ident: $Flat:ty)?
     ) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
-        pub(super) struct $Name {
-            $($(#[$field_doc])* pub(super) $field: Option<$Type>,)*
-            $(pub(super) $flat: $Flat,)?
+        $visible struct $Name {
+            $($(#[$field_doc])* $visible $field: Option<$Type>,)*
+            $($visible $flat: $Flat,)?
         }
 
         impl $crate::server::openai::json::WireObject for $Name {
@@ -96,14 +97,14 @@ macro_rules! wire_object {
         }
     };
 }
-pub(super) use wire_object;
+pub(in crate::server) use wire_object;
 
 /// Reads a request body.
 ///
 /// # Errors
 /// Not UTF-8, not JSON, not an object, a field of a wrong type (named), or a field of
 /// `not_supported` with a value that asks for something.
-pub(super) fn parse<T: WireObject>(
+pub(in crate::server) fn parse<T: WireObject>(
     body: &[u8],
     not_supported: &'static [&'static [NotSupported]],
 ) -> Result<T, ApiError> {
@@ -138,7 +139,7 @@ pub(super) fn parse<T: WireObject>(
 }
 
 /// Reads a nested object, without a record of where an error happened.
-pub(super) fn read_object<'de, T: WireObject, D: Deserializer<'de>>(
+pub(in crate::server) fn read_object<'de, T: WireObject, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     ObjectReader { progress: &Progress::default(), object: PhantomData }.deserialize(deserializer)

@@ -22,6 +22,24 @@ use crate::text::{Detokenizer, Tokenizer};
 /// Stands for what is less likely: JSON has no infinity.
 const LOWEST: f32 = -9999.0;
 
+/// How tokens are called: by their text, or as `token_id:7`.
+#[derive(Clone, Debug)]
+pub(super) struct TokenNames {
+    pub(super) tokenizer: Tokenizer,
+    /// vLLM's `return_tokens_as_token_ids`: no two tokens have one name then.
+    pub(super) is_by_id: bool,
+}
+
+impl TokenNames {
+    fn name(&self, token_id: u32) -> String {
+        if self.is_by_id {
+            format!("token_id:{token_id}")
+        } else {
+            text_of(bytes_of(&self.tokenizer, token_id))
+        }
+    }
+}
+
 /// `logprobs` of a chat's choice.
 #[derive(Debug, Serialize)]
 pub(super) struct ChatLogprobs {
@@ -45,10 +63,11 @@ struct Likely {
 
 impl ChatLogprobs {
     /// Of some tokens of a choice.
-    pub(super) fn new(tokenizer: &Tokenizer, logprobs: &[TokenLogprobs]) -> Self {
-        let likely = |token_id, logprob: f32| {
-            let bytes = bytes_of(tokenizer, token_id);
-            Likely { token: text_of(bytes), logprob: logprob.max(LOWEST), bytes: bytes.to_vec() }
+    pub(super) fn new(names: &TokenNames, logprobs: &[TokenLogprobs]) -> Self {
+        let likely = |token_id, logprob: f32| Likely {
+            token: names.name(token_id),
+            logprob: logprob.max(LOWEST),
+            bytes: bytes_of(&names.tokenizer, token_id).to_vec(),
         };
         let token = |entry: &TokenLogprobs| ChatToken {
             token: likely(entry.token_id, entry.logprob),
@@ -73,17 +92,17 @@ impl TextLogprobs {
     /// itself. The first token of a prompt has no probability.
     pub(super) fn push(
         &mut self,
-        tokenizer: &Tokenizer,
+        names: &TokenNames,
         token_id: u32,
         logprobs: Option<(&TokenLogprobs, usize)>,
         offsets: &mut Offsets,
     ) {
-        let text = text_of(bytes_of(tokenizer, token_id));
+        let text = names.name(token_id);
         self.token_logprobs.push(logprobs.map(|(entry, _)| entry.logprob.max(LOWEST)));
         self.top_logprobs.push(logprobs.map(|(entry, num_top)| {
             let mut likely = ByText::default();
             for &(token_id, logprob) in entry.top.iter().take(num_top) {
-                likely.insert(text_of(bytes_of(tokenizer, token_id)), logprob.max(LOWEST));
+                likely.insert(names.name(token_id), logprob.max(LOWEST));
             }
             likely.insert(text.clone(), entry.logprob.max(LOWEST));
             likely
@@ -215,10 +234,22 @@ mod tests {
         serde_json::from_slice(&serde_json::to_vec(value).unwrap()).unwrap()
     }
 
+    fn names(is_by_id: bool) -> TokenNames {
+        TokenNames { tokenizer: fake::tokenizer(), is_by_id }
+    }
+
+    #[test]
+    fn tokens_are_called_by_their_ids_where_that_is_asked_for() {
+        let got = ChatLogprobs::new(&names(true), &[entry(b'a', -1.5, &[(b'b', -0.5)])]);
+        let got = json(&got);
+        assert_eq!(got["content"][0]["token"], "token_id:97");
+        assert_eq!(got["content"][0]["top_logprobs"][0]["token"], "token_id:98");
+        assert_eq!(got["content"][0]["bytes"], json!([97]));
+    }
+
     #[test]
     fn a_chat_has_bytes_and_no_more_than_the_likeliest() {
-        let tokenizer = fake::tokenizer();
-        let got = ChatLogprobs::new(&tokenizer, &[entry(b'a', -1.5, &[(b'b', -0.5)])]);
+        let got = ChatLogprobs::new(&names(false), &[entry(b'a', -1.5, &[(b'b', -0.5)])]);
         let token = |text: &str, logprob: f32| json!({"token": text, "logprob": logprob, "bytes": text.as_bytes()});
         let mut expected = token("a", -1.5);
         expected["top_logprobs"] = json!([token("b", -0.5)]);
@@ -227,12 +258,12 @@ mod tests {
 
     #[test]
     fn a_text_has_four_lists_and_the_token_itself_among_the_likeliest() {
-        let tokenizer = fake::tokenizer();
-        let mut offsets = Offsets::new(tokenizer.detokenizer(true), 4);
+        let names = names(false);
+        let mut offsets = Offsets::new(names.tokenizer.detokenizer(true), 4);
         let mut got = TextLogprobs::default();
-        got.push(&tokenizer, b'a'.into(), None, &mut offsets);
+        got.push(&names, b'a'.into(), None, &mut offsets);
         let second = entry(b'b', f32::NEG_INFINITY, &[(b'c', -0.5), (b'd', -0.75)]);
-        got.push(&tokenizer, b'b'.into(), Some((&second, 1)), &mut offsets);
+        got.push(&names, b'b'.into(), Some((&second, 1)), &mut offsets);
         let expected = json!({
             "tokens": ["a", "b"], "token_logprobs": [null, -9999.0],
             "top_logprobs": [null, {"c": -0.5, "b": -9999.0}], "text_offset": [4, 5],

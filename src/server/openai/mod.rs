@@ -1,8 +1,10 @@
-//! `OpenAI`'s API: models, text completions, chat completions.
+//! `OpenAI`'s API: models, text completions, chat completions, responses; and vLLM's additions.
 //!
 //! ```text
-//! body --json--> wire type --chat | completions--> engine requests + a shape
-//!                                                        |
+//! body --json--> wire type --completions------------------> engine requests + a shape
+//!                   |                                                 |
+//!                   `--chat | responses--> Dialogue --ready-----------+
+//!                                                                     |
 //!                        generate: submit, then collect or stream in that shape
 //! ```
 //!
@@ -13,28 +15,38 @@
 //! | `json` | reading a body with errors that name the field |
 //! | `sampling`, `scheduling` | wire fields to sampling parameters, and to an engine request |
 //! | `prompt` | text to tokens, bounded |
-//! | `chat`, `completions` | one endpoint each: what it reads, and the shape of what it sends |
+//! | `dialogue` | one conversation in no dialect: what chat, responses and others convert into |
+//! | `tools`, `format` | what must be called, and the form that an answer must have |
+//! | `listen` | an answer's text to thoughts, words and calls |
+//! | `chat`, `completions`, `responses` | one endpoint each: what it reads, and the shape of what it sends |
 //! | `embeddings` | texts as vectors |
-//! | `generate` | the one flow behind both completions |
+//! | `generate` | the one flow behind all that generate |
+//! | `tokenize` | text to tokens and back, for those who count |
 //! | `answer` | the same flow without HTTP, for batches |
 //! | `models` | the list of one model |
 //!
-//! What this module deliberately does not do: no tools, no images, no structured output. Asking for
-//! them is an error that names the field, never silence.
+//! What this module deliberately does not do: no images, no audio, no search. Asking for them is an
+//! error that names the field, never silence.
 
 mod answer;
 pub(super) mod chat;
 pub(super) mod completions;
+mod dialogue;
 pub(super) mod embeddings;
+mod format;
 mod generate;
-mod json;
+pub(super) mod json;
+mod listen;
 mod logprobs;
 pub(super) mod models;
 mod prompt;
 mod requests;
+pub(super) mod responses;
 mod sampling;
 mod scheduling;
+pub(super) mod tokenize;
+mod tools;
 pub(super) mod types;
 
-pub use answer::{Answered, NoAnswer, answer};
+pub use answer::answer;
 pub use requests::MAX_PROMPTS;

@@ -80,3 +80,30 @@ pub(super) fn encode(
         }
     })
 }
+
+/// The last tokens of a prompt, where the request asks for so many: -1 means what the context holds
+/// besides the tokens to generate.
+pub(super) fn truncate(
+    state: &ServerState,
+    fields: &SamplingFields,
+    mut prompt: Vec<u32>,
+) -> Result<Vec<u32>, ApiError> {
+    const PARAM: &str = "truncate_prompt_tokens";
+    let max_model_len = state.engine().max_model_len();
+    let room = match fields.truncate_prompt_tokens {
+        None => return Ok(prompt),
+        Some(-1) => {
+            let generated = fields.max_tokens.and_then(|count| usize::try_from(count).ok());
+            max_model_len.saturating_sub(generated.unwrap_or(1).max(1))
+        }
+        Some(count) => {
+            let room = usize::try_from(count).ok().filter(|room| (1..max_model_len).contains(room));
+            room.ok_or_else(|| {
+                let expected = format!("expected 1 to {}, or -1", max_model_len.saturating_sub(1));
+                ApiError::invalid(PARAM, format!("invalid {PARAM}: {expected}, got {count}"))
+            })?
+        }
+    };
+    prompt.drain(..prompt.len().saturating_sub(room));
+    Ok(prompt)
+}

@@ -94,6 +94,9 @@ fn numbers(fields: &SamplingFields, params: &mut SamplingParams) -> Result<(), A
     if let Some(ignore_eos) = fields.ignore_eos {
         params.ignore_eos = ignore_eos;
     }
+    if let Some(is_skipped) = fields.skip_special_tokens {
+        params.skip_special_tokens = is_skipped;
+    }
     if let Some(is_included) = fields.include_stop_str_in_output {
         params.include_stop_str_in_output = is_included;
     }
@@ -215,7 +218,8 @@ mod tests {
                 "frequency_penalty": -0.5, "repetition_penalty": 1.5, "logit_bias": {"7": -100},
                 "bad_words": ["a"], "allowed_token_ids": [7, 8], "use_beam_search": true,
                 "length_penalty": 0.5, "early_stopping": true, "prompt_logprobs": 5, "stop": "x",
-                "include_stop_str_in_output": true, "stop_token_ids": [7], "ignore_eos": true}"#,
+                "include_stop_str_in_output": true, "stop_token_ids": [7], "ignore_eos": true,
+                "skip_special_tokens": false}"#,
         );
         let beam = BeamParams { width: 3, length_penalty: 0.5, early_stopping: true };
         let expected = SamplingParams {
@@ -241,6 +245,7 @@ mod tests {
             include_stop_str_in_output: true,
             stop_token_ids: vec![7],
             ignore_eos: true,
+            skip_special_tokens: false,
         };
         assert_eq!(got, Ok(expected));
         assert_eq!(params("{}"), Ok(SamplingParams::default()));

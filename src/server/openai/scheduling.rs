@@ -2,7 +2,7 @@
 //!
 //! | Field | Range |
 //! | --- | --- |
-//! | `priority` | 32 bits; lower runs sooner, where the server schedules by priority |
+//! | `priority` | 32 bits; lower runs sooner, where the server schedules by priority, and else nothing |
 //! | `deadline`, `timeout` | seconds, above 0 and at most a day |
 //! | `cache_salt` | text that is not empty |
 //!
@@ -13,19 +13,21 @@ use std::time::Duration;
 use super::requests::SamplingFields;
 use crate::engine::{Request, SamplingParams};
 use crate::server::error::ApiError;
+use crate::text::grammar::Grammar;
 
 /// No request may ask for more time.
 const MAX_SECONDS: f64 = 86_400.0;
 
-/// A request for each prompt.
+/// A request for each prompt, whose answers follow a grammar, if there is one.
 pub(super) fn requests(
     fields: &SamplingFields,
     prompts: Vec<Vec<u32>>,
     params: SamplingParams,
+    grammar: Option<Grammar>,
 ) -> Result<Vec<Request>, ApiError> {
     let salt = fields.cache_salt.as_deref();
     let like = like(fields.priority, fields.deadline, fields.timeout, salt)?;
-    let like = Request { params, ..like };
+    let like = Request { params, grammar, ..like };
     let request = |prompt_token_ids| Request { prompt_token_ids, ..like.clone() };
     Ok(prompts.into_iter().map(request).collect())
 }
@@ -76,7 +78,7 @@ mod tests {
 
     fn read(body: &str) -> Result<Request, String> {
         let fields: SamplingFields = parse(body.as_bytes(), &[]).unwrap();
-        let requests = requests(&fields, vec![vec![7]], SamplingParams::default());
+        let requests = requests(&fields, vec![vec![7]], SamplingParams::default(), None);
         requests.map(|mut all| all.remove(0)).map_err(|error| error.to_string())
     }
 

@@ -80,6 +80,15 @@ pub(super) struct TokenUsage {
     pub(super) completion_tokens: usize,
     pub(super) total_tokens: usize,
     pub(super) prompt_tokens_details: PromptTokensDetails,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) completion_tokens_details: Option<CompletionTokensDetails>,
+}
+
+/// What the generated tokens were for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct CompletionTokensDetails {
+    /// Those that the model thought with.
+    pub(super) reasoning_tokens: usize,
 }
 
 /// What became of the prompt's tokens.
@@ -165,6 +174,7 @@ pub(super) struct Completion<'a> {
     pub(super) created: u64,
     pub(super) model: &'a str,
     pub(super) choices: Vec<CompletionChoice<'a>>,
+    pub(super) system_fingerprint: &'a str,
     #[serde(skip_serializing_if = "UsageKey::is_absent")]
     pub(super) usage: UsageKey,
 }
@@ -180,6 +190,17 @@ pub(super) struct CompletionChoice<'a> {
     /// vLLM's addition, left out unless it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prompt_logprobs: Option<PromptLogprobs>,
+    #[serde(flatten)]
+    pub(super) ids: TokenIdKeys<'a>,
+}
+
+/// vLLM's `return_token_ids`: left out unless they were asked for.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct TokenIdKeys<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prompt_token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_ids: Option<&'a [u32]>,
 }
 
 /// A chat completion.
@@ -190,28 +211,64 @@ pub(super) struct ChatCompletion<'a> {
     pub(super) created: u64,
     pub(super) model: &'a str,
     pub(super) choices: Vec<ChatChoice<'a>>,
+    pub(super) system_fingerprint: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_tier: Option<&'static str>,
     pub(super) usage: TokenUsage,
     /// vLLM's addition, left out unless it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prompt_logprobs: Option<PromptLogprobs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prompt_token_ids: Option<&'a [u32]>,
 }
 
 /// One choice of a [`ChatCompletion`].
 #[derive(Debug, Serialize)]
 pub(super) struct ChatChoice<'a> {
     pub(super) index: usize,
-    pub(super) message: AssistantMessage<'a>,
+    pub(super) message: AssistantMessage,
     pub(super) logprobs: Option<ChatLogprobs>,
     pub(super) finish_reason: Option<&'static str>,
     pub(super) stop_reason: Option<StopReason<'a>>,
+    #[serde(flatten)]
+    pub(super) ids: TokenIdKeys<'a>,
 }
 
 /// What the model said.
 #[derive(Debug, Serialize)]
-pub(super) struct AssistantMessage<'a> {
+pub(super) struct AssistantMessage {
     pub(super) role: &'static str,
-    pub(super) content: &'a str,
+    /// Null where there are only calls.
+    pub(super) content: Option<String>,
     pub(super) refusal: Null,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<ToolCallObject>,
+    /// The deprecated form of a call, for those who asked in that form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) function_call: Option<FunctionObject>,
+}
+
+/// A call of a tool, or a part of one in a stream.
+#[derive(Debug, Serialize)]
+pub(super) struct ToolCallObject {
+    /// In streams: which call this is a part of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(super) kind: Option<&'static str>,
+    pub(super) function: FunctionObject,
+}
+
+/// What is called, with what.
+#[derive(Debug, Serialize)]
+pub(super) struct FunctionObject {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    pub(super) arguments: String,
 }
 
 /// One chunk of a streamed chat completion.
@@ -222,28 +279,43 @@ pub(super) struct ChatChunk<'a> {
     pub(super) created: u64,
     pub(super) model: &'a str,
     pub(super) choices: Vec<ChatChunkChoice<'a>>,
+    pub(super) system_fingerprint: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_tier: Option<&'static str>,
     #[serde(skip_serializing_if = "UsageKey::is_absent")]
     pub(super) usage: UsageKey,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prompt_token_ids: Option<&'a [u32]>,
 }
 
 /// One choice of a [`ChatChunk`].
 #[derive(Debug, Default, Serialize)]
 pub(super) struct ChatChunkChoice<'a> {
     pub(super) index: usize,
-    pub(super) delta: Delta<'a>,
+    pub(super) delta: Delta,
     pub(super) logprobs: Option<ChatLogprobs>,
     pub(super) finish_reason: Option<&'static str>,
     pub(super) stop_reason: Option<StopReason<'a>>,
+    #[serde(flatten)]
+    pub(super) ids: TokenIdKeys<'a>,
 }
 
 /// What a chunk adds to a message.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Delta<'a> {
+pub(super) struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) content: Option<&'a str>,
+    pub(super) content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<ToolCallObject>,
+    /// The deprecated form of a call, for those who asked in that form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) function_call: Option<FunctionObject>,
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,8 +323,17 @@ mod tests {
     #[test]
     fn usage_is_absent_null_or_an_object() {
         let json = |usage| {
-            let chunk =
-                ChatChunk { id: "i", object: "o", created: 1, model: "m", choices: vec![], usage };
+            let chunk = ChatChunk {
+                id: "i",
+                object: "o",
+                created: 1,
+                model: "m",
+                choices: vec![],
+                system_fingerprint: "f",
+                service_tier: None,
+                usage,
+                prompt_token_ids: None,
+            };
             String::from_utf8(chunk.to_json()).unwrap()
         };
         assert!(!json(UsageKey::Absent).contains("usage"));

@@ -61,6 +61,7 @@ fn for_each_step(test: impl Fn(usize, &Value, &[f32], SamplingParams, History<'_
             output: &output,
             counts: None,
             stop_token_ids: &stop_token_ids,
+            mask: None,
         };
         let params = params_of(case);
         params.validate_for(f32s(&case["logits"]).len()).unwrap();

@@ -26,7 +26,7 @@ fn forbidding_every_token_is_an_error_that_says_so() {
     assert_eq!(error, SampleError::NothingAllowed { vocab_size: 4 });
     assert_eq!(
         error.to_string(),
-        "no token is allowed next: allowed_token_ids, bad_words and min_tokens together forbid \
+        "no token is allowed next: allowed_token_ids, bad_words, min_tokens and the grammar together forbid \
          all 4 tokens; allow more of them"
     );
     for temperature in [0.0, 1.0] {
