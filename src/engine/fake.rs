@@ -36,7 +36,7 @@ const MAX_TOP_K: usize = 64;
 /// Its end-of-text token.
 pub(super) const EOS: u32 = 0;
 /// A special token.
-pub(super) const SPECIAL: u32 = 1;
+pub(super) const SPECIAL: u32 = 2;
 /// A prompt that ends with this token gets logits that are not numbers.
 pub(super) const POISON: u32 = 1;
 /// Columns of logits that stand for no token, and are often the largest of all.

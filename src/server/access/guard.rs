@@ -43,6 +43,7 @@ use super::registry::{Access, Key};
 use super::usage::Refusal;
 use crate::server::ServerState;
 use crate::server::error::ApiError;
+use crate::server::observe::KeyName;
 
 /// Who may use a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,11 @@ pub(crate) async fn guard(
     let (standing, passed) = pass(&state, &request);
     let mut response = match passed {
         Ok(passed) => {
+            if let (Some(name), Some(noted)) =
+                (passed.grant.name(), request.extensions().get::<KeyName>())
+            {
+                noted.set(name);
+            }
             request.extensions_mut().insert(passed.grant);
             let response = next.run(request).await;
             match passed.held {

@@ -36,7 +36,8 @@ pub(crate) struct UsageFile {
 }
 
 impl UsageFile {
-    /// Takes the first file that no other server holds, and reads it. `instance` is a word.
+    /// Takes the first file that no other server holds, and reads it. Of `instance`, what is no letter
+    /// or digit becomes `_`.
     ///
     /// # Errors
     /// The folder cannot be made or written, or all files are held.
@@ -45,6 +46,9 @@ impl UsageFile {
         instance: &str,
     ) -> io::Result<(Self, BTreeMap<String, Days>)> {
         fs::create_dir_all(folder)?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let instance: String =
+            instance.chars().map(|c| if is_plain(c) { c } else { '_' }).take(100).collect();
         for number in 1..=MAX_SHARING {
             let stem = match number {
                 1 => format!("usage-{instance}"),

@@ -31,6 +31,7 @@ use axum::extract::{Path, Request};
 use tokio::sync::{Notify, watch};
 
 use super::ServerState;
+use super::access::Grant;
 use super::error::ApiError;
 use super::query;
 use crate::batch::work::Stop;
@@ -124,8 +125,8 @@ fn batches_of(state: &ServerState) -> Result<Arc<Batches>, ApiError> {
 
 /// Whose files and batches a request is about.
 fn owner_of(request: &Request) -> Owner {
-    let _ = request;
-    None
+    let grant = request.extensions().get::<Grant>();
+    grant.and_then(|grant| grant.name().map(str::to_owned))
 }
 
 fn not_found(kind: &str, id: &str) -> ApiError {

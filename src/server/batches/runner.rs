@@ -8,7 +8,7 @@
 //!
 //! A server that ends in the middle leaves a batch where it is: the next one goes on from the results.
 //! Lines go through the same door as requests over HTTP, a few at a time, so that those still find
-//! room.
+//! room. Its lines are paid for by the key that began it, but no limit of that key holds them up.
 //!
 //! What this module deliberately does not do: a batch that another server on the same folder works on
 //! is left to it.
@@ -29,7 +29,9 @@ use crate::batch::source::Source;
 use crate::batch::work::{Stop, Work};
 use crate::batch::{Answered, Answers, NoAnswer};
 use crate::server::ServerState;
+use crate::server::access::Grant;
 use crate::server::error::ApiError;
+use crate::server::openai::answer_for;
 
 /// Most lines of one batch, as `OpenAI` has it.
 const MAX_LINES: u64 = 50_000;
@@ -73,6 +75,16 @@ async fn work_on(
         let max_line_bytes = state.options().max_body_bytes;
         tokio::task::spawn_blocking(move || open(&batches, &batch, max_line_bytes)).await?
     };
+    // A key that is gone gets nothing more.
+    let grant = match &owner {
+        None => Some(Grant::default()),
+        Some(name) => state.access().grant_of(name),
+    };
+    let Some(grant) = grant else {
+        let message = "the key that the batch was begun with is gone".to_owned();
+        batches.update(&id, |batch| batch.fail("invalid_api_key", message)).await?;
+        return Ok(());
+    };
     let (mut journals, entries, counts) = match opened? {
         Opened::Ready(journals, entries, counts) => (journals, entries, counts),
         Opened::Failed(code, message) => {
@@ -93,7 +105,7 @@ async fn work_on(
     let expiry = expire(stop, batch.expires_at);
     let mut on_result = |result: &ResultLine| batches.count(&id, result.is_failed);
     let work = Work {
-        answers: OfEndpoint { state: state.clone(), endpoint: batch.endpoint.clone() },
+        answers: OfEndpoint { state: state.clone(), grant, endpoint: batch.endpoint.clone() },
         max_in_flight: state.engine().max_num_seqs().div_ceil(2),
         entries,
         journals: &mut journals,
@@ -196,6 +208,8 @@ async fn finish(
 #[derive(Clone)]
 struct OfEndpoint {
     state: ServerState,
+    /// Who pays.
+    grant: Grant,
     endpoint: String,
 }
 
@@ -207,7 +221,7 @@ impl Answers for OfEndpoint {
             let body = ApiError::invalid("url", message).body().to_json();
             return Ok(Answered { status: 400, body });
         }
-        self.state.answer(path, id, body).await
+        answer_for(&self.state, &self.grant, path, id, body).await
     }
 
     fn is_idle(&self) -> bool {

@@ -19,6 +19,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::{chat, completions, embeddings, generate, responses};
 use crate::batch::{Answered, Answers, NoAnswer};
 use crate::server::ServerState;
+use crate::server::access::Grant;
 use crate::server::error::ApiError;
 use crate::server::panics::catch_panic;
 
@@ -36,12 +37,25 @@ pub async fn answer(
     id: &str,
     body: Arc<[u8]>,
 ) -> Result<Answered, NoAnswer> {
+    answer_for(state, &Grant::default(), path, id, body).await
+}
+
+/// The same for somebody, who pays for it.
+pub(in crate::server) async fn answer_for(
+    state: &ServerState,
+    grant: &Grant,
+    path: &str,
+    id: &str,
+    body: Arc<[u8]>,
+) -> Result<Answered, NoAnswer> {
     let answered = async {
         match path {
-            "/v1/chat/completions" => generate::posted(state, id, body, chat::prepare).await,
-            "/v1/completions" => generate::posted(state, id, body, completions::prepare).await,
-            "/v1/responses" => generate::posted(state, id, body, responses::prepare).await,
-            "/v1/embeddings" => embeddings::posted(state, body).await,
+            "/v1/chat/completions" => generate::posted(state, grant, id, body, chat::prepare).await,
+            "/v1/completions" => {
+                generate::posted(state, grant, id, body, completions::prepare).await
+            }
+            "/v1/responses" => generate::posted(state, grant, id, body, responses::prepare).await,
+            "/v1/embeddings" => embeddings::posted(state, grant, body).await,
             _ => Err(ApiError::UnknownPath { method: "POST".to_owned(), path: path.to_owned() }),
         }
     };

@@ -80,11 +80,15 @@ pub(crate) async fn embeddings(
 ///
 /// # Errors
 /// As of the endpoint.
-pub(super) async fn posted(state: &ServerState, body: Arc<[u8]>) -> Result<Vec<u8>, ApiError> {
+pub(super) async fn posted(
+    state: &ServerState,
+    grant: &Grant,
+    body: Arc<[u8]>,
+) -> Result<Vec<u8>, ApiError> {
     let worker = state.clone();
     let prepared = state.blocking(move || prepare(&worker, &body)).await??;
     let Prepared { requests, form } = prepared;
-    let (vectors, num_tokens) = pooled(state, &Grant::default(), requests).await?;
+    let (vectors, num_tokens) = pooled(state, grant, requests).await?;
     let model = state.options().served_model_name.clone();
     state.blocking(move || form.whole(&model, vectors, num_tokens)).await
 }

@@ -244,6 +244,7 @@ pub(super) async fn whole<S: Shape>(
 /// Answers a body that lies here already, in one piece.
 pub(super) async fn posted<S: Shape>(
     state: &ServerState,
+    grant: &Grant,
     id: &str,
     body: Arc<[u8]>,
     prepare: Prepare<S>,
@@ -253,7 +254,7 @@ pub(super) async fn posted<S: Shape>(
     if prepared.streaming != Streaming::Off {
         return Err(ApiError::invalid("stream", "a batch has no streams: leave `stream` out"));
     }
-    whole(state, &Grant::default(), prepared).await
+    whole(state, grant, prepared).await
 }
 
 /// Sends a generation as events. Stops when the client is gone.

@@ -49,4 +49,5 @@ mod tools;
 pub(super) mod types;
 
 pub use answer::answer;
+pub(super) use answer::answer_for;
 pub use requests::MAX_PROMPTS;

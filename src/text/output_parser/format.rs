@@ -13,9 +13,9 @@ pub enum ToolFormat {
     Llama3Json,
     /// `[TOOL_CALLS][{"name": .., "arguments": {..}}]`, or `[TOOL_CALLS]name[ARGS]{..}`: Mistral.
     Mistral,
-    /// `name` and a fenced block of JSON between markers: DeepSeek V3 and R1.
+    /// `name` and a fenced block of JSON between markers: `DeepSeek` V3 and R1.
     DeepSeekV3,
-    /// `name`, a marker and JSON between markers: DeepSeek V3.1.
+    /// `name`, a marker and JSON between markers: `DeepSeek` V3.1.
     DeepSeekV31,
     /// `<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`: Qwen 3
     /// Coder.

@@ -13,7 +13,7 @@ impl CallIds {
         Self { state: seed }
     }
 
-    /// As OpenAI writes them, or nine characters, which is all that Mistral's templates take.
+    /// As `OpenAI` writes them, or nine characters, which is all that Mistral's templates take.
     pub(super) fn next(&mut self, is_short: bool) -> String {
         let (prefix, len) = if is_short { ("", 9) } else { ("call_", 24) };
         let characters = (0..len).map(|_| {
@@ -23,7 +23,7 @@ impl CallIds {
         prefix.chars().chain(characters).collect()
     }
 
-    /// SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
+    /// `SplitMix64`: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
     fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.state;

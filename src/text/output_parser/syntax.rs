@@ -6,8 +6,8 @@
 //! | Llama 3 | `<\|python_tag\|>`? or `;` `{"name": "f", "parameters":` | `}` |
 //! | Mistral | `[TOOL_CALLS]` `[` or `,` `{"name": "f", "arguments":` | `}` and perhaps `]` |
 //! | Mistral | `[TOOL_CALLS]` `f` `[CALL_ID]i`? `[ARGS]`? | |
-//! | DeepSeek V3 | `<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n` fence | fence `<｜tool▁call▁end｜>` |
-//! | DeepSeek V3.1 | `<｜tool▁call▁begin｜>f<｜tool▁sep｜>` | `<｜tool▁call▁end｜>` |
+//! | `DeepSeek` V3 | `<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n` fence | fence `<｜tool▁call▁end｜>` |
+//! | `DeepSeek` V3.1 | `<｜tool▁call▁begin｜>f<｜tool▁sep｜>` | `<｜tool▁call▁end｜>` |
 //! | Qwen 3 Coder | `<tool_call>` `<function=f>` | `</function>` `</tool_call>` |
 //! | Pythonic | `[` or `,` `f(` | `)` and perhaps `]` |
 //!
@@ -107,11 +107,7 @@ impl ToolFormat {
             end_of_object(cursor)?;
         }
         let goes_on = match self {
-            Self::Hermes => {
-                cursor.optional_after_space("</tool_call>")?;
-                false
-            }
-            Self::Qwen3Coder => {
+            Self::Hermes | Self::Qwen3Coder => {
                 cursor.optional_after_space("</tool_call>")?;
                 false
             }

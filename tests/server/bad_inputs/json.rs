@@ -1,6 +1,6 @@
 //! J: bodies that are no JSON, no object, or odd.
 
-use super::{Case, Expected, bad, bad_param, bad_within, chat, completion};
+use super::{Case, Expected, bad, bad_param, bad_within, chat, completion, refused};
 
 /// A body with one more field.
 fn with(value: &str) -> String {
@@ -32,9 +32,9 @@ pub(super) fn cases() -> Vec<Case> {
         completion(
             "J10 nested arrays in a field",
             format!(r#"{{"prompt": {}"#, "[".repeat(100_000)),
-            bad(),
+            bad_param("prompt"),
         ),
-        completion("J11 nested objects", r#"{"a":"#.repeat(100_000), bad()),
+        completion("J11 nested objects", r#"{"a":"#.repeat(100_000), refused(400, None)),
         completion(
             "J11 nested objects in an unknown field",
             format!(
@@ -42,7 +42,7 @@ pub(super) fn cases() -> Vec<Case> {
                 r#"{"a":"#.repeat(100_000),
                 "}".repeat(100_000)
             ),
-            bad(),
+            Expected::Ok,
         ),
         completion(
             "J12 700,000 keys",
