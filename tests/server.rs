@@ -21,9 +21,10 @@
 //! | `keys`, `admin` | keys and limits; the admin API |
 //! | `operations` | health, and the log of the service's life |
 //! | `traces` | spans that a collector gets |
+//! | `page` | the web page, without a browser |
 //! | `client` | a client in plain TCP |
 //!
-//! `server/openai_client.py` checks a running server with the official Python client.
+//! `tests/clients` holds what real clients do with a running server.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #[path = "server/admin.rs"]
@@ -52,6 +53,8 @@ mod logprobs;
 mod model;
 #[path = "server/operations.rs"]
 mod operations;
+#[path = "server/page.rs"]
+mod page;
 #[path = "server/prefix_cache.rs"]
 mod prefix_cache;
 #[path = "server/responses.rs"]

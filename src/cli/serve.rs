@@ -59,7 +59,8 @@ Examples:
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/embeddings /v1/files
 /v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load /metrics /version
-/reset_prefix_cache /openapi.json /admin/events /admin/keys /admin/usage /admin/limits /admin/drain
+/reset_prefix_cache /openapi.json /admin/events /admin/keys /admin/usage /admin/limits /admin/drain;
+/ is a web page to try the model
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken
@@ -120,6 +121,10 @@ struct ServerArgs {
     #[arg(long, value_name = "BYTES", env = "CAIRN_MAX_BODY_BYTES", default_value = "8MiB")]
     #[arg(value_parser = values::bytes, allow_hyphen_values = true)]
     max_body_bytes: u64,
+
+    /// Serve no web page at `/`.
+    #[arg(long, env = "CAIRN_NO_PAGE", value_parser = values::switch())]
+    no_page: bool,
 
     /// Collector that spans of requests are sent to, as in http://127.0.0.1:4318/v1/traces
     /// (OTLP over HTTP) [default: none].
@@ -344,6 +349,7 @@ fn options(args: &ServerArgs, name: &str) -> ServerOptions {
         max_body_bytes,
         max_total_body_bytes: defaults.max_total_body_bytes.max(max_body_bytes),
         drain_timeout: args.drain_timeout,
+        has_page: !args.no_page,
         ..defaults
     }
 }

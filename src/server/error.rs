@@ -26,7 +26,8 @@ pub(crate) enum ApiError {
     Invalid { param: Option<String>, message: String },
     #[error("`{param}` is not supported by this version{}", neutral_hint(.neutral))]
     Unsupported { param: String, neutral: &'static [&'static str] },
-    #[error("{message}")]
+    // Clients' libraries know by these words, and not by the code, that a shorter prompt would do.
+    #[error("this model's maximum context length is exceeded: {message}")]
     ContextLength { param: &'static str, message: String },
     #[error("{message}")]
     Unauthorized { message: &'static str },

@@ -13,6 +13,7 @@
 //!          /health/deep               and a token comes in time
 //!          /admin/events              the log of the service's life
 //!          /version /metrics          what runs here, and how it is doing
+//!          / /page/... /favicon.ico   a web page to try it
 //!          /reset_prefix_cache        forgets what was computed before
 //!          /openapi.json              what all of them take and give
 //!          /admin/...                 access: keys, usage, limits, draining
@@ -45,6 +46,7 @@ mod observe;
 mod openai;
 mod openapi;
 mod options;
+mod page;
 mod panics;
 mod prefix_cache;
 mod query;

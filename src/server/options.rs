@@ -42,6 +42,8 @@ pub struct ServerOptions {
     pub keep_alive_interval: Duration,
     /// Longest wait for running requests once the server is told to stop.
     pub drain_timeout: Duration,
+    /// Whether there is a web page at `/`.
+    pub has_page: bool,
     /// Whether the log has a line about every request.
     pub logs_access: bool,
     /// Which web pages of others may call; `None`: no page may.
@@ -75,6 +77,7 @@ impl ServerOptions {
             write_stall_timeout: Duration::from_mins(1),
             keep_alive_interval: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
+            has_page: true,
             logs_access: true,
             cors: None,
             max_blocking_tasks: cores.max(2),

@@ -13,7 +13,7 @@ use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, embeddings, models, responses, tokenize};
-use super::{ServerState, batches, deep, events, health, metrics, openapi, prefix_cache};
+use super::{ServerState, batches, deep, events, health, metrics, openapi, page, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -28,6 +28,8 @@ const MODEL_PREFIX: &str = "/v1/models/";
 const MODEL: Route = Route { path: "/v1/models/{id}", allow: GET };
 
 const ROUTES: &[Route] = &[
+    Route { path: "/", allow: GET },
+    Route { path: "/favicon.ico", allow: GET },
     Route { path: "/v1/models", allow: GET },
     Route { path: "/v1/completions", allow: POST },
     Route { path: "/v1/chat/completions", allow: POST },
@@ -59,7 +61,8 @@ const ROUTES: &[Route] = &[
 ];
 
 /// Paths with an id in them.
-const WITH_ID: [Route; 6] = [
+const WITH_ID: [Route; 7] = [
+    Route { path: "/page/{id}", allow: GET },
     Route { path: "/admin/keys/{id}", allow: "PATCH,DELETE" },
     Route { path: "/v1/responses/{id}", allow: "GET,HEAD,DELETE" },
     Route { path: "/v1/files/{id}", allow: "GET,HEAD,DELETE" },
@@ -103,8 +106,8 @@ pub(super) fn is_of_machines(label: &str) -> bool {
 pub(super) fn router(state: ServerState) -> Router {
     openapi::prepare();
     let cors = state.options().cors.as_ref().map(CorsOptions::layer);
-    Router::new()
-        .route("/v1/models", get(models::list))
+    let page = if state.options().has_page { page::routes() } else { Router::new() };
+    page.route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))

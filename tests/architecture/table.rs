@@ -125,6 +125,7 @@ pub(crate) const TABLE: &[Row] = &[
          utoipa std::io std::thread",
     ),
     row("server::batches", "batch", "anyhow fs_err tempfile"),
+    row("server::page", "", "sha2"),
     row("server::cors", "", "tower_http"),
     row("server::net", "", "fs_err tokio_rustls std::net std::os::unix"),
     row(

@@ -133,7 +133,7 @@ pub(super) fn cases() -> Vec<Case> {
         post("H22 no end of the headers", "x: y", "", Expected::Closed),
     ];
     for (idx, path) in
-        ["/", "/v1", "/v1/", "//v1/models", "/V1/MODELS", "/metrics/x"].iter().enumerate()
+        ["/x", "/v1", "/v1/", "//v1/models", "/V1/MODELS", "/metrics/x"].iter().enumerate()
     {
         cases.push(get(&format!("H23.{idx} no such path {path}"), path, refused(404, None)));
     }

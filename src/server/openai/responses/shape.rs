@@ -146,7 +146,11 @@ impl Shaped {
         let status = if self.is_incomplete { "incomplete" } else { "completed" };
         let usage = json!({
             "input_tokens": usage.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": usage.prompt_tokens_details.cached_tokens},
+            // Nothing is written for later that would cost more: the cache is the server's own.
+            "input_tokens_details": {
+                "cached_tokens": usage.prompt_tokens_details.cached_tokens,
+                "cache_write_tokens": 0,
+            },
             "output_tokens": usage.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": self.listener.reasoning_tokens()},
             "total_tokens": usage.total_tokens,

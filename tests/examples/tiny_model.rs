@@ -1,0 +1,17 @@
+//! Writes the tiny random model of the tests into a folder, for checks that are not written in Rust.
+//!
+//! ```text
+//! cargo run --example tiny_model FOLDER
+//! ```
+
+#[path = "../common/model.rs"]
+mod model;
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = std::env::args_os().nth(1).ok_or("expected a folder to write into")?;
+    std::fs::create_dir_all(&folder)?;
+    model::write_model(folder.as_ref());
+    Ok(())
+}
