@@ -176,7 +176,7 @@ fn load_preemption_chunks_and_padding_change_no_answer() {
 
 #[test]
 fn special_tokens_are_shown_where_that_is_asked_for_and_the_end_never_is() {
-    let script = Script::Text(vec![0, b'a', SPECIAL as u8, b'b']);
+    let script = Script::Text(vec![b'a', SPECIAL as u8, b'b']);
     let (engine, _) = engine(&DYNAMIC, &script, &options());
     let text = |skip_special_tokens, include_stop_str_in_output, stop_token_ids| {
         let params = SamplingParams {

@@ -15,6 +15,7 @@
 //!          /version /metrics          what runs here, and how it is doing
 //!          / /page/... /favicon.ico   a web page to try it
 //!          /reset_prefix_cache        forgets what was computed before
+//!          /openapi.json              what all of them take and give
 //!          /admin/...                 access: keys, usage, limits, draining
 //! ```
 //!
@@ -43,6 +44,7 @@ mod metrics;
 mod net;
 mod observe;
 mod openai;
+mod openapi;
 mod options;
 mod page;
 mod panics;

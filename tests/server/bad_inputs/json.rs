@@ -54,9 +54,9 @@ pub(super) fn cases() -> Vec<Case> {
             r#"{"prompt": "a", "max_tokens": 1, "max_tokens": 1, "model": "x", "model": "tiny"}"#,
             Expected::Ok,
         ),
-        completion("J14 NaN", with("NaN"), bad()),
-        completion("J15 Infinity", with("Infinity"), bad()),
-        completion("J15 -Infinity", with("-Infinity"), bad()),
+        completion("J14 NaN", with("NaN"), bad_param("temperature")),
+        completion("J15 Infinity", with("Infinity"), bad_param("temperature")),
+        completion("J15 -Infinity", with("-Infinity"), bad_param("temperature")),
         completion("J16 1e999", with("1e999"), bad_param("temperature")),
         completion("J17 400 digits", with(&"9".repeat(400)), bad_param("temperature")),
         completion(
