@@ -87,7 +87,7 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         tag: "Tokens",
         summary: "Text or a conversation to tokens",
-        body: Body::Json(Schemas::of::<TokenizeRequest>),
+        body: Body::Json(tokenize),
         content: Content::Json(Schemas::of_sent::<Tokenized>),
         errors: OF_COMPLETIONS,
         ..Endpoint::post("/tokenize", "tokenize")
@@ -95,7 +95,7 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         tag: "Tokens",
         summary: "Tokens to text",
-        body: Body::Json(Schemas::of::<DetokenizeRequest>),
+        body: Body::Json(detokenize),
         content: Content::Json(Schemas::of_sent::<Detokenized>),
         errors: OF_COMPLETIONS,
         ..Endpoint::post("/detokenize", "detokenize")
@@ -116,6 +116,31 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
         ..Endpoint::get("/v1/models/{id}", "retrieveModel")
     },
 ];
+
+fn tokenize(schemas: &mut Schemas) -> Value {
+    let keys = [
+        "model",
+        "prompt",
+        "add_special_tokens",
+        "return_token_strs",
+        "messages",
+        "tools",
+        "add_generation_prompt",
+        "continue_final_message",
+        "chat_template",
+        "chat_template_kwargs",
+        "documents",
+        "reasoning_effort",
+    ];
+    // There is either a prompt or a conversation.
+    let mut schema = TokenizeRequest::properties(schemas).only(&keys).into_schema(&[]);
+    schema["required"] = json!([]);
+    schema
+}
+
+fn detokenize(schemas: &mut Schemas) -> Value {
+    DetokenizeRequest::properties(schemas).only(&["model", "tokens"]).into_schema(&[])
+}
 
 /// What the deletion of an object says.
 pub(in crate::server) fn deleted(object: &str) -> Value {
@@ -206,8 +231,8 @@ described! {
     },
     Json => |_schemas| {},
     Input => |schemas| {"oneOf": [
-        {"type": "string"},
-        {"type": "array", "items": (schemas.of::<Item>())},
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": (schemas.of::<Item>()), "minItems": 1},
     ]},
     MessageContent => |schemas| {"oneOf": [
         {"type": "string"},
