@@ -368,6 +368,11 @@ impl Environment {
     }
 }
 
+/// What this process was started with, its own name first.
+pub fn arguments() -> Vec<OsString> {
+    std::env::args_os().collect()
+}
+
 /// A variable of this process as it is. For the command line, which knows the names of its flags'
 /// variables; all else comes through [`Environment`] or through the flag that owns it.
 pub fn variable(name: &OsStr) -> Option<OsString> {

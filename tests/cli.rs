@@ -91,6 +91,8 @@ fn every_command_has_help() {
         "pull",
         "inspect",
         "doctor",
+        "config",
+        "config profiles",
     ] {
         let mut args: Vec<&str> = command.split_whitespace().collect();
         args.push("--help");
@@ -217,6 +219,75 @@ fn the_configuration_says_where_each_value_came_from() {
 }
 
 #[test]
+fn settings_come_from_a_profile_a_file_the_environment_and_flags() {
+    let cairn = Cairn::new();
+    let path = cairn.path().join("cairn.toml");
+    let text = "profile = 'ci'\nthreads = 3\nmax-num-seqs = 5\n[serve]\nport = 1\nhost = 'h'\n";
+    std::fs::write(&path, text).unwrap();
+    let mut command = cairn.command(&["serve", "--print-config", "--port", "2"]);
+    command.env("CAIRN_CONFIG", &path).env("CAIRN_THREADS", "4");
+    let (code, stdout, stderr) = finish(&cairn, &mut command);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let line = |name: &str| {
+        let line = stdout.lines().find(|line| line.split(' ').next() == Some(name)).unwrap();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("port"), "2 # command line");
+    assert_eq!(line("threads"), "4 # environment CAIRN_THREADS");
+    assert_eq!(line("max-num-seqs"), "5 # file [FOLDER]/cairn.toml:3");
+    assert_eq!(line("host"), "h # file [FOLDER]/cairn.toml:6");
+    assert_eq!(line("log-format"), "json # profile ci");
+    assert_eq!(line("block-size"), "- # default");
+
+    // What is printed as a file gives the same.
+    let mut command = cairn.command(&["serve", "--print-config=toml", "--port", "2"]);
+    command.env("CAIRN_CONFIG", &path).env("CAIRN_THREADS", "4");
+    let (_, printed, _) = finish(&cairn, &mut command);
+    std::fs::write(&path, &printed).unwrap();
+    let config = path.to_str().unwrap();
+    let (code, again, _) = run(&cairn, &["serve", "--config", config, "--print-config=toml"]);
+    assert_eq!((code, again), (0, printed));
+}
+
+#[test]
+fn a_wrong_file_is_wrong_usage() {
+    let cairn = Cairn::new();
+    let path = cairn.path().join("cairn.toml");
+    let refused = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let (code, stdout, stderr) = run(&cairn, &["serve", "--config", path.to_str().unwrap()]);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+        stderr
+    };
+    insta::assert_snapshot!(refused("\nmax-num-seq = 1"), @"
+    error: [FOLDER]/cairn.toml:2: unknown key `max-num-seq`
+    hint: a similar key exists: `max-num-seqs`
+    ");
+    insta::assert_snapshot!(refused("threads = 0"), @"error: [FOLDER]/cairn.toml:1: invalid value '0' for '--threads <N>': expected a whole number from 1 to 1024");
+    std::fs::remove_file(&path).unwrap();
+    let (code, _, stderr) = run(&cairn, &["serve", "--config", path.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    insta::assert_snapshot!(stderr, @"
+    error: cannot read the configuration: failed to open file `[FOLDER]/cairn.toml`: No such file or directory (os error 2)
+    hint: `--config` and CAIRN_CONFIG name a TOML file that can be read
+    ");
+}
+
+#[test]
+fn profiles_are_listed_and_printed() {
+    let (code, listed, _) = run(&Cairn::new(), &["config", "profiles"]);
+    assert_eq!(code, 0);
+    assert_eq!(run(&Cairn::new(), &["--profile", "help"]), (0, listed.clone(), String::new()));
+    for line in listed.lines() {
+        let name = line.split(' ').next().unwrap();
+        let (code, text, _) = run(&Cairn::new(), &["config", "profiles", name]);
+        assert_eq!((code, text.starts_with("# ")), (0, true), "{name}");
+    }
+    let error = usage_error(&["serve", "--profile", "lap"]);
+    assert_eq!(error, "error: there is no profile `lap`");
+}
+
+#[test]
 fn a_model_that_does_not_exist_is_named_with_the_known_ones() {
     for command in [&["generate", "--prompt", "x"][..], &["serve", "--port", "0"], &["warmup"]] {
         let args = [command, &["no-such-model.gguf"]].concat();
@@ -336,8 +407,8 @@ fn a_reader_that_has_enough_is_no_failure() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert!(output.status.success(), "{}", output.status);
 }
 
 #[test]

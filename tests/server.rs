@@ -91,6 +91,13 @@ fn start_server_within(limits: &str, flags: &[&str]) -> Server {
     Server::start(command, Some(folder))
 }
 
+/// The program with a tiny model, which lies in the folder.
+fn tiny_command(flags: &[&str]) -> (Command, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path());
+    (serve_command(":", folder.path(), &[&["--port", "0"], flags].concat()), folder)
+}
+
 /// The program with a model, after a line of shell. This is the only place that knows how.
 fn serve_command(limits: &str, model: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new("sh");

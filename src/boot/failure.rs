@@ -62,10 +62,18 @@ pub(crate) fn hinted(error: anyhow::Error, hint: impl fmt::Display) -> anyhow::E
     anyhow::Error::new(Hinted { error, hint: hint.to_string() })
 }
 
+/// The errors of the chain, each as it was before a hint took its place.
+pub(crate) fn causes(error: &anyhow::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    fn without_hint<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+        error.downcast_ref::<Hinted>().map_or(error, |hinted| without_hint(hinted.error.as_ref()))
+    }
+    error.chain().map(without_hint)
+}
+
 /// Adds what the engine died of, if it did, to the error of a request that did not know.
 pub(crate) fn with_death(error: anyhow::Error, engine: &EngineHandle) -> anyhow::Error {
     match engine.death() {
-        Some(death) if !error.chain().any(<dyn Error>::is::<Death>) => {
+        Some(death) if !causes(&error).any(<dyn Error>::is::<Death>) => {
             anyhow::Error::new(death).context(chain(&error))
         }
         _ => error,

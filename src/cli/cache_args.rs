@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cairn_graph_cache::CacheMode;
-use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueHint};
 
 use super::model_args::MAX_SECONDS;
 use super::values;
@@ -36,7 +36,7 @@ pub(crate) struct CacheArgs {
     /// the variables `AWS_...` say (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`,
     /// `AWS_SECRET_ACCESS_KEY`, ...). In the variable, places are separated by commas.
     #[arg(long, value_name = "PLACE", env = "CAIRN_CACHE_LAYER", value_delimiter = ',')]
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::AnyPath)]
     cache_layer: Vec<String>,
 
     /// What may be done with the cache: `rw` reads it and keeps what is compiled, `ro` changes

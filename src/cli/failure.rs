@@ -32,9 +32,10 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
+use super::config_file::{ConfigFileError, Refusal};
 use super::output::{self, StdoutClosed};
 use crate::backend::{BackendError, DeviceFate};
-use crate::boot::failure::{backend_error, chain};
+use crate::boot::failure::{backend_error, causes, chain};
 pub(crate) use crate::boot::{Hint, Usage, hint};
 use crate::config;
 use crate::engine::{Death, Fate};
@@ -80,7 +81,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     output::say(format_args!("error: {}", chain(error)));
-    if let Some(hint) = hint(error) {
+    let of_file =
+        || causes(error).find_map(|cause| cause.downcast_ref::<ConfigFileError>()?.hint());
+    if let Some(hint) = hint(error).or_else(of_file) {
         output::say(format_args!("hint: {hint}"));
     }
     ExitCode::from(code(error))
@@ -88,10 +91,10 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// What the process ends with.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
-    if let Some(code) = error.chain().find_map(code_of_device) {
+    if let Some(code) = causes(error).find_map(code_of_device) {
         return code;
     }
-    let is_usage = error.chain().any(<dyn Error>::is::<Usage>);
+    let is_usage = causes(error).any(|cause| cause.is::<Usage>() || cause.is::<ConfigFileError>());
     if is_usage { USAGE } else { FAILED }
 }
 
@@ -110,10 +113,24 @@ fn code_of_device(error: &(dyn Error + 'static)) -> Option<u8> {
     }
 }
 
+/// Tells a person why there are no settings.
+pub(crate) fn report_refusal(command: &Command, refusal: Refusal) -> ExitCode {
+    match refusal {
+        Refusal::Usage { error, hint } => report_usage(command, &error, hint.as_deref()),
+        Refusal::Profiles(list) => {
+            output::write(&list).map_or_else(|error| report(&error), |()| Outcome::Done.into())
+        }
+        Refusal::File(error) => report(&(*error).into()),
+    }
+}
+
 /// Prints what the parser has to say: help and version are asked for, all else is wrong usage.
-pub(crate) fn report_usage(command: &Command, error: &clap::Error) -> ExitCode {
+fn report_usage(command: &Command, error: &clap::Error, hint: Option<&str>) -> ExitCode {
     // A closed stdout or stderr leaves nobody to tell.
     let _ = error.print();
+    if let Some(hint) = hint {
+        output::say(format_args!("hint: {hint}"));
+    }
     if let Some(variable) = variable_at_fault(command, error) {
         output::say(format_args!(
             "hint: the value comes from the environment variable `{variable}`"
@@ -185,6 +202,17 @@ mod tests {
         let error = anyhow::Error::new(RequestError::Died(death(Fate::Restart)));
         assert_eq!(chain(&error), "the engine died: it smokes");
         assert!(hint(&error).unwrap().ends_with("restart the process"));
+    }
+
+    #[test]
+    fn a_hint_leaves_the_exit_code_as_it_was() {
+        let usage = || Err::<(), _>(Usage("no".to_owned()));
+        assert_eq!(code(&usage().hint("do this").unwrap_err()), 2);
+        assert_eq!(code(&usage().hint("do this").hint("and that").unwrap_err()), 2);
+        assert_eq!(code(&usage().context("in here").hint("do this").unwrap_err()), 2);
+        let lost = Death { what: "it smokes".to_owned(), fate: Fate::Lost };
+        let error = Err::<(), _>(lost).hint("look").context("serving").unwrap_err();
+        assert_eq!(code(&error), 4);
     }
 
     #[test]

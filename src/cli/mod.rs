@@ -1,13 +1,15 @@
 //! The command line: one file per command, and what the commands share.
 //!
 //! ```text
-//! argv, CAIRN_... --clap--> Args --one function--> EngineConfig --boot--> engine --> command's output
-//!                           (what was typed)       (what it means)
+//! argv, CAIRN_..., file --clap--> Args --one function--> EngineConfig --boot--> engine --> output
+//!                                 (what was said)        (what it means)
 //! ```
 //!
 //! | File | Holds |
 //! | --- | --- |
-//! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `keys` `inspect` `doctor` | a command each: its flags and what it does |
+//! | `generate` `serve` `run_batch` `warmup` `bench` `cache` `pull` `keys` `inspect` `doctor` `config_command` | a command each: its flags and what it does |
+//! | `config_file`, `profiles` | settings from files, and files that come with the program |
+//! | `print_config` | what the settings are and where they come from |
 //! | `model_args` | the flags that every command with a model shares |
 //! | `speculation_args`, `cache_args`, `prefix_args` | those of them about guesses, about the graph cache, and about prefixes that outlive the process |
 //! | `access_args` | flags of who may use a server |
@@ -28,6 +30,8 @@ mod access_args;
 mod bench;
 mod cache;
 mod cache_args;
+mod config_command;
+mod config_file;
 mod dialogue_args;
 mod doctor;
 mod failure;
@@ -40,6 +44,7 @@ mod model_args;
 mod output;
 mod prefix_args;
 mod print_config;
+mod profiles;
 mod progress;
 mod pull;
 mod run_batch;
@@ -49,12 +54,13 @@ mod speculation_args;
 mod values;
 mod warmup;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 #[cfg(feature = "ascend")]
 use crate::boot::ascend;
@@ -62,7 +68,9 @@ use crate::boot::{self, graph_cache, models};
 use crate::build_info;
 use crate::config::{self, Environment, LogFormat};
 use crate::telemetry::{self, LogFilter};
+use config_file::{Refusal, Settings};
 use failure::Outcome;
+use print_config::PrintFormat;
 use progress::Progress;
 
 /// Widest line of help, also on wider terminals.
@@ -80,6 +88,12 @@ MODEL is a folder with safetensors and config.json, a .gguf file, or the name of
 Data goes to stdout, everything else to stderr.
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 restart the process (the device is in an unknown
 state), 4 the device is lost, 130 interrupted.
+
+Settings come from a profile, a file of TOML, the environment and flags; the later ones win. Keys of
+a file are the flags' names, outside of sections for every command, or in a section for one:
+  model = \"model.gguf\"
+  [serve]
+  port = 8080
 
 Environment, besides the variables named with each flag (flags win):
   CAIRN_CACHE_DIR  folder of fetched models and compiled graphs
@@ -127,9 +141,19 @@ struct GlobalArgs {
     #[arg(long, global = true, env = "CAIRN_NO_PROGRESS", value_parser = values::switch())]
     no_progress: bool,
 
-    /// Print every setting of the command and where it came from, and exit.
-    #[arg(long, global = true)]
-    print_config: bool,
+    /// Read settings from this file of TOML.
+    #[arg(long, value_name = "FILE", global = true, env = "CAIRN_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Begin with the settings of a profile that comes with the program; `help` lists them.
+    #[arg(long, value_name = "NAME", global = true, env = "CAIRN_PROFILE")]
+    profile: Option<String>,
+
+    /// Print every setting of the command and where it came from, and exit; `toml`: as a file for
+    /// `--config`.
+    #[arg(long, value_name = "FORMAT", global = true, value_enum, require_equals = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "text")]
+    print_config: Option<PrintFormat>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +168,7 @@ enum CliCommand {
     Keys(keys::KeysArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
+    Config(config_command::ConfigArgs),
 }
 
 /// What every command is given besides its own flags.
@@ -158,28 +183,28 @@ struct Context {
 /// The whole program: parses the command line, runs the command, reports how it ended.
 pub fn main() -> ExitCode {
     let command = with_careful_variables(Cli::command());
-    let (cli, matches) = match parse(&command) {
+    let (cli, settings) = match parse(&command, &config::arguments()) {
         Ok(parsed) => parsed,
-        Err(error) => return failure::report_usage(&command, &error),
+        Err(refusal) => return failure::report_refusal(&command, refusal),
     };
-    match run(&cli, command, &matches) {
+    match run(&cli, command, &settings) {
         Ok(outcome) => outcome.into(),
         Err(error) => failure::report(&error),
     }
 }
 
-fn parse(command: &Command) -> Result<(Cli, ArgMatches), clap::Error> {
-    let matches = command.clone().try_get_matches()?;
-    let cli =
-        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))?;
-    Ok((cli, matches))
+fn parse(command: &Command, arguments: &[OsString]) -> Result<(Cli, Settings), Refusal> {
+    let settings = config_file::read(command, arguments)?;
+    let cli = Cli::from_arg_matches(&settings.matches)
+        .map_err(|error| error.format(&mut command.clone()))?;
+    Ok((cli, settings))
 }
 
-fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outcome> {
+fn run(cli: &Cli, command: Command, settings: &Settings) -> anyhow::Result<Outcome> {
     let started_at = Instant::now();
     let environment = Environment::of_process();
-    if cli.global.print_config {
-        print_config::print(command, matches, &environment)?;
+    if let Some(format) = cli.global.print_config {
+        print_config::print(format, command, settings, &environment)?;
         return Ok(Outcome::Done);
     }
     start_logging(cli, &environment)?;
@@ -196,6 +221,7 @@ fn run(cli: &Cli, command: Command, matches: &ArgMatches) -> anyhow::Result<Outc
         CliCommand::Keys(args) => keys::run(args),
         CliCommand::Inspect(args) => inspect::run(args, &context),
         CliCommand::Doctor(args) => doctor::run(args, &context),
+        CliCommand::Config(args) => config_command::run(args),
     }
 }
 

@@ -59,7 +59,7 @@ Examples:
 
 Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/embeddings /v1/files
 /v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load /metrics /version
-/reset_prefix_cache /admin/events /admin/keys /admin/usage /admin/limits /admin/drain
+/reset_prefix_cache /openapi.json /admin/events /admin/keys /admin/usage /admin/limits /admin/drain
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken

@@ -14,6 +14,7 @@
 //!          /admin/events              the log of the service's life
 //!          /version /metrics          what runs here, and how it is doing
 //!          /reset_prefix_cache        forgets what was computed before
+//!          /openapi.json              what all of them take and give
 //!          /admin/...                 access: keys, usage, limits, draining
 //! ```
 //!
@@ -42,6 +43,7 @@ mod metrics;
 mod net;
 mod observe;
 mod openai;
+mod openapi;
 mod options;
 mod panics;
 mod prefix_cache;

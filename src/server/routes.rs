@@ -13,7 +13,7 @@ use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
 use super::openai::{chat, completions, embeddings, models, responses, tokenize};
-use super::{ServerState, batches, deep, events, health, metrics, prefix_cache};
+use super::{ServerState, batches, deep, events, health, metrics, openapi, prefix_cache};
 
 /// A path, and the methods that it answers to.
 struct Route {
@@ -49,6 +49,7 @@ const ROUTES: &[Route] = &[
     Route { path: "/metrics", allow: GET },
     Route { path: "/version", allow: GET },
     Route { path: "/reset_prefix_cache", allow: POST },
+    Route { path: "/openapi.json", allow: GET },
     Route { path: "/admin/keys", allow: "GET,HEAD,POST" },
     Route { path: "/admin/keys/reload", allow: POST },
     Route { path: "/admin/usage", allow: GET },
@@ -82,6 +83,12 @@ fn route(path: &str) -> Option<&'static Route> {
     WITH_ID.iter().find(has_form)
 }
 
+/// Every path with its methods, for tests that compare.
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().chain(&WITH_ID).chain([&MODEL]).map(|route| (route.path, route.allow))
+}
+
 /// The name of a path in metrics: one of a fixed set, whatever clients ask for.
 pub(super) fn label(path: &str) -> &'static str {
     route(path).map_or("other", |route| route.path)
@@ -94,6 +101,7 @@ pub(super) fn is_of_machines(label: &str) -> bool {
 
 /// All endpoints.
 pub(super) fn router(state: ServerState) -> Router {
+    openapi::prepare();
     let cors = state.options().cors.as_ref().map(CorsOptions::layer);
     Router::new()
         .route("/v1/models", get(models::list))
@@ -123,6 +131,7 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/version", get(health::version))
         .route("/metrics", get(metrics::page))
         .route("/reset_prefix_cache", post(prefix_cache::reset))
+        .route("/openapi.json", get(openapi::page))
         .route("/admin/keys", get(admin::list).post(admin::add))
         .route("/admin/keys/reload", post(admin::reload))
         .route("/admin/keys/{name}", patch(admin::change).delete(admin::remove))

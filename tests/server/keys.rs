@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::client::{COMPLETIONS, PATIENCE, Reply, Server, request_bytes, with_model};
-use super::{CONTEXT, serve_command, start_server};
+use super::{CONTEXT, start_server, tiny_command};
 
 /// A folder with a key file and the state of a server.
 pub(crate) struct Place {
@@ -351,14 +351,14 @@ fn a_bad_key_file_is_an_error_at_the_start() {
         ("[[keys]]\nname = \"a\"\nhash = \"sk-a\"".to_owned(), "(`a`): invalid hash: expected"),
     ] {
         let place = Place::new(&file);
-        let (mut command, _folder) = serve_command(&["--api-keys-file", text(&place.file())]);
+        let (mut command, _folder) = tiny_command(&["--api-keys-file", text(&place.file())]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(message) && stderr.contains("keys.toml"), "{stderr}");
         assert!(!stderr.contains("sk-a"), "{stderr}");
     }
-    let (mut command, _folder) = serve_command(&["--api-keys-file", "/nowhere/keys.toml"]);
+    let (mut command, _folder) = tiny_command(&["--api-keys-file", "/nowhere/keys.toml"]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere/keys.toml"));
@@ -382,12 +382,12 @@ fn keys_by_flag_and_by_variable_have_no_limits() {
     let both = ",key=\"--api-key\",outcome=\"accepted\"} 2";
     assert!(page.contains(both), "{page}");
 
-    let (mut command, model) = serve_command(&state);
+    let (mut command, model) = tiny_command(&state);
     command.env("VLLM_API_KEY", "sk-inherited");
     let server = Server::start(command, Some(model));
     assert_eq!(complete_as(&server, "inherited").status, 200);
     assert_eq!(complete_as(&server, "one").status, 401);
-    let (mut command, _model) = serve_command(&["--api-key", "sk-one", "--print-config"]);
+    let (mut command, _model) = tiny_command(&["--api-key", "sk-one", "--print-config"]);
     let shown = String::from_utf8(command.output().unwrap().stdout).unwrap();
     assert!(shown.contains("api-key") && !shown.contains("sk-one"), "{shown}");
 }

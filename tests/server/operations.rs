@@ -22,6 +22,11 @@ fn kinds(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["kind"].as_str().unwrap()).collect()
 }
 
+/// The value of a series that counts.
+fn count(server: &Server, series: &str) -> u64 {
+    server.metric(series) as u64
+}
+
 fn state_dir(folder: &Path) -> [String; 2] {
     ["--state-dir".to_owned(), folder.display().to_string()]
 }
@@ -37,9 +42,9 @@ fn the_events_of_a_start_are_told_in_order() {
     let (compiles, others): (Vec<&str>, Vec<&str>) =
         kinds(&told).into_iter().partition(|kind| kind.starts_with("graph_compile"));
     assert_eq!(others, ["deploying", "model_loading", "cache_summary", "model_loaded", "ready"]);
-    let count = |kind: &str| compiles.iter().filter(|found| **found == kind).count();
-    let num_compiled = count("graph_compile_finished");
-    assert_eq!((count("graph_compile_started"), num_compiled > 0), (num_compiled, true));
+    let num_of = |kind: &str| compiles.iter().filter(|found| **found == kind).count();
+    let num_compiled = num_of("graph_compile_finished");
+    assert_eq!((num_of("graph_compile_started"), num_compiled > 0), (num_compiled, true));
     for (idx, event) in told.iter().enumerate() {
         assert_eq!(event["seq"], idx as u64 + 1);
         assert_eq!((&event["level"], &event["remedy"]), (&json!("normal"), &Value::Null));
@@ -54,10 +59,10 @@ fn the_events_of_a_start_are_told_in_order() {
     assert_eq!(last["boot"], version["boot_id"]);
     assert_eq!(summary["fields"]["misses"]["absent"], num_compiled);
     assert_eq!(
-        server.metric("cairn_events_total{model_name=\"tiny\",engine=\"0\",kind=\"ready\""),
-        1.0
+        count(&server, "cairn_events_total{model_name=\"tiny\",engine=\"0\",kind=\"ready\""),
+        1
     );
-    assert_eq!(server.metric("cairn_ready"), 1.0);
+    assert_eq!(count(&server, "cairn_ready"), 1);
 }
 
 #[test]
@@ -158,7 +163,7 @@ fn a_probe_generates_a_token_that_no_metric_of_users_counts() {
         "vllm:time_to_first_token_seconds_count",
         "vllm:request_success_total{model_name=\"tiny\",engine=\"0\",finished_reason=\"length\"",
     ] {
-        assert_eq!(server.metric(series), 0.0, "{series}");
+        assert_eq!(count(&server, series), 0, "{series}");
     }
     let bad = probe("?timeout=1000");
     assert_eq!((bad.status, &bad.error()["param"]), (400, &json!("timeout")));
@@ -239,7 +244,7 @@ fn a_server_that_starts_is_alive_and_says_how_far_it_is() {
     assert_eq!(ready.json()["status"], "starting");
     assert!(ready.json()["phase"].is_string() && ready.json()["seconds"].is_f64(), "{ready:?}");
     assert_eq!(server.get("/version").json()["is_ready"], false);
-    assert_eq!(server.metric("cairn_ready"), 0.0);
+    assert_eq!(count(&server, "cairn_ready"), 0);
     let refused = [
         server.post(COMPLETIONS, "{}"),
         server.get("/v1/models"),
@@ -262,7 +267,7 @@ fn a_server_that_starts_is_alive_and_says_how_far_it_is() {
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
     client.send(b"GET /health/ready HTTP/1.1\r\nhost: x\r\n\r\n");
     assert_eq!(client.read_reply().unwrap().status, 200);
-    assert_eq!(server.metric("cairn_ready"), 1.0);
+    assert_eq!(count(&server, "cairn_ready"), 1);
     server.assert_serves("its start");
     server.terminate();
     assert!(server.ended().success());
@@ -286,8 +291,8 @@ fn a_start_that_fails_ends_the_server_with_the_reason() {
     let error = read_until(&mut stderr, "error: ");
     assert!(error.contains("line 1: expected a public key"), "{error}");
     assert_eq!(server.ended().code(), Some(1));
-    let folder = server._folder.as_ref().unwrap().path().join("state/events/tiny-0/events.jsonl");
-    let log = std::fs::read_to_string(folder).unwrap();
+    let log = pipe.with_file_name("state/events/tiny-0/events.jsonl");
+    let log = std::fs::read_to_string(log).unwrap();
     let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!((&last["kind"], &last["level"]), (&json!("stopped"), &json!("abnormal")));
     assert_eq!(last["fields"]["exit_code"], 1);

@@ -15,6 +15,7 @@ use super::{Page, PageQuery, batches_of, failed, id_of, not_found, owner_of};
 use crate::server::error::ApiError;
 use crate::server::observe::RequestTag;
 use crate::server::openai::json::{parse, wire_object};
+use crate::server::openapi::schema::{OneOf, Required};
 use crate::server::{ServerState, body};
 
 /// Endpoints that a batch may name.
@@ -26,10 +27,11 @@ const MAX_LISTED: usize = 100;
 
 wire_object! {
     /// The body of `POST /v1/batches`.
-    "a JSON object" => BatchRequest {
-        input_file_id: String,
-        endpoint: String,
-        completion_window: String,
+    "a JSON object" => pub(in crate::server) BatchRequest {
+        /// A file with the purpose `batch`.
+        input_file_id: String where Required,
+        endpoint: String where (Required, OneOf(&ENDPOINTS)),
+        completion_window: String where (Required, OneOf(&[COMPLETION_WINDOW])),
         metadata: Map<String, Value>,
     }
 }

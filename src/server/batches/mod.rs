@@ -12,10 +12,12 @@
 //! | `store` | both on disk |
 //! | `runner` | answering one batch after the other |
 //! | `files`, `endpoints` | the two groups of endpoints |
+//! | `described` | what the document of the API tells about them |
 //!
 //! What this module deliberately does not do: it reads no line; [`batch`](crate::batch) does, for the
 //! command line, too.
 
+mod described;
 mod endpoints;
 mod files;
 mod object;
@@ -38,6 +40,7 @@ use crate::batch::work::Stop;
 use object::BatchObject;
 use store::{BatchStore, Owner, StoreError};
 
+pub(super) use described::ENDPOINTS;
 pub(super) use endpoints::{cancel, create, list, retrieve};
 pub(super) use files::{content, delete_file, list_files, retrieve_file, upload};
 

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// How long a batch may take, in seconds: the one `completion_window` that there is.
 pub(super) const COMPLETION_WINDOW_SECONDS: u64 = 24 * 60 * 60;
@@ -18,7 +19,7 @@ pub(super) fn now() -> u64 {
 }
 
 /// A file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(super) struct FileObject {
     pub(super) id: String,
     pub(super) object: String,
@@ -44,7 +45,7 @@ impl FileObject {
 }
 
 /// Where a batch is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum BatchStatus {
     Validating,
@@ -65,7 +66,7 @@ impl BatchStatus {
 }
 
 /// How many lines have which result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(super) struct RequestCounts {
     pub(super) total: u64,
     pub(super) completed: u64,
@@ -73,14 +74,14 @@ pub(super) struct RequestCounts {
 }
 
 /// Why a batch failed as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(super) struct BatchErrors {
     pub(super) object: String,
     pub(super) data: Vec<BatchError>,
 }
 
 /// One reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(super) struct BatchError {
     pub(super) code: String,
     pub(super) message: String,
@@ -89,7 +90,7 @@ pub(super) struct BatchError {
 }
 
 /// A batch. Absent times are left out, as the schema has it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(super) struct BatchObject {
     pub(super) id: String,
     pub(super) object: String,
@@ -121,6 +122,7 @@ pub(super) struct BatchObject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cancelled_at: Option<u64>,
     pub(super) request_counts: RequestCounts,
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     pub(super) metadata: Option<Map<String, Value>>,
 }
 

@@ -33,6 +33,7 @@ use crate::engine::{
 use crate::server::access::Grant;
 use crate::server::error::ApiError;
 use crate::server::metrics::RequestRecord;
+use crate::server::openapi::schema::{Above, OneOf, Required};
 use crate::server::{ServerState, body};
 
 const PARAM: &str = "input";
@@ -41,19 +42,31 @@ const MAX_IN_FLIGHT: usize = 64;
 
 wire_object! {
     /// The body of `POST /v1/embeddings`.
-    "a JSON object" => EmbeddingRequest {
+    "a JSON object" => pub(super) EmbeddingRequest {
+        /// The served model; may be left out.
         model: String,
-        input: Inputs,
-        encoding_format: String,
-        dimensions: i64,
-        pooling: String,
+        /// A text, token ids, or a list of either.
+        input: Inputs where Required,
+        /// How vectors are written.
+        encoding_format: String where OneOf(&["float", "base64"]),
+        /// How many numbers of each vector are kept; at most the model's hidden size.
+        dimensions: i64 where 1..,
+        /// The last token's hidden state, or the mean over all tokens.
+        pooling: String where OneOf(&["last", "mean"]),
+        /// Whether vectors have length 1.
         normalize: bool,
+        /// Whether the tokenizer adds its own tokens.
         add_special_tokens: bool,
-        truncate_prompt_tokens: i64,
-        priority: i64,
-        deadline: f64,
-        timeout: f64,
-        cache_salt: String,
+        /// Only the last so many tokens of an input; -1: as many as fit.
+        truncate_prompt_tokens: i64 where -1..,
+        /// Where the server schedules by priority: lower runs sooner.
+        priority: i64 where i32::MIN..=i32::MAX,
+        /// Where the server schedules by deadline: in how many seconds the answer is wanted.
+        deadline: f64 where Above(0.0, scheduling::MAX_SECONDS),
+        /// Seconds after which the request fails if it is not finished.
+        timeout: f64 where Above(0.0, scheduling::MAX_SECONDS),
+        /// Only requests with the same salt share cached prefixes.
+        cache_salt: String where 1..,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::server::error::ApiError;
 use crate::text::grammar::GrammarSpec;
 
 /// Most texts to choose from.
-const MAX_CHOICES: usize = 20_000;
+pub(super) const MAX_CHOICES: usize = 20_000;
 
 /// A form, and the field that asks for it.
 #[derive(Clone, Debug, PartialEq)]

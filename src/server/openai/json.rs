@@ -47,23 +47,64 @@ pub(in crate::server) trait WireObject: Default {
 /// Defines a struct of optional fields together with its [`WireObject`] and `Deserialize`.
 ///
 /// The struct and its fields are as visible as is said before its name. A field is called like its
-/// key, unless the key stands in brackets. `flattened` names a field
-/// that is such a struct itself and whose keys lie in the same JSON object.
+/// key, unless the key stands in brackets. `flattened` names a field that is such a struct itself and
+/// whose keys lie in the same JSON object. The docs and what stands after `where`, a [`Constraint`],
+/// go into the document of the API; whoever uses the field enforces the constraint.
+///
+/// [`Constraint`]: crate::server::openapi::schema::Constraint
 macro_rules! wire_object {
     (@key $field:ident) => { stringify!($field) };
     (@key $field:ident $key:literal) => { $key };
+    (@constraint) => { () };
+    (@constraint $constraint:expr) => { $constraint };
     (
-        $(#[$doc:meta])*
+        $(#[doc = $doc:literal])*
         $expected:literal => $visible:vis $Name:ident {
-            $($(#[$field_doc:meta])* $field:ident $([$key:literal])?: $Type:ty,)*
+            $(
+                $(#[doc = $field_doc:literal])*
+                $field:ident $([$key:literal])?: $Type:ty $(where $constraint:expr)?,
+            )*
         }
         $(flattened $flat:ident: $Flat:ty)?
     ) => {
-        $(#[$doc])*
+        $(#[doc = $doc])*
         #[derive(Debug, Default)]
         $visible struct $Name {
-            $($(#[$field_doc])* $visible $field: Option<$Type>,)*
+            $($(#[doc = $field_doc])* $visible $field: Option<$Type>,)*
             $($visible $flat: $Flat,)?
+        }
+
+        impl $Name {
+            /// The fields, those of what is flattened included.
+            pub(in crate::server) fn properties(
+                schemas: &mut $crate::server::openapi::schema::Schemas,
+            ) -> $crate::server::openapi::schema::Object {
+                let mut object = $crate::server::openapi::schema::Object::default();
+                $(
+                    let mut property = $crate::server::openapi::schema::Property {
+                        schema: schemas.of::<$Type>(),
+                        is_required: false,
+                    };
+                    $crate::server::openapi::schema::Constraint::apply(
+                        wire_object!(@constraint $($constraint)?),
+                        &mut property,
+                    );
+                    let key = wire_object!(@key $field $($key)?);
+                    object.add(key, &[$($field_doc),*], property);
+                )*
+                $(object.extend(<$Flat>::properties(schemas));)?
+                object
+            }
+        }
+
+        impl $crate::server::openapi::schema::Described for $Name {
+            const NAME: Option<&'static str> = Some(stringify!($Name));
+
+            fn schema(
+                schemas: &mut $crate::server::openapi::schema::Schemas,
+            ) -> serde_json::Value {
+                Self::properties(schemas).into_schema(&[$($doc),*])
+            }
         }
 
         impl $crate::server::openai::json::WireObject for $Name {

@@ -15,6 +15,7 @@
 use std::fmt::Write as _;
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::engine::TokenLogprobs;
 use crate::text::{Detokenizer, Tokenizer};
@@ -41,20 +42,21 @@ impl TokenNames {
 }
 
 /// `logprobs` of a chat's choice.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChatLogprobs {
     content: Vec<ChatToken>,
+    #[schema(schema_with = super::types::null)]
     refusal: (),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ChatToken {
     #[serde(flatten)]
     token: Likely,
     top_logprobs: Vec<Likely>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Likely {
     token: String,
     logprob: f32,
@@ -78,7 +80,7 @@ impl ChatLogprobs {
 }
 
 /// `logprobs` of a text completion's choice.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
 pub(super) struct TextLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,
@@ -113,7 +115,8 @@ impl TextLogprobs {
 }
 
 /// A JSON object from texts of tokens to log probabilities, likeliest first.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, ToSchema)]
+#[schema(value_type = BTreeMap<String, f32>)]
 struct ByText(Vec<(String, f32)>);
 
 impl ByText {
@@ -154,7 +157,7 @@ impl Offsets {
 }
 
 /// vLLM's `prompt_logprobs`: null for the first token, then an object by token id.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PromptLogprobs(Vec<Option<ById>>);
 
 impl PromptLogprobs {
@@ -178,10 +181,11 @@ impl PromptLogprobs {
 }
 
 /// A JSON object by token id; the prompt's own token is the first.
-#[derive(Debug)]
+#[derive(Debug, ToSchema)]
+#[schema(value_type = BTreeMap<String, Ranked>)]
 struct ById(Vec<(u32, Ranked)>);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Ranked {
     logprob: f32,
     rank: u32,

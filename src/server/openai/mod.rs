@@ -24,6 +24,7 @@
 //! | `tokenize` | text to tokens and back, for those who count |
 //! | `answer` | the same flow without HTTP, for batches |
 //! | `models` | the list of one model |
+//! | `endpoints` | what the document of the API tells about them |
 //!
 //! What this module deliberately does not do: no images, no audio, no search. Asking for them is an
 //! error that names the field, never silence.
@@ -33,6 +34,7 @@ pub(super) mod chat;
 pub(super) mod completions;
 mod dialogue;
 pub(super) mod embeddings;
+mod endpoints;
 mod format;
 mod generate;
 pub(super) mod json;
@@ -47,6 +49,8 @@ mod scheduling;
 pub(super) mod tokenize;
 mod tools;
 pub(super) mod types;
+
+pub(super) use endpoints::{ENDPOINTS, deleted};
 
 pub use answer::answer;
 pub(super) use answer::answer_for;

@@ -16,7 +16,7 @@ use crate::server::error::ApiError;
 use crate::text::grammar::Grammar;
 
 /// No request may ask for more time.
-const MAX_SECONDS: f64 = 86_400.0;
+pub(super) const MAX_SECONDS: f64 = 86_400.0;
 
 /// A request for each prompt, whose answers follow a grammar, if there is one.
 pub(super) fn requests(
@@ -64,8 +64,11 @@ fn priority(priority: Option<i64>) -> Result<i32, ApiError> {
 fn seconds(param: &'static str, seconds: Option<f64>) -> Result<Option<Duration>, ApiError> {
     let Some(seconds) = seconds else { return Ok(None) };
     // False for what is no number, which is the point.
-    if seconds > 0.0 && seconds <= MAX_SECONDS {
-        return Ok(Some(Duration::from_secs_f64(seconds)));
+    let is_in_range = seconds > 0.0 && seconds <= MAX_SECONDS;
+    let span = is_in_range.then(|| Duration::from_secs_f64(seconds));
+    // Less than a nanosecond is nothing.
+    if let Some(span) = span.filter(|span| !span.is_zero()) {
+        return Ok(Some(span));
     }
     let expected = format!("expected seconds above 0 and at most {MAX_SECONDS}, got {seconds}");
     Err(ApiError::invalid(param, format!("invalid {param}: {expected}")))
@@ -100,6 +103,7 @@ mod tests {
             (r#"{"priority": 2147483648}"#, "invalid priority"),
             (r#"{"timeout": 0}"#, "invalid timeout"),
             (r#"{"timeout": -1}"#, "invalid timeout"),
+            (r#"{"timeout": 5e-324}"#, "invalid timeout"),
             (r#"{"deadline": 1e300}"#, "invalid deadline"),
             (r#"{"cache_salt": ""}"#, "invalid cache_salt"),
         ] {

@@ -24,11 +24,12 @@ use super::json::{parse, wire_object};
 use super::prompt::{check_model, check_token_ids, encode};
 use super::requests::{ChatRequest, SamplingFields};
 use crate::server::error::ApiError;
+use crate::server::openapi::schema::Required;
 use crate::server::{ServerState, body};
 
 wire_object! {
     /// The body of `POST /tokenize`.
-    "a JSON object" => TokenizeRequest {
+    "a JSON object" => pub(super) TokenizeRequest {
         prompt: String,
         return_token_strs: bool,
     }
@@ -37,15 +38,15 @@ wire_object! {
 
 wire_object! {
     /// The body of `POST /detokenize`.
-    "a JSON object" => DetokenizeRequest {
-        tokens: Vec<u32>,
+    "a JSON object" => pub(super) DetokenizeRequest {
+        tokens: Vec<u32> where Required,
     }
     flattened sampling: SamplingFields
 }
 
 /// What a prompt is to the model.
-#[derive(Serialize)]
-struct Tokenized {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Tokenized {
     count: usize,
     max_model_len: usize,
     tokens: Vec<u32>,
@@ -53,8 +54,8 @@ struct Tokenized {
 }
 
 /// The way back.
-#[derive(Serialize)]
-struct Detokenized {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct Detokenized {
     prompt: String,
 }
 

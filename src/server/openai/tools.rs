@@ -24,7 +24,7 @@ use crate::text::ToolSpec;
 use crate::text::output_parser::RequiredTool;
 
 /// Most tools of one request.
-const MAX_TOOLS: usize = 512;
+pub(super) const MAX_TOOLS: usize = 512;
 /// Longest name of a tool.
 const MAX_NAME_BYTES: usize = 128;
 

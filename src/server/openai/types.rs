@@ -14,12 +14,18 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::logprobs::{ChatLogprobs, PromptLogprobs, TextLogprobs};
 use crate::engine::{ChoiceEnd, StopMatch};
 
 /// A key that the schema requires and whose value is null.
 pub(crate) type Null = ();
+
+/// The schema of [`Null`].
+pub(super) fn null() -> utoipa::openapi::Object {
+    utoipa::openapi::Object::with_type(utoipa::openapi::schema::Type::Null)
+}
 
 /// Serialises to JSON text.
 fn to_json(value: &impl Serialize) -> Vec<u8> {
@@ -41,13 +47,13 @@ sent!(EmbeddingList<'_>);
 sent!(ErrorBody, ModelObject<'_>, ModelList<'_>, Completion<'_>, ChatCompletion<'_>, ChatChunk<'_>);
 
 /// `{"error": {...}}`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     pub(crate) error: ErrorObject,
 }
 
 /// What went wrong.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorObject {
     pub(crate) message: String,
     #[serde(rename = "type")]
@@ -57,7 +63,7 @@ pub(crate) struct ErrorObject {
 }
 
 /// One served model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelObject<'a> {
     pub(crate) id: &'a str,
     pub(crate) object: &'static str,
@@ -67,14 +73,14 @@ pub(crate) struct ModelObject<'a> {
 }
 
 /// The served models.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelList<'a> {
     pub(crate) object: &'static str,
     pub(crate) data: [ModelObject<'a>; 1],
 }
 
 /// Tokens in and out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct TokenUsage {
     pub(super) prompt_tokens: usize,
     pub(super) completion_tokens: usize,
@@ -85,21 +91,21 @@ pub(super) struct TokenUsage {
 }
 
 /// What the generated tokens were for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct CompletionTokensDetails {
     /// Those that the model thought with.
     pub(super) reasoning_tokens: usize,
 }
 
 /// What became of the prompt's tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct PromptTokensDetails {
     /// Those that were in the prefix cache.
     pub(super) cached_tokens: usize,
 }
 
 /// Texts as vectors.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EmbeddingList<'a> {
     pub(super) object: &'static str,
     pub(super) data: Vec<Embedding>,
@@ -108,7 +114,7 @@ pub(super) struct EmbeddingList<'a> {
 }
 
 /// One text as a vector.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Embedding {
     pub(super) object: &'static str,
     pub(super) index: usize,
@@ -116,7 +122,7 @@ pub(super) struct Embedding {
 }
 
 /// A vector in the form that was asked for.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum EmbeddingVector {
     Float(Vec<f32>),
@@ -124,14 +130,14 @@ pub(super) enum EmbeddingVector {
 }
 
 /// Tokens in.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct EmbeddingUsage {
     pub(super) prompt_tokens: usize,
     pub(super) total_tokens: usize,
 }
 
 /// vLLM's `stop_reason`: which of the request's stops ended a choice.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum StopReason<'a> {
     Token(u32),
@@ -167,7 +173,7 @@ impl UsageKey {
 }
 
 /// A text completion, or one chunk of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Completion<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -176,11 +182,12 @@ pub(super) struct Completion<'a> {
     pub(super) choices: Vec<CompletionChoice<'a>>,
     pub(super) system_fingerprint: &'a str,
     #[serde(skip_serializing_if = "UsageKey::is_absent")]
+    #[schema(value_type = Option<TokenUsage>)]
     pub(super) usage: UsageKey,
 }
 
 /// One choice of a [`Completion`].
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct CompletionChoice<'a> {
     pub(super) index: usize,
     pub(super) text: Cow<'a, str>,
@@ -195,7 +202,7 @@ pub(super) struct CompletionChoice<'a> {
 }
 
 /// vLLM's `return_token_ids`: left out unless they were asked for.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub(super) struct TokenIdKeys<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prompt_token_ids: Option<&'a [u32]>,
@@ -204,7 +211,7 @@ pub(super) struct TokenIdKeys<'a> {
 }
 
 /// A chat completion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChatCompletion<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -223,7 +230,7 @@ pub(super) struct ChatCompletion<'a> {
 }
 
 /// One choice of a [`ChatCompletion`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChatChoice<'a> {
     pub(super) index: usize,
     pub(super) message: AssistantMessage,
@@ -235,11 +242,12 @@ pub(super) struct ChatChoice<'a> {
 }
 
 /// What the model said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AssistantMessage {
     pub(super) role: &'static str,
     /// Null where there are only calls.
     pub(super) content: Option<String>,
+    #[schema(schema_with = null)]
     pub(super) refusal: Null,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reasoning_content: Option<String>,
@@ -251,7 +259,7 @@ pub(super) struct AssistantMessage {
 }
 
 /// A call of a tool, or a part of one in a stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ToolCallObject {
     /// In streams: which call this is a part of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,7 +272,7 @@ pub(super) struct ToolCallObject {
 }
 
 /// What is called, with what.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FunctionObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
@@ -272,7 +280,7 @@ pub(super) struct FunctionObject {
 }
 
 /// One chunk of a streamed chat completion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChatChunk<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -283,13 +291,14 @@ pub(super) struct ChatChunk<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) service_tier: Option<&'static str>,
     #[serde(skip_serializing_if = "UsageKey::is_absent")]
+    #[schema(value_type = Option<TokenUsage>)]
     pub(super) usage: UsageKey,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prompt_token_ids: Option<&'a [u32]>,
 }
 
 /// One choice of a [`ChatChunk`].
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct ChatChunkChoice<'a> {
     pub(super) index: usize,
     pub(super) delta: Delta,
@@ -301,7 +310,7 @@ pub(super) struct ChatChunkChoice<'a> {
 }
 
 /// What a chunk adds to a message.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) role: Option<&'static str>,

@@ -1,6 +1,6 @@
 //! J: bodies that are no JSON, no object, or odd.
 
-use super::{Case, Expected, bad, bad_param, bad_within, chat, completion};
+use super::{Case, Expected, bad, bad_param, bad_within, chat, completion, refused};
 
 /// A body with one more field.
 fn with(value: &str) -> String {
@@ -32,9 +32,9 @@ pub(super) fn cases() -> Vec<Case> {
         completion(
             "J10 nested arrays in a field",
             format!(r#"{{"prompt": {}"#, "[".repeat(100_000)),
-            bad(),
+            bad_param("prompt"),
         ),
-        completion("J11 nested objects", r#"{"a":"#.repeat(100_000), bad()),
+        completion("J11 nested objects", r#"{"a":"#.repeat(100_000), refused(400, None)),
         completion(
             "J11 nested objects in an unknown field",
             format!(
@@ -42,7 +42,7 @@ pub(super) fn cases() -> Vec<Case> {
                 r#"{"a":"#.repeat(100_000),
                 "}".repeat(100_000)
             ),
-            bad(),
+            Expected::Ok,
         ),
         completion(
             "J12 700,000 keys",
@@ -54,9 +54,9 @@ pub(super) fn cases() -> Vec<Case> {
             r#"{"prompt": "a", "max_tokens": 1, "max_tokens": 1, "model": "x", "model": "tiny"}"#,
             Expected::Ok,
         ),
-        completion("J14 NaN", with("NaN"), bad()),
-        completion("J15 Infinity", with("Infinity"), bad()),
-        completion("J15 -Infinity", with("-Infinity"), bad()),
+        completion("J14 NaN", with("NaN"), bad_param("temperature")),
+        completion("J15 Infinity", with("Infinity"), bad_param("temperature")),
+        completion("J15 -Infinity", with("-Infinity"), bad_param("temperature")),
         completion("J16 1e999", with("1e999"), bad_param("temperature")),
         completion("J17 400 digits", with(&"9".repeat(400)), bad_param("temperature")),
         completion(

@@ -4,19 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Case, Expected, Param, Refused, chat};
 
-/// Whether answers can be held to a schema. Until they can, all of these are refused alike: the one
-/// place to change then.
-const ARE_SERVED: bool = false;
-
-/// A schema that is held to, or refused with the reason.
-fn promised(expected: Expected) -> Expected {
-    if ARE_SERVED {
-        return expected;
-    }
-    let param = Param::Is("response_format".to_owned());
-    Refused::expected(400, Some("unsupported_parameter"), param)
-}
-
 fn bad_schema() -> Expected {
     Refused::expected(400, None, Param::Within("response_format"))
 }
@@ -78,7 +65,7 @@ pub(super) fn cases() -> Vec<Case> {
                 "max_tokens": 1,
                 "response_format": format,
             });
-            chat(name, body.to_string(), promised(expected))
+            chat(name, body.to_string(), expected)
         })
         .collect()
 }

@@ -8,23 +8,40 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{Json, SamplingFields};
+use crate::engine::MAX_LOGPROBS;
 use crate::server::openai::json::wire_object;
+use crate::server::openai::tools::MAX_TOOLS;
+use crate::server::openapi::schema::{OneOf, Pattern, Required};
+
+/// Who may speak.
+const ROLES: &[&str] = &["system", "developer", "user", "assistant", "tool", "function"];
 
 wire_object! {
     /// The body of `POST /v1/chat/completions`.
     "a JSON object" => pub(in crate::server::openai) ChatRequest {
-        messages: Vec<Message>,
-        max_completion_tokens: i64,
+        /// The conversation so far.
+        messages: Vec<Message> where (Required, 1..),
+        /// The most tokens of each answer.
+        max_completion_tokens: i64 where 1..,
+        /// Send log probabilities.
         logprobs: bool,
-        top_logprobs: i64,
-        tools: Vec<Tool>,
+        /// With so many of the likeliest tokens; only with `logprobs`.
+        top_logprobs: i64 where 0..=MAX_LOGPROBS,
+        /// What the model may call.
+        tools: Vec<Tool> where 0..=MAX_TOOLS,
+        /// `none`, `auto`, `required`, or an object that names a function.
         tool_choice: Json,
+        /// Whether one answer may hold several calls.
         parallel_tool_calls: bool,
-        functions: Vec<Function>,
+        /// The deprecated form of `tools`.
+        functions: Vec<Function> where 0..=MAX_TOOLS,
+        /// The deprecated form of `tool_choice`.
         function_call: Json,
+        /// Whether thoughts are sent.
         include_reasoning: bool,
+        /// Accepted; it changes nothing.
         verbosity: String,
-        service_tier: String,
+        service_tier: String where OneOf(&["auto", "default"]),
     }
     flattened template: TemplateFields
 }
@@ -32,11 +49,16 @@ wire_object! {
 wire_object! {
     /// How a conversation becomes a prompt.
     "a JSON object" => pub(in crate::server::openai) TemplateFields {
+        /// Whether the prompt ends with the beginning of the assistant's answer.
         add_generation_prompt: bool,
+        /// Whether the last message is continued instead of answered.
         continue_final_message: bool,
         chat_template: String,
+        /// An object of values for the model's template.
         chat_template_kwargs: Json,
+        /// Documents that templates may show.
         documents: Vec<Json>,
+        /// A name that templates know.
         reasoning_effort: String,
     }
     flattened sampling: SamplingFields
@@ -45,12 +67,15 @@ wire_object! {
 wire_object! {
     /// One message of a conversation.
     "a message object" => pub(in crate::server::openai) Message {
-        role: String,
+        role: String where (Required, OneOf(ROLES)),
         content: Content,
         name: String,
+        /// The thoughts before the text.
         reasoning_content: String,
         reasoning: String,
+        /// Calls of an assistant.
         tool_calls: Vec<Call>,
+        /// Which call a message of the role `tool` answers.
         tool_call_id: String,
         function_call: CalledFunction,
     }
@@ -59,7 +84,7 @@ wire_object! {
 wire_object! {
     /// One part of a message.
     "a content part object" => pub(in crate::server::openai) Part {
-        kind["type"]: String,
+        kind["type"]: String where Required,
         text: String,
         refusal: String,
     }
@@ -85,16 +110,17 @@ wire_object! {
 wire_object! {
     /// What the model may call.
     "a tool object" => pub(in crate::server::openai) Tool {
-        kind["type"]: String,
-        function: Function,
+        kind["type"]: String where (Required, OneOf(&["function"])),
+        function: Function where Required,
     }
 }
 
 wire_object! {
     /// A function, and the JSON schema of its arguments.
     "a function object" => pub(in crate::server::openai) Function {
-        name: String,
+        name: String where (Required, Pattern("^[A-Za-z0-9._-]{1,128}$")),
         description: String,
+        /// A JSON schema of the arguments.
         parameters: Json,
         strict: bool,
     }

@@ -20,7 +20,7 @@ use super::{MAX_PROMPTS, MAX_STOP_TOKEN_IDS};
 use crate::engine::MAX_LOGIT_BIASES;
 
 /// Most inputs of one request for embeddings, as `OpenAI` has it.
-const MAX_INPUTS: usize = 2048;
+pub(in crate::server::openai) const MAX_INPUTS: usize = 2048;
 /// Longest JSON text of a field that holds any JSON. As a tree of values it takes up to twenty
 /// times as much memory.
 pub(in crate::server::openai) const MAX_JSON_BYTES: usize = 1 << 20;

@@ -47,9 +47,12 @@ use super::tools::{self, Tools};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
 use crate::text::ChatMessage;
-use requests::{FunctionTool, NOT_SUPPORTED, ResponsesRequest, TextFormat};
+use requests::{FunctionTool, NOT_SUPPORTED, TextFormat};
 use shape::{Echo, Shaped};
 
+pub(in crate::server::openai) use requests::{
+    Input, Item, NOT_SUPPORTED as NOT_SUPPORTED_IN_RESPONSES, ResponsesRequest,
+};
 pub(in crate::server) use store::ResponseStore;
 
 const PARAM: &str = "input";

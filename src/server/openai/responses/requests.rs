@@ -15,24 +15,35 @@ use std::fmt;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::engine::MAX_LOGPROBS;
 use crate::server::openai::json::{NotSupported, wire_object};
 use crate::server::openai::requests::{Content, Json, TemplateFields};
+use crate::server::openai::tools::MAX_TOOLS;
+use crate::server::openapi::schema::Required;
 
 wire_object! {
     /// The body of `POST /v1/responses`.
     "a JSON object" => pub(in crate::server::openai) ResponsesRequest {
-        input: Input,
+        /// A text, or items.
+        input: Input where Required,
+        /// What comes first, as a system's message.
         instructions: String,
-        max_output_tokens: i64,
+        /// The most tokens of the answer.
+        max_output_tokens: i64 where 1..,
+        /// The response that this one goes on from.
         previous_response_id: String,
+        /// Whether the response is held.
         store: bool,
-        tools: Vec<FunctionTool>,
+        /// What the model may call.
+        tools: Vec<FunctionTool> where 0..=MAX_TOOLS,
+        /// `none`, `auto`, `required`, or an object that names a function.
         tool_choice: Json,
         parallel_tool_calls: bool,
         text: TextFields,
         reasoning: ReasoningFields,
         include: Vec<String>,
-        top_logprobs: i64,
+        /// Log probabilities, with so many of the likeliest tokens.
+        top_logprobs: i64 where 0..=MAX_LOGPROBS,
         truncation: String,
         service_tier: String,
         metadata: Json,
@@ -93,7 +104,7 @@ wire_object! {
 
 /// What the model is to answer.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(in crate::server::openai) enum Input {
     Text(String),
     Items(Vec<Item>),
 }
@@ -131,7 +142,7 @@ const fn refuse(field: &'static str, neutral: &'static [&'static str]) -> NotSup
 }
 
 /// Known fields that are not supported, with the values that pass.
-pub(super) const NOT_SUPPORTED: &[&[NotSupported]] = &[&[
+pub(in crate::server::openai) const NOT_SUPPORTED: &[&[NotSupported]] = &[&[
     refuse("background", &["false"]),
     refuse("conversation", &[]),
     refuse("prompt", &[]),
