@@ -180,8 +180,8 @@ fn special_tokens_are_shown_where_that_is_asked_for_and_the_end_never_is() {
     let (engine, _) = engine(&DYNAMIC, &script, &options());
     let text = |skip_special_tokens, include_stop_str_in_output, stop_token_ids| {
         let params = SamplingParams {
-            skip_special_tokens,
             include_stop_str_in_output,
+            skip_special_tokens,
             stop_token_ids,
             ..greedy_params(10)
         };
