@@ -17,10 +17,10 @@ fn main() {
     println!("cargo::rerun-if-env-changed={REVISION_OVERRIDE}");
 
     let revision = variable(REVISION_OVERRIDE).or_else(revision_of_git);
-    stamp("CAIRN_GIT_REVISION", revision.as_deref().unwrap_or("unknown"));
-    stamp("CAIRN_TARGET", &variable("TARGET").unwrap_or_default());
-    stamp("CAIRN_PROFILE", &variable("PROFILE").unwrap_or_default());
-    stamp("CAIRN_FEATURES", &features());
+    stamp("CAIRN_BUILD_GIT_REVISION", revision.as_deref().unwrap_or("unknown"));
+    stamp("CAIRN_BUILD_TARGET", &variable("TARGET").unwrap_or_default());
+    stamp("CAIRN_BUILD_PROFILE", &variable("PROFILE").unwrap_or_default());
+    stamp("CAIRN_BUILD_FEATURES", &features());
 }
 
 fn stamp(name: &str, value: &str) {

@@ -12,27 +12,27 @@
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// First 12 digits of the commit that was built, or `unknown` outside of git.
-pub const GIT_REVISION: &str = env!("CAIRN_GIT_REVISION");
+pub const GIT_REVISION: &str = env!("CAIRN_BUILD_GIT_REVISION");
 
 /// Target triple.
-pub const TARGET: &str = env!("CAIRN_TARGET");
+pub const TARGET: &str = env!("CAIRN_BUILD_TARGET");
 
 /// `debug` or `release`.
-pub const PROFILE: &str = env!("CAIRN_PROFILE");
+pub const PROFILE: &str = env!("CAIRN_BUILD_PROFILE");
 
 /// Features that are on, separated by commas.
-pub const FEATURES: &str = env!("CAIRN_FEATURES");
+pub const FEATURES: &str = env!("CAIRN_BUILD_FEATURES");
 
 /// Everything above in one line, without the program's name.
 pub const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (",
-    env!("CAIRN_GIT_REVISION"),
+    env!("CAIRN_BUILD_GIT_REVISION"),
     ", ",
-    env!("CAIRN_TARGET"),
+    env!("CAIRN_BUILD_TARGET"),
     ", ",
-    env!("CAIRN_PROFILE"),
+    env!("CAIRN_BUILD_PROFILE"),
     ", features: ",
-    env!("CAIRN_FEATURES"),
+    env!("CAIRN_BUILD_FEATURES"),
     ")"
 );

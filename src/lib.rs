@@ -17,7 +17,7 @@
 //! | [`prefix_store`] | KV blocks of prefixes on disk: the engine's, after a restart | `engine`, `weights`, `graph_cache` |
 //! | [`boot`] | from a configuration to a running engine | `ir`, `weights`, `model`, `text`, `backend`, `engine`, `prefix_store`, `config`, `telemetry`, `build_info`, `graph_cache` |
 //! | [`offline`] | [`Engine`]: the same engine as a library | `boot`, `config`, `engine`, `text`, `graph_cache` |
-//! | [`server`] | HTTP and `OpenAI`'s JSON; nothing else knows them | `engine`, `text`, `config`, `telemetry` |
+//! | [`server`] | HTTP and `OpenAI`'s JSON; nothing else knows them | `batch`, `engine`, `text`, `config`, `telemetry` |
 //! | [`cli`] | one file per command; puts everything together | everything |
 //!
 //! `graph_cache` and `ffi` are crates of their own and import none of these. `tests/architecture.rs`

@@ -188,9 +188,9 @@ fn special_tokens_are_shown_where_that_is_asked_for_and_the_end_never_is() {
         read(engine.submit(request(&[65], params)).unwrap()).text
     };
     assert_eq!(text(true, false, vec![]), "ab");
-    assert_eq!(text(false, false, vec![]), "a<0x02>b");
-    assert_eq!(text(false, true, vec![]), "a<0x02>b");
-    assert_eq!(text(false, true, vec![SPECIAL]), "a<0x02>");
+    assert_eq!(text(false, false, vec![]), "a\u{2}b");
+    assert_eq!(text(false, true, vec![]), "a\u{2}b");
+    assert_eq!(text(false, true, vec![SPECIAL]), "a\u{2}");
     assert_eq!(text(false, false, vec![SPECIAL]), "a");
 }
 

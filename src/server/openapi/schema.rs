@@ -119,7 +119,9 @@ impl Object {
 
     /// Adds the properties of another object.
     pub(in crate::server) fn extend(&mut self, other: Self) {
-        self.properties.extend(other.properties);
+        for (key, schema) in other.properties {
+            self.properties.entry(key).or_insert(schema);
+        }
         self.required.extend(other.required);
     }
 
