@@ -141,7 +141,7 @@ fn the_mean_is_that_of_every_token() {
 fn a_crowd_in_chunks_with_little_memory_gets_the_same_bits_as_one_alone() {
     let folder = tiny();
     let texts: Vec<_> = (0..40).map(|idx| text(1 + idx * 3, idx / 4)).collect();
-    let pooling = |idx: usize| if idx % 3 == 0 { Pooling::Mean } else { Pooling::Last };
+    let pooling = |idx: usize| if idx.is_multiple_of(3) { Pooling::Mean } else { Pooling::Last };
     let requests: Vec<_> =
         texts.iter().enumerate().map(|(idx, ids)| request(ids, pooling(idx))).collect();
     let alone = start(folder.path(), |config| config.scheduling.is_prefix_cache_on = false);

@@ -15,6 +15,7 @@
 //! | `tools` | calls of tools, forced and in the input |
 //! | `structured` | answers that follow a schema, a regex, a choice or a grammar |
 //! | `responses` | `/v1/responses` |
+//! | `messages` | `/v1/messages` |
 //! | `tokenize` | what a prompt is to the model, and small endpoints |
 //! | `wire` | HTTP itself, well formed and not |
 //! | `lifecycle` | clients that leave, wait or come in crowds; the way out |
@@ -49,6 +50,8 @@ mod lifecycle;
 mod listeners;
 #[path = "server/logprobs.rs"]
 mod logprobs;
+#[path = "server/messages.rs"]
+mod messages;
 #[path = "common/model.rs"]
 mod model;
 #[path = "server/operations.rs"]

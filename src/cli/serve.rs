@@ -57,10 +57,10 @@ Examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
        -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
-Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/embeddings /v1/files
-/v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load /metrics /version
-/reset_prefix_cache /openapi.json /admin/events /admin/keys /admin/usage /admin/limits /admin/drain;
-/ is a web page to try the model
+Endpoints: /v1/models /v1/chat/completions /v1/completions /v1/responses /v1/messages /v1/embeddings
+/v1/files /v1/batches /tokenize /detokenize /health/live /health/ready /health/deep /ping /load
+/metrics /version /reset_prefix_cache /openapi.json /admin/events /admin/keys /admin/usage
+/admin/limits /admin/drain; / is a web page to try the model
 
 Exit codes, for supervisors: 0 stopped in good order, 1 failed, 2 wrong usage, 3 the device is in an
 unknown state or the engine panicked (restart the process), 4 the device or a link to it is broken

@@ -50,7 +50,7 @@ impl Launches {
         self.launches.clear();
         let is_embedded = |&place: &usize| is_embedded(step.scheduled[place].key);
         let places = (0..step.scheduled.len()).filter(|place| !is_embedded(place));
-        let mut embedded = (0..step.scheduled.len()).filter(is_embedded).peekable();
+        let embedded = (0..step.scheduled.len()).filter(is_embedded);
         match sharing {
             Sharing::All => {
                 self.push(StepKind::Any, places);
@@ -65,7 +65,7 @@ impl Launches {
                 for place in places.filter(|place| !is_decode(place)) {
                     self.push(StepKind::Prefill, [place]);
                 }
-                while let Some(place) = embedded.next() {
+                for place in embedded {
                     self.push(StepKind::Embed, [place]);
                 }
             }

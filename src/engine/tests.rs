@@ -180,17 +180,17 @@ fn special_tokens_are_shown_where_that_is_asked_for_and_the_end_never_is() {
     let (engine, _) = engine(&DYNAMIC, &script, &options());
     let text = |skip_special_tokens, include_stop_str_in_output, stop_token_ids| {
         let params = SamplingParams {
-            skip_special_tokens,
             include_stop_str_in_output,
+            skip_special_tokens,
             stop_token_ids,
             ..greedy_params(10)
         };
         read(engine.submit(request(&[65], params)).unwrap()).text
     };
     assert_eq!(text(true, false, vec![]), "ab");
-    assert_eq!(text(false, false, vec![]), "a<0x02>b");
-    assert_eq!(text(false, true, vec![]), "a<0x02>b");
-    assert_eq!(text(false, true, vec![SPECIAL]), "a<0x02>");
+    assert_eq!(text(false, false, vec![]), "a\u{2}b");
+    assert_eq!(text(false, true, vec![]), "a\u{2}b");
+    assert_eq!(text(false, true, vec![SPECIAL]), "a\u{2}");
     assert_eq!(text(false, false, vec![SPECIAL]), "a");
 }
 

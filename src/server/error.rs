@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -241,7 +242,9 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status(), self.headers(), self.body().to_json()).into_response()
+        let answer = (self.status(), self.headers(), self.body().to_json());
+        // What speaks another dialect says it in its own words.
+        (Extension(self), answer).into_response()
     }
 }
 

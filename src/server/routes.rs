@@ -4,7 +4,7 @@
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, patch, post};
 use tower::util::option_layer;
 
@@ -12,7 +12,7 @@ use super::access::{admin, guard};
 use super::cors::CorsOptions;
 use super::error::ApiError;
 use super::observe::observe;
-use super::openai::{chat, completions, embeddings, models, responses, tokenize};
+use super::openai::{chat, completions, embeddings, messages, models, responses, tokenize};
 use super::{ServerState, batches, deep, events, health, metrics, openapi, page, prefix_cache};
 
 /// A path, and the methods that it answers to.
@@ -37,6 +37,8 @@ const ROUTES: &[Route] = &[
     Route { path: "/v1/files", allow: GET_POST },
     Route { path: "/v1/batches", allow: GET_POST },
     Route { path: "/v1/responses", allow: POST },
+    Route { path: "/v1/messages", allow: POST },
+    Route { path: "/v1/messages/count_tokens", allow: POST },
     Route { path: "/tokenize", allow: POST },
     Route { path: "/detokenize", allow: POST },
     Route { path: "/load", allow: GET },
@@ -120,6 +122,8 @@ pub(super) fn router(state: ServerState) -> Router {
         .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/responses", post(responses::create))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/ping", get(health::live).post(health::live))
@@ -147,6 +151,7 @@ pub(super) fn router(state: ServerState) -> Router {
         // `body` has its own limit, which also bounds the sum over all requests.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(state.clone(), guard::guard))
+        .layer(from_fn(messages::in_dialect))
         // Browsers ask before they call, without a key: outside of what looks at keys.
         .layer(option_layer(cors))
         .layer(from_fn_with_state(state.clone(), observe))

@@ -4,6 +4,9 @@
 #
 #   tests/clients/schemathesis.sh http://127.0.0.1:8000 [FLAGS OF SCHEMATHESIS]
 #
+# Give the server a short context, as in `cairn serve --max-model-len 128`: some requests use all of
+# it. Draining is left out: a server that drains refuses the rest.
+#
 # Installs schemathesis, with the versions of schemathesis.txt, into a virtual environment: that of
 # $SCHEMATHESIS_VENV, or one below target/.
 set -euo pipefail
@@ -24,9 +27,9 @@ if ! cmp -s "$here/schemathesis.txt" "$venv/installed.txt"; then
 fi
 
 checks=not_a_server_error,status_code_conformance,content_type_conformance
-checks+=,response_headers_conformance,response_schema_conformance,unsupported_method
+checks+=,response_headers_conformance,response_schema_conformance
 checks+=,negative_data_rejection
 
 export PYTHONPATH=$here SCHEMATHESIS_HOOKS=schemathesis_hooks
 exec "$venv/bin/st" run "$base/openapi.json" --url "$base" --checks "$checks" \
-    --phases coverage,fuzzing --seed 1 --max-examples 60 --request-timeout 60 "$@"
+    --exclude-path /admin/drain --phases coverage,fuzzing --seed 1 --max-examples 60 --request-timeout 60 "$@"

@@ -6,7 +6,9 @@ fields refuse nearly everything. Only values that are right are changed: what is
 
 import schemathesis
 
-MOST = {"max_tokens": 8, "max_completion_tokens": 8, "n": 2, "best_of": 2, "min_tokens": 0}
+MOST = {"max_tokens": 8, "max_completion_tokens": 8, "max_output_tokens": 8, "n": 2, "best_of": 2, "min_tokens": 0}
+
+LIMITED_BY = {"prompt": "max_tokens", "messages": "max_tokens", "input": "max_output_tokens"}
 
 
 def is_number(value):
@@ -42,9 +44,18 @@ def map_body(context, body):
         body["prompt"] = "x"
     if isinstance(body.get("messages"), list):
         body["messages"] = [with_content(message) for message in body["messages"]]
-    if "prompt" in body or "messages" in body:
-        body.setdefault("max_tokens", 8)
+    for field, wanted in LIMITED_BY.items():
+        if field in body and body.get(wanted) is None:
+            body[wanted] = 8
     return body
+
+
+@schemathesis.hook
+def map_query(context, query):
+    # A stream of what happens ends only with the server.
+    if isinstance(query, dict) and "follow" in query:
+        query = {name: value for name, value in query.items() if name != "follow"}
+    return query
 
 
 def with_content(message):

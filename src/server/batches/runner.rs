@@ -92,7 +92,9 @@ async fn work_on(
             return Ok(());
         }
     };
-    batches
+    // From here on a cancellation stops the work; one that came before is seen in the status.
+    let (stop, stopped) = batches.begin(&id);
+    let begun = batches
         .update(&id, move |batch| {
             batch.request_counts = counts;
             if batch.status == BatchStatus::Validating {
@@ -100,8 +102,9 @@ async fn work_on(
             }
         })
         .await?;
-
-    let (stop, stopped) = batches.begin(&id);
+    if begun.is_some_and(|batch| batch.status == BatchStatus::Cancelling) {
+        batches.stop(&id);
+    }
     let expiry = expire(stop, batch.expires_at);
     let mut on_result = |result: &ResultLine| batches.count(&id, result.is_failed);
     let work = Work {

@@ -106,6 +106,7 @@ fn client(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "what a slot is asked for with")]
     fn address(text: &str) -> Option<IpAddr> {
         Some(text.parse().unwrap())
     }

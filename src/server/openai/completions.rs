@@ -58,7 +58,7 @@ pub(super) fn prepare(
                        model; write the model's own marks of it into `prompt`";
         return Err(ApiError::invalid("suffix", message));
     }
-    let id = generate::id(fields, "cmpl", id)?;
+    let id = generate::id(fields, "cmpl-", id)?;
     let mut defaults = state.options().default_sampling.clone();
     defaults.max_tokens = defaults.max_tokens.or(Some(DEFAULT_MAX_TOKENS));
     let is_echo = request.echo.unwrap_or(false);

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use super::embeddings::EmbeddingRequest;
 use super::json::NotSupported;
+use super::messages::{
+    Block, Blocks, MessageTokensCount, MessagesRequest, NOT_SUPPORTED_IN_MESSAGES, TurnsRequest,
+};
 use super::requests::{
     ChatRequest, CompletionRequest, Content as MessageContent, Inputs, Json, LogitBias, MAX_INPUTS,
     MAX_PROMPTS, MAX_STOP_TOKEN_IDS, NOT_SUPPORTED_IN_CHAT, NOT_SUPPORTED_IN_COMPLETIONS, Part,
@@ -22,6 +25,7 @@ use crate::server::openapi::endpoint::{
 use crate::server::openapi::schema::{Described, Object, Schemas};
 
 const COMPLETIONS: &str = "Completions";
+const MESSAGES: &str = "Messages";
 const MODELS: &str = "Models";
 const RESPONSES: &str = "Responses";
 
@@ -85,9 +89,27 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
         ..Endpoint::get("/v1/responses/{id}", "deleteResponse")
     },
     Endpoint {
+        tag: MESSAGES,
+        summary: "Answer, in the form of Anthropic's messages",
+        body: Body::Json(|schemas| body::<MessagesRequest>(schemas, NOT_SUPPORTED_IN_MESSAGES)),
+        content: Content::JsonOrEvents(message, message_event),
+        errors: OF_COMPLETIONS,
+        error: message_error,
+        ..Endpoint::post("/v1/messages", "createMessage")
+    },
+    Endpoint {
+        tag: MESSAGES,
+        summary: "How many tokens such a conversation has",
+        body: Body::Json(|schemas| body::<TurnsRequest>(schemas, NOT_SUPPORTED_IN_MESSAGES)),
+        content: Content::Json(Schemas::of_sent::<MessageTokensCount>),
+        errors: OF_COMPLETIONS,
+        error: message_error,
+        ..Endpoint::post("/v1/messages/count_tokens", "countMessageTokens")
+    },
+    Endpoint {
         tag: "Tokens",
         summary: "Text or a conversation to tokens",
-        body: Body::Json(Schemas::of::<TokenizeRequest>),
+        body: Body::Json(tokenize),
         content: Content::Json(Schemas::of_sent::<Tokenized>),
         errors: OF_COMPLETIONS,
         ..Endpoint::post("/tokenize", "tokenize")
@@ -95,7 +117,7 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         tag: "Tokens",
         summary: "Tokens to text",
-        body: Body::Json(Schemas::of::<DetokenizeRequest>),
+        body: Body::Json(detokenize),
         content: Content::Json(Schemas::of_sent::<Detokenized>),
         errors: OF_COMPLETIONS,
         ..Endpoint::post("/detokenize", "detokenize")
@@ -116,6 +138,31 @@ pub(in crate::server) const ENDPOINTS: &[Endpoint] = &[
         ..Endpoint::get("/v1/models/{id}", "retrieveModel")
     },
 ];
+
+fn tokenize(schemas: &mut Schemas) -> Value {
+    let keys = [
+        "model",
+        "prompt",
+        "add_special_tokens",
+        "return_token_strs",
+        "messages",
+        "tools",
+        "add_generation_prompt",
+        "continue_final_message",
+        "chat_template",
+        "chat_template_kwargs",
+        "documents",
+        "reasoning_effort",
+    ];
+    // There is either a prompt or a conversation.
+    let mut schema = TokenizeRequest::properties(schemas).only(&keys).into_schema(&[]);
+    schema["required"] = json!([]);
+    schema
+}
+
+fn detokenize(schemas: &mut Schemas) -> Value {
+    DetokenizeRequest::properties(schemas).only(&["model", "tokens"]).into_schema(&[])
+}
 
 /// What the deletion of an object says.
 pub(in crate::server) fn deleted(object: &str) -> Value {
@@ -167,6 +214,68 @@ fn response_event(_: &mut Schemas) -> Value {
     })
 }
 
+fn message(_: &mut Schemas) -> Value {
+    let text = json!({ "type": "string" });
+    let count = json!({ "type": "integer", "minimum": 0 });
+    json!({
+        "type": "object",
+        "properties": {
+            "id": text,
+            "type": { "const": "message" },
+            "role": { "const": "assistant" },
+            "model": text,
+            "content": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": { "type": { "enum": ["thinking", "text", "tool_use"] } },
+                    "required": ["type"],
+                },
+            },
+            "stop_reason": { "enum": ["end_turn", "max_tokens", "stop_sequence", "tool_use"] },
+            "stop_sequence": { "type": ["string", "null"] },
+            "usage": {
+                "type": "object",
+                "properties": {
+                    "input_tokens": count,
+                    "cache_creation_input_tokens": count,
+                    "cache_read_input_tokens": count,
+                    "output_tokens": count,
+                },
+                "required": ["input_tokens", "output_tokens"],
+            },
+        },
+        "required": [
+            "id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage",
+        ],
+    })
+}
+
+fn message_event(_: &mut Schemas) -> Value {
+    json!({
+        "type": "object",
+        "properties": { "type": { "type": "string" } },
+        "required": ["type"],
+    })
+}
+
+fn message_error(_: &mut Schemas) -> Value {
+    let text = json!({ "type": "string" });
+    json!({
+        "type": "object",
+        "properties": {
+            "type": { "const": "error" },
+            "error": {
+                "type": "object",
+                "properties": { "type": text, "message": text },
+                "required": ["type", "message"],
+            },
+            "request_id": text,
+        },
+        "required": ["type", "error"],
+    })
+}
+
 /// The schema of a body, with the fields that it refuses.
 fn body<T: Described>(schemas: &mut Schemas, refused: &[&[NotSupported]]) -> Value {
     if refused.is_empty() {
@@ -206,8 +315,12 @@ described! {
     },
     Json => |_schemas| {},
     Input => |schemas| {"oneOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": (schemas.of::<Item>()), "minItems": 1},
+    ]},
+    Blocks => |schemas| {"oneOf": [
         {"type": "string"},
-        {"type": "array", "items": (schemas.of::<Item>())},
+        {"type": "array", "items": (schemas.of::<Block>()), "minItems": 1},
     ]},
     MessageContent => |schemas| {"oneOf": [
         {"type": "string"},

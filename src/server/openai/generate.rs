@@ -130,7 +130,7 @@ pub(super) fn id(fields: &SamplingFields, prefix: &str, tag: &str) -> Result<Str
         let expected = "expected 1 to 64 letters, digits, `-`, `_` and `.`";
         return Err(ApiError::invalid("request_id", format!("invalid request_id: {expected}")));
     }
-    Ok(format!("{prefix}-{}", own.unwrap_or(tag)))
+    Ok(format!("{prefix}{}", own.unwrap_or(tag)))
 }
 
 /// Whether the answer is streamed.

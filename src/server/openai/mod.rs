@@ -1,9 +1,10 @@
 //! `OpenAI`'s API: models, text completions, chat completions, responses; and vLLM's additions.
+//! Besides, Anthropic's messages, which are one more dialect of the same.
 //!
 //! ```text
 //! body --json--> wire type --completions------------------> engine requests + a shape
 //!                   |                                                 |
-//!                   `--chat | responses--> Dialogue --ready-----------+
+//!                   `--chat | responses | messages--> Dialogue --ready+
 //!                                                                     |
 //!                        generate: submit, then collect or stream in that shape
 //! ```
@@ -19,6 +20,7 @@
 //! | `tools`, `format` | what must be called, and the form that an answer must have |
 //! | `listen` | an answer's text to thoughts, words and calls |
 //! | `chat`, `completions`, `responses` | one endpoint each: what it reads, and the shape of what it sends |
+//! | `messages` | the endpoints of Anthropic's dialect |
 //! | `embeddings` | texts as vectors |
 //! | `generate` | the one flow behind all that generate |
 //! | `tokenize` | text to tokens and back, for those who count |
@@ -40,6 +42,7 @@ mod generate;
 pub(super) mod json;
 mod listen;
 mod logprobs;
+pub(super) mod messages;
 pub(super) mod models;
 mod prompt;
 mod requests;

@@ -76,7 +76,7 @@ pub(crate) async fn detokenize(
 }
 
 /// Answers a body off the async threads.
-async fn answer<T: Serialize + Send + 'static>(
+pub(super) async fn answer<T: Serialize + Send + 'static>(
     state: ServerState,
     request: Request,
     read: fn(&ServerState, &[u8]) -> Result<T, ApiError>,

@@ -115,6 +115,7 @@ pub(super) struct EmbeddingList<'a> {
 
 /// One text as a vector.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the key that clients look for")]
 pub(super) struct Embedding {
     pub(super) object: &'static str,
     pub(super) index: usize,

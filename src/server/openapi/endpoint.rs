@@ -74,6 +74,8 @@ pub(in crate::server) struct Endpoint {
     pub(in crate::server) content: Content,
     /// Statuses with an error object.
     pub(in crate::server) errors: &'static [u16],
+    /// The error object.
+    pub(in crate::server) error: SchemaOf,
     /// Statuses with the content of a good answer, and what they mean.
     pub(in crate::server) others: &'static [(u16, &'static str)],
 }
@@ -93,6 +95,7 @@ impl Endpoint {
             success: 200,
             content: Content::Empty,
             errors: ALWAYS,
+            error: Schemas::of_sent::<ErrorBody>,
             others: &[],
         }
     }
@@ -196,7 +199,7 @@ impl Endpoint {
         }
         let others = |status: &u16| self.others.iter().any(|(other, _)| other == status);
         for status in self.errors.iter().filter(|status| !others(status)) {
-            let schema = schemas.of_sent::<ErrorBody>();
+            let schema = (self.error)(schemas);
             let mut response = json!({
                 "description": meaning(*status),
                 "content": { "application/json": { "schema": schema } },

@@ -208,7 +208,7 @@ fn text(_: &mut Schemas) -> Value {
 }
 
 fn seconds(_: &mut Schemas) -> Value {
-    json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 60 })
+    json!({ "type": "number", "minimum": 0, "maximum": 60 })
 }
 
 fn count(_: &mut Schemas) -> Value {

@@ -110,9 +110,18 @@ impl Object {
         self.properties.insert(key.to_owned(), json!({ "description": doc, "enum": allowed }));
     }
 
+    /// Keeps these properties: the others mean nothing here.
+    pub(in crate::server) fn only(mut self, keys: &[&str]) -> Self {
+        self.properties.retain(|key, _| keys.contains(&key.as_str()));
+        self.required.retain(|key| key.as_str().is_some_and(|key| keys.contains(&key)));
+        self
+    }
+
     /// Adds the properties of another object.
     pub(in crate::server) fn extend(&mut self, other: Self) {
-        self.properties.extend(other.properties);
+        for (key, schema) in other.properties {
+            self.properties.entry(key).or_insert(schema);
+        }
         self.required.extend(other.required);
     }
 

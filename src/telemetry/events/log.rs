@@ -349,7 +349,7 @@ mod tests {
         }
         let abnormal = EventFilter { level: Some(EventLevel::Normal), ..all() };
         assert_eq!(log.page(&abnormal).events.len(), 3);
-        let until = Some(SystemTime::now() - Duration::from_secs(60));
+        let until = Some(SystemTime::now() - Duration::from_mins(1));
         assert!(log.page(&EventFilter { until, ..all() }).events.is_empty());
     }
 

@@ -351,11 +351,12 @@ fn names_of_parsers_are_those_of_vllm() {
 
 #[test]
 fn templates_tell_their_format() {
+    use {ReasoningFormat as R, ToolFormat as T};
+
     let detect = |source| {
         let format = OutputFormat::detect(source);
         (format.tools, format.reasoning)
     };
-    use {ReasoningFormat as R, ToolFormat as T};
     assert_eq!(detect("{{ messages }}"), (None, None));
     assert_eq!(detect("<tool_call>{{ x }}"), (Some(T::Hermes), None));
     assert_eq!(detect("<tool_call>..'</think>'"), (Some(T::Hermes), Some(R::Qwen3)));

@@ -64,7 +64,7 @@ pub(super) fn prepare(
     let service_tier = service_tier(request.service_tier.as_deref())?;
     let dialogue = dialogue(request)?;
     let fields = &dialogue.fields.sampling;
-    let id = generate::id(fields, "chatcmpl", id)?;
+    let id = generate::id(fields, "chatcmpl-", id)?;
     let returns_token_ids = fields.return_token_ids.unwrap_or(false);
     let names = TokenNames {
         tokenizer: state.tokenizer().clone(),
