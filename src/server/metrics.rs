@@ -152,9 +152,7 @@ impl RequestRecord {
         if let Some(last) = last_token_at.replace(now) {
             let gap = now.duration_since(last) / u32::try_from(num_tokens).unwrap_or(u32::MAX);
             let mut recorded = self.metrics.lock();
-            for _ in 0..num_tokens {
-                recorded.inter_token_latency.observe_seconds(gap);
-            }
+            recorded.inter_token_latency.observe_times(gap.as_secs_f64(), num_tokens as u64);
         }
     }
 
@@ -249,9 +247,13 @@ impl Histogram {
     }
 
     fn observe(&mut self, value: f64) {
+        self.observe_times(value, 1);
+    }
+
+    fn observe_times(&mut self, value: f64, times: u64) {
         let bounds = Self::bounds(&self.metric);
-        self.counts[bounds.partition_point(|bound| *bound < value)] += 1;
-        self.sum += value;
+        self.counts[bounds.partition_point(|bound| *bound < value)] += times;
+        self.sum += value * times as f64;
     }
 
     fn observe_seconds(&mut self, value: Duration) {
