@@ -204,13 +204,11 @@ fn tell_template(fields: &mut TemplateFields, thinks: bool) {
 
 fn schema_of(form: &OutputForm) -> Result<Format, ApiError> {
     const PARAM: &str = "output_config.format";
-    match (form.kind.as_deref(), &form.schema) {
-        (Some("json_schema"), Some(Json(schema))) => format::schema(PARAM, schema),
-        _ => {
-            let expected = "expected the type `json_schema` and a `schema`";
-            Err(ApiError::invalid(PARAM, format!("invalid {PARAM}: {expected}")))
-        }
+    if let (Some("json_schema"), Some(Json(schema))) = (form.kind.as_deref(), &form.schema) {
+        return format::schema(PARAM, schema);
     }
+    let expected = "expected the type `json_schema` and a `schema`";
+    Err(ApiError::invalid(PARAM, format!("invalid {PARAM}: {expected}")))
 }
 
 fn tools_of(offered: Vec<OfferedTool>, choice: Option<&ToolChoice>) -> Result<Tools, ApiError> {
