@@ -60,6 +60,7 @@ impl Plan {
         Self::with_parts(config, model, backend, graph_cache::open(&config.graph_cache, observers)?)
     }
 
+    #[cfg(feature = "ascend")]
     pub(super) fn with_backend(
         config: &EngineConfig,
         model: &Model,

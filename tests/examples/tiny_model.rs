@@ -4,6 +4,8 @@
 //! cargo run --example tiny_model FOLDER
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "it writes what tests use, and fails by panicking")]
+
 #[path = "../common/model.rs"]
 mod model;
 

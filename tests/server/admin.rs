@@ -1,6 +1,7 @@
 //! The admin API: who gets it, and that what it changes holds at once, on disk and here.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
@@ -106,7 +107,6 @@ fn what_is_asked_wrongly_changes_nothing() {
     }
 
     // A file that is wrong or may not be written is left alone.
-    use std::os::unix::fs::PermissionsExt as _;
     let read_only = std::fs::Permissions::from_mode(0o400);
     std::fs::set_permissions(place.file(), read_only).unwrap();
     let reply = boss(&server, "POST", "/admin/keys", &json!({"name": "x"}));

@@ -58,7 +58,7 @@ fn ended(server: &Server, id: &str) -> Value {
         if ["completed", "failed", "cancelled", "expired"].contains(&status) {
             return batch;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "{batch}");
+        assert!(start.elapsed() < Duration::from_mins(1), "{batch}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -126,7 +126,7 @@ fn a_killed_server_goes_on_where_it_was() {
         let id = begin(&server, &file, "/v1/completions")["id"].as_str().unwrap().to_owned();
         let start = Instant::now();
         while server.get(&format!("/v1/batches/{id}")).json()["request_counts"]["completed"] == 0 {
-            assert!(start.elapsed() < Duration::from_secs(60));
+            assert!(start.elapsed() < Duration::from_mins(1));
             std::thread::sleep(Duration::from_millis(5));
         }
         // Dropped, it is killed in the middle.

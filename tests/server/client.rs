@@ -171,7 +171,7 @@ pub(crate) fn post_bytes(path: &str, body: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn request_bytes(method: &str, path: &str, headers: &[&str], body: &str) -> String {
-    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let headers: String = headers.iter().flat_map(|line| [line, "\r\n"]).collect();
     format!(
         "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n{headers}\r\n{body}",

@@ -56,7 +56,7 @@ fn text(path: &Path) -> &str {
 /// An entry whose key is `sk-` and the name.
 pub(crate) fn entry(name: &str, fields: &str) -> String {
     let hash = Sha256::digest(format!("sk-{name}"));
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     format!("[[keys]]\nname = \"{name}\"\nhash = \"sha256:{hash}\"\n{fields}\n\n")
 }
 

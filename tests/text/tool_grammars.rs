@@ -171,7 +171,7 @@ fn a_grammar_of_calls_takes_what_its_parser_reads() {
         let output = OutputFormat { tools: Some(format), reasoning: None };
         let [one, two] = examples(format);
         let weather = ("weather".to_owned(), json!({"city": "Lyon", "days": 3}));
-        assert_eq!(calls_in(output, &one), [weather.clone()]);
+        assert_eq!(calls_in(output, &one), std::slice::from_ref(&weather));
         assert_eq!(calls_in(output, &two), [weather, ("now".to_owned(), json!({}))]);
         for tokenizer in [&plain, &special] {
             let spec = |choice: &RequiredTool, parallel| {
