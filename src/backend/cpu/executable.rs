@@ -16,6 +16,8 @@ pub(super) struct CpuExecutable {
     plan: Plan,
     /// By weight of the plan: its place in the memory.
     weight_places: Vec<usize>,
+    /// The memory was placed for another graph of the same model, and may hold more.
+    shares_memory: bool,
     kernels: Box<dyn Kernels>,
     pool: Arc<ThreadPool>,
     /// By slot; grows to the largest step seen.
@@ -36,7 +38,15 @@ impl CpuExecutable {
     pub(super) fn new(plan: Plan, kernels: Box<dyn Kernels>, pool: Arc<ThreadPool>) -> Self {
         let slots = vec![Vec::new(); plan.slots.len()];
         let weight_places = (0..plan.weights.len()).collect();
-        Self { plan, weight_places, kernels, pool, slots, queries: Vec::new() }
+        Self {
+            plan,
+            weight_places,
+            shares_memory: false,
+            kernels,
+            pool,
+            slots,
+            queries: Vec::new(),
+        }
     }
 }
 
@@ -50,6 +60,15 @@ impl Executable for CpuExecutable {
         let memory = memory.as_any_mut().downcast_mut::<CpuMemory>().ok_or_else(|| {
             BackendError::BadInput(format!("the memory is not of the {NAME} backend"))
         })?;
+        let num_weights = self.weight_places.iter().map(|place| place + 1).max().unwrap_or(0);
+        if memory.weights.len() < num_weights
+            || !self.shares_memory && memory.weights.len() > num_weights
+        {
+            let got = memory.weights.len();
+            return Err(BackendError::BadInput(format!(
+                "expected {num_weights} weights, got {got}"
+            )));
+        }
         check(&self.plan, &self.weight_places, memory, step)?;
         for (slot, values) in self.plan.slots.iter().zip(&mut self.slots) {
             grow(values, slot.rows.resolve(step.symbols), slot.columns)?;
@@ -83,6 +102,7 @@ impl Executable for CpuExecutable {
             return Err(BackendError::BadInput(format!("expected {expected} weights, got {got}")));
         }
         self.weight_places = places.to_vec();
+        self.shares_memory = true;
         Ok(())
     }
 
@@ -167,14 +187,8 @@ fn check(
             ));
         }
     }
-    let num_weights = weight_places.iter().map(|place| place + 1).max().unwrap_or(0);
-    if memory.weights.len() < num_weights || memory.states.len() != plan.states.len() {
-        return fail(format!(
-            "expected {num_weights} weights or more and {} states, got {} and {}",
-            plan.states.len(),
-            memory.weights.len(),
-            memory.states.len()
-        ));
+    if memory.states.len() != plan.states.len() {
+        return fail(format!("expected {} states, got {}", plan.states.len(), memory.states.len()));
     }
     for (idx, (bound, &place)) in plan.weights.iter().zip(weight_places).enumerate() {
         let (shape, weight) = (resolve(bound), &memory.weights[place]);
