@@ -28,7 +28,8 @@ use crate::batch::line::ResultLine;
 use crate::batch::queue;
 use crate::batch::source::Source;
 use crate::batch::work::{Stop, Work};
-use crate::config::EngineConfig;
+use crate::build_info;
+use crate::config::{BackendKind, EngineConfig};
 use crate::server::{About, MAX_PROMPTS, ServerOptions, ServerState};
 
 use summary::Counts;
@@ -160,7 +161,7 @@ pub(crate) fn run(args: &RunBatchArgs, context: &Context) -> anyhow::Result<Outc
                 task.advance_to(counts.num_done());
             };
             let work = Work {
-                answers: batch.state(booted),
+                answers: batch.state(booted, config.backend),
                 max_in_flight,
                 entries,
                 journals: &mut journals,
@@ -204,14 +205,21 @@ impl RunBatchArgs {
 
 impl BatchArgs {
     /// The server's part, without HTTP.
-    fn state(&self, booted: &Booted) -> ServerState {
+    fn state(&self, booted: &Booted, backend: BackendKind) -> ServerState {
         let name = self.served_model_name.as_ref().unwrap_or(&booted.report.model_name);
         ServerState::new(
             booted.engine.clone(),
             booted.tokenizer.clone(),
             booted.chat_template.clone(),
             ServerOptions::new(name),
-            About::default(),
+            // An answer tells what it was made by.
+            About {
+                version: build_info::VERSION.to_owned(),
+                revision: build_info::GIT_REVISION.to_owned(),
+                backend: backend.name().to_owned(),
+                model: booted.report.model_name.clone(),
+                ..About::default()
+            },
         )
     }
 }

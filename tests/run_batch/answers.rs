@@ -63,7 +63,7 @@ fn an_answer_is_what_the_server_sends() {
         (COMPLETIONS, json!({"model": "another", "prompt": "a"})),
         (CHAT, json!({"messages": []})),
         (CHAT, json!([1])),
-        ("/v1/embeddings", json!({"input": "a"})),
+        ("/v1/rerank", json!({"query": "a"})),
     ];
     let lines: Vec<String> = requests
         .iter()
