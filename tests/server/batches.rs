@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::client::{Reply, Server};
+use super::keys::{Place, bearer, entry, eventually};
 use super::{model::write_model, serve_command, start_server};
 
 const BOUNDARY: &str = "----parts";
@@ -229,4 +230,51 @@ fn what_cannot_be_a_file_or_a_batch_is_refused_by_name() {
         reply.error();
     }
     assert_eq!(server.post("/v1/batches/none/cancel", "").status, 404);
+}
+
+#[test]
+fn a_batch_belongs_to_its_key_and_may_do_no_more_than_it() {
+    let keys = entry("ada", "")
+        + &entry("ben", "")
+        + &entry("few", "endpoints = [\"/v1/files*\", \"/v1/batches*\", \"/v1/embeddings\"]");
+    let place = Place::new(&keys);
+    let server = place.start(&[]);
+    let ask = |method: &str, path: &str, name: &str, body: &str| {
+        server.ask(method, path, &[&bearer(name)], body)
+    };
+    let upload_as = |name: &str| {
+        let lines = line("a", "/v1/completions", &json!({"prompt": "a", "max_tokens": 2}));
+        let parts = part("purpose", None, "batch") + &part("file", Some("in.jsonl"), &lines);
+        let body = format!("{parts}--{BOUNDARY}--\r\n");
+        let head = format!(
+            "POST /v1/files HTTP/1.1\r\nhost: x\r\n{}\r\ncontent-type: multipart/form-data; \
+             boundary={BOUNDARY}\r\ncontent-length: {}\r\n\r\n",
+            bearer(name),
+            body.len()
+        );
+        let reply = server.connect().exchange(format!("{head}{body}").as_bytes());
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()["id"].as_str().unwrap().to_owned()
+    };
+    let wanted = |file: &str| {
+        json!({"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"})
+            .to_string()
+    };
+
+    let file = upload_as("ada");
+    for path in [format!("/v1/files/{file}"), format!("/v1/files/{file}/content")] {
+        assert_eq!(ask("GET", &path, "ben", "").status, 404, "{path}");
+        assert_eq!(ask("GET", &path, "ada", "").status, 200, "{path}");
+    }
+    assert_eq!(ask("POST", "/v1/batches", "ben", &wanted(&file)).status, 400);
+    let refused = ask("POST", "/v1/batches", "few", &wanted(&upload_as("few")));
+    assert_eq!((refused.status, &refused.error()["code"]), (403, &json!("endpoint_not_allowed")));
+
+    let batch = ask("POST", "/v1/batches", "ada", &wanted(&file)).json();
+    let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+    eventually("the batch ends", || ask("GET", &path, "ada", "").json()["status"] == "completed");
+    assert_eq!(ask("GET", &path, "ben", "").status, 404);
+    assert_eq!(ask("GET", "/v1/batches", "ben", "").json()["data"], json!([]));
+    let counts = &ask("GET", &path, "ada", "").json()["request_counts"];
+    assert_eq!(*counts, json!({"total": 1, "completed": 1, "failed": 0}));
 }

@@ -59,6 +59,20 @@ impl Grant {
         }
     }
 
+    /// Whether the key may use this endpoint.
+    ///
+    /// # Errors
+    /// It may not.
+    pub(crate) fn check_endpoint(&self, path: &str) -> Result<(), ApiError> {
+        match &self.0 {
+            Some((_, key)) if !key.entry.allows_endpoint(path) => {
+                let message = format!("this key may not use {path}");
+                Err(ApiError::Forbidden { code: "endpoint_not_allowed", message })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What one request to the engine, with this many tokens of prompt, will pay.
     pub(crate) fn charge(&self, prompt_tokens: usize) -> Charge {
         Charge { grant: self.clone(), prompt_tokens: whole(prompt_tokens), paid: Usage::default() }

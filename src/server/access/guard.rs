@@ -219,6 +219,14 @@ fn validity(entry: &KeyEntry, now: Now) -> Option<(Refusal, &'static str, String
     Some((Refusal::Expired, "key_expired", message))
 }
 
+/// A grant of the key with that name for work that was asked for with it before; `None`: it is gone or
+/// not valid now.
+pub(crate) fn grant_of(access: &Access, name: &str) -> Option<Grant> {
+    let key = access.keys().into_iter().find(|key| key.entry.name == name)?;
+    let is_valid = validity(&key.entry, access.now()).is_none();
+    is_valid.then(|| Grant::new(access.clone(), key))
+}
+
 fn refuse(access: &Access, key: &Key, refusal: Refusal) {
     key.ledger.refuse(refusal, access.now());
     access.note_usage();
@@ -245,13 +253,9 @@ fn administers(access: &Access, headers: &HeaderMap) -> Result<Passed, ApiError>
 fn keyed(access: &Access, request: &Request, model: &str) -> Result<Arc<Key>, ApiError> {
     let key = identified(access, request.headers())?;
     let path = request.uri().path();
-    if !key.entry.allows_endpoint(path) {
-        refuse(access, &key, Refusal::Endpoint);
-        let message = format!("this key may not use {path}");
-        return Err(ApiError::Forbidden { code: "endpoint_not_allowed", message });
-    }
+    let grant = Grant::new(access.clone(), Arc::clone(&key));
+    grant.check_endpoint(path).inspect_err(|_| refuse(access, &key, Refusal::Endpoint))?;
     if *request.method() == Method::POST {
-        let grant = Grant::new(access.clone(), Arc::clone(&key));
         grant.check_model(model).inspect_err(|_| refuse(access, &key, Refusal::Model))?;
     }
     Ok(key)

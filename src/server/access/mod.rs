@@ -57,6 +57,7 @@ pub use change::Change;
 pub use digest::{Digest, fresh_key};
 pub use entry::{FieldError, KeyEntry};
 pub(super) use grant::{Charge, Grant};
+pub(super) use guard::grant_of;
 pub use key_file::{KeyFileError, entry_text};
 pub(super) use peer::Peer;
 pub use registry::{Access, AccessOptions};

@@ -29,7 +29,6 @@ use super::clock::Now;
 use super::digest::Digest;
 use super::entry::KeyEntry;
 use super::gate::Gate;
-use super::grant::Grant;
 use super::key_file::{self, KeyFileError, Stamp};
 use super::ledger::Ledger;
 use super::usage::{Days, MAX_NAMES};
@@ -319,12 +318,6 @@ impl Access {
     pub(crate) fn counts(&self) -> [u64; 3] {
         let Inner { num_unknown, num_reloads, num_failed_reloads, .. } = &*self.0;
         [num_unknown, num_reloads, num_failed_reloads].map(|count| count.load(Ordering::Relaxed))
-    }
-
-    /// A grant of the key with that name, for work that was asked for with it before.
-    pub(crate) fn grant_of(&self, name: &str) -> Option<Grant> {
-        let key = self.keys().into_iter().find(|key| key.entry.name == name)?;
-        Some(Grant::new(self.clone(), key))
     }
 
     /// What was used by day, by every name that is known.

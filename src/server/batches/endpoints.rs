@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::object::{BatchObject, BatchStatus, COMPLETION_WINDOW};
 use super::{Page, PageQuery, batches_of, failed, id_of, not_found, owner_of};
+use crate::server::access::Grant;
 use crate::server::error::ApiError;
 use crate::server::observe::RequestTag;
 use crate::server::openai::json::{parse, wire_object};
@@ -43,6 +44,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let batches = batches_of(&state)?;
     let owner = owner_of(&request);
+    let grant = request.extensions().get::<Grant>().cloned().unwrap_or_default();
     drop(state.admit()?);
     let body = body::read(&state, request).await?;
     let made = {
@@ -50,6 +52,8 @@ pub(crate) async fn create(
         state.blocking(move || {
             let request: BatchRequest = parse(body.as_bytes(), &[])?;
             let batch = checked(request, |id| batches.store.file(id, &owner).map(|f| f.purpose))?;
+            // Its lines may do no more than requests of the same key.
+            grant.check_endpoint(&batch.endpoint)?;
             batches.store.insert_batch(batch.clone(), owner).map_err(failed)?;
             Ok::<_, ApiError>(batch)
         })

@@ -29,7 +29,7 @@ use crate::batch::source::Source;
 use crate::batch::work::{Stop, Work};
 use crate::batch::{Answered, Answers, NoAnswer};
 use crate::server::ServerState;
-use crate::server::access::Grant;
+use crate::server::access::{Grant, grant_of};
 use crate::server::error::ApiError;
 use crate::server::openai::answer_for;
 
@@ -75,16 +75,6 @@ async fn work_on(
         let max_line_bytes = state.options().max_body_bytes;
         tokio::task::spawn_blocking(move || open(&batches, &batch, max_line_bytes)).await?
     };
-    // A key that is gone gets nothing more.
-    let grant = match &owner {
-        None => Some(Grant::default()),
-        Some(name) => state.access().grant_of(name),
-    };
-    let Some(grant) = grant else {
-        let message = "the key that the batch was begun with is gone".to_owned();
-        batches.update(&id, |batch| batch.fail("invalid_api_key", message)).await?;
-        return Ok(());
-    };
     let (mut journals, entries, counts) = match opened? {
         Opened::Ready(journals, entries, counts) => (journals, entries, counts),
         Opened::Failed(code, message) => {
@@ -108,7 +98,11 @@ async fn work_on(
     let expiry = expire(stop, batch.expires_at);
     let mut on_result = |result: &ResultLine| batches.count(&id, result.is_failed);
     let work = Work {
-        answers: OfEndpoint { state: state.clone(), grant, endpoint: batch.endpoint.clone() },
+        answers: OfEndpoint {
+            state: state.clone(),
+            owner: owner.clone(),
+            endpoint: batch.endpoint.clone(),
+        },
         max_in_flight: state.engine().max_num_seqs().div_ceil(2),
         entries,
         journals: &mut journals,
@@ -212,7 +206,7 @@ async fn finish(
 struct OfEndpoint {
     state: ServerState,
     /// Who pays.
-    grant: Grant,
+    owner: Owner,
     endpoint: String,
 }
 
@@ -224,7 +218,21 @@ impl Answers for OfEndpoint {
             let body = ApiError::invalid("url", message).body().to_json();
             return Ok(Answered { status: 400, body });
         }
-        answer_for(&self.state, &self.grant, path, id, body).await
+        let grant = match &self.owner {
+            None => Some(Grant::default()),
+            Some(name) => grant_of(self.state.access(), name),
+        };
+        // A key that was taken away takes what is left of its batches with it.
+        let Some(grant) = grant else {
+            let message =
+                "the key that the batch was begun with is gone or not valid now".to_owned();
+            let body = ApiError::Forbidden { code: "key_not_valid", message }.body().to_json();
+            return Ok(Answered { status: 403, body });
+        };
+        if let Err(error) = grant.check_endpoint(path) {
+            return Ok(Answered { status: 403, body: error.body().to_json() });
+        }
+        answer_for(&self.state, &grant, path, id, body).await
     }
 
     fn is_idle(&self) -> bool {
