@@ -19,6 +19,7 @@ use super::client::{PATIENCE, Server, post_bytes};
 use super::model::write_model;
 use super::{serve_command, start_server};
 
+const READY: &[u8] = b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
 /// A file of certificates or keys; `first`, `second` and `client` were signed by `ca`.
@@ -76,7 +77,7 @@ fn a_socket_in_the_file_system_serves_and_is_removed() {
     let mut command = serve_command(":", model.path(), &flags);
     let mut child = Quiet(command.stderr(Stdio::null()).spawn().unwrap());
     wait_until("the socket does not answer", || {
-        UnixStream::connect(&path).is_ok_and(|stream| ask(stream, HEALTH).contains(" 200 "))
+        UnixStream::connect(&path).is_ok_and(|stream| ask(stream, READY).contains(" 200 "))
     });
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     let (code, said) = ended(serve_command(":", model.path(), &flags));
