@@ -8,11 +8,11 @@
 //!
 //! | Module | What it is for | May import |
 //! | --- | --- | --- |
-//! | [`ir`] | the graph: pure values, no IO | nothing |
-//! | [`weights`] | checkpoints: safetensors, GGUF, dequantisation | `ir` types |
+//! | [`ir`] | the graph: pure values, no IO | `kernels` (element types) |
+//! | [`weights`] | checkpoints: safetensors, GGUF, dequantisation | `ir` types, `kernels` |
 //! | [`model`] | config and architectures: what a checkpoint becomes | `ir`, `weights` |
 //! | [`text`] | tokenizer, chat template, detokenizer | nothing |
-//! | [`backend`] | devices; `compile` is the only way to an executable | `ir`, `weights`, `graph_cache`, `ffi` |
+//! | [`backend`] | devices; `compile` is the only way to an executable | `ir`, `weights`, `graph_cache`, `ffi`, `kernels` |
 //! | [`engine`] | scheduler, KV blocks, sampler, the one engine thread | `ir`, `model`, `weights`, `backend`, `text` |
 //! | [`prefix_store`] | KV blocks of prefixes on disk: the engine's, after a restart | `engine`, `weights`, `graph_cache` |
 //! | [`boot`] | from a configuration to a running engine | `ir`, `weights`, `model`, `text`, `backend`, `engine`, `prefix_store`, `config`, `telemetry`, `build_info`, `graph_cache` |
@@ -20,7 +20,8 @@
 //! | [`server`] | HTTP and `OpenAI`'s JSON; nothing else knows them | `batch`, `engine`, `text`, `config`, `telemetry` |
 //! | [`cli`] | one file per command; puts everything together | everything |
 //!
-//! `graph_cache` and `ffi` are crates of their own and import none of these. `tests/architecture.rs`
+//! `graph_cache`, `ffi` and `kernels` (element types and the CPU's arithmetic) are crates of their own
+//! and import none of these. `tests/architecture.rs`
 //! holds the table.
 //!
 //! # Two flows

@@ -8,7 +8,7 @@
 //!
 //! | Noun | Home | Meaning |
 //! | --- | --- | --- |
-//! | [`DType`] | `dtype` | element type, plain or block-quantised |
+//! | [`DType`] | `cairn_kernels` | element type, plain or block-quantised |
 //! | [`Shape`], [`Dim`], [`Symbol`] | `shape` | sizes, some of them known only when the graph runs |
 //! | [`Op`] | `op` | what a node computes: the one list, matched everywhere without a wildcard |
 //! | [`Graph`], [`Node`], [`Value`] | `graph` | an arena of nodes in topological order |
@@ -27,7 +27,6 @@
 
 pub mod builder;
 pub mod canonical;
-pub mod dtype;
 pub mod graph;
 pub mod infer;
 pub mod op;
@@ -39,8 +38,8 @@ pub mod text;
 pub mod verify;
 
 pub use builder::Builder;
+pub use cairn_kernels::DType;
 pub use canonical::canonical_bytes;
-pub use dtype::DType;
 pub use graph::{Graph, Node, NodeId, Value, ValueId, ValueType};
 pub use infer::TypeError;
 pub use op::{Constant, Op, RopeStyle, WeightPart};

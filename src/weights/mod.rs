@@ -32,7 +32,6 @@ compile_error!(
 
 mod bytes;
 mod checkpoint;
-mod dequantise;
 mod error;
 mod gguf;
 mod gguf_metadata;
@@ -46,8 +45,8 @@ mod table;
 mod tensor;
 
 pub use bytes::Bytes;
+pub use cairn_kernels::{BlockSizeMismatch, dequantise, q4_k_scale_min};
 pub use checkpoint::{Checkpoint, Format};
-pub use dequantise::{BlockSizeMismatch, dequantise, q4_k_scale_min};
 pub use error::{Optional, WeightsError};
 pub use gguf_metadata::GgufMetadata;
 pub use stamp::FileStamp;

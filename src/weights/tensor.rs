@@ -10,10 +10,10 @@
 use half::{bf16, f16};
 
 use super::bytes::Bytes;
-use super::dequantise::{dequantise, f16_offsets};
 use super::error::WeightsError;
 use super::table::tensor_bytes;
 use crate::ir::DType;
+use cairn_kernels::{dequantise, f16_offsets};
 
 /// A dense tensor; cheap to clone.
 ///

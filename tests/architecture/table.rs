@@ -56,10 +56,11 @@ pub(crate) const TABLE: &[Row] = &[
     row("graph_cache::starts", "", "std::thread"),
     row("graph_cache::trust::signature", "", "ed25519_dalek getrandom"),
     row("graph_cache::verify", "", "std::thread"),
-    row("ir", "", "serde_json thiserror"),
+    row("kernels", "", "bytemuck half rayon thiserror"),
+    row("ir", "kernels::DType", "serde_json thiserror"),
     row(
         "weights",
-        "ir::DType ir::Shape",
+        "ir::DType ir::Shape kernels",
         "bytemuck fs_err half rustc_hash serde serde_json thiserror std::io",
     ),
     row("weights::mmap", "", "memmap2 std::fs::Metadata"),
@@ -74,7 +75,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("backend", "ir weights::Bytes weights::Tensor weights::dequantise", "serde_json thiserror"),
     row("backend::compile", "graph_cache", "tracing")
         .never("backend::cpu backend::null backend::ascend"),
-    row("backend::cpu", "", "bytemuck half rayon serde serde_json std::env::consts")
+    row("backend::cpu", "kernels", "rayon serde serde_json std::env::consts")
         .never("backend::compile backend::null backend::ascend"),
     row("backend::null", "", "").never("backend::compile backend::cpu backend::ascend"),
     row(

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cairn_kernels::{
+    AttentionArgs, Binary, CacheShape, Kernels, Matrix, Query, RopeArgs, WeightRows, copy,
+    gather_rows, round,
+};
 use rayon::ThreadPool;
 
-use super::kernels::{AttentionArgs, CacheShape, Kernels, Matrix, Query, RopeArgs, WeightRows};
+use super::NAME;
 use super::memory::{CpuMemory, PlacedWeight};
 use super::plan::{Attention, Bound, Call, Plan, Size, Source, Step as PlanStep, View};
-use super::{NAME, reference};
 use crate::backend::{BackendError, Executable, Memory, Output, Rows, Step, Wanted};
 
 /// A plan with its kernels and working memory.
@@ -297,7 +300,7 @@ impl Run<'_> {
             dtype: weight.dtype,
             rows: weight.shape[0],
             columns: weight.shape[1],
-            parts: &weight.parts,
+            bytes: weight,
         }
     }
 
@@ -308,13 +311,13 @@ impl Run<'_> {
                 kernels.gather(self.weight(*table), self.step.inputs[*ids], target);
             }
             (Call::GatherRows { x, ids }, [target]) => {
-                reference::gather_rows(self.matrix(x), self.step.inputs[*ids], target);
+                gather_rows(self.matrix(x), self.step.inputs[*ids], target);
             }
             (Call::Linear { x, weight }, [target]) => {
                 kernels.linear(self.matrix(x), self.weight(*weight), target);
             }
             (Call::Binary { function, a, b }, [target]) => {
-                kernels.binary(*function, self.matrix(a), self.matrix(b), target);
+                kernels.binary((*function).into(), self.matrix(a), self.matrix(b), target);
             }
             (Call::Silu { x }, [target]) => kernels.silu(self.matrix(x), target),
             (Call::RmsNorm { x, weight, eps }, [target]) => {
@@ -322,7 +325,7 @@ impl Run<'_> {
             }
             (Call::AddRmsNorm { x, residual, weight, eps }, [sum, normed]) => {
                 let (x, residual) = (self.matrix(x), self.matrix(residual));
-                kernels.binary(super::plan::Binary::Add, x, residual, sum);
+                kernels.binary(Binary::Add, x, residual, sum);
                 let sum = Matrix { data: sum, rows: x.rows, columns: x.columns, stride: x.columns };
                 kernels.rms_norm(sum, self.matrix(weight).row(0), *eps, normed);
             }
@@ -332,7 +335,7 @@ impl Run<'_> {
                     cos: self.matrix(cos),
                     sin: self.matrix(sin),
                     head_dim: *head_dim,
-                    style: *style,
+                    style: (*style).into(),
                 };
                 kernels.rope(args, target);
             }
@@ -340,9 +343,9 @@ impl Run<'_> {
                 kernels.attention(self.attention(attention), target);
             }
             (Call::Round { x, dtype }, [target]) => {
-                reference::round(self.matrix(x), dtype.0, target);
+                round(self.matrix(x), dtype.0, target);
             }
-            (Call::Copy { x }, [target]) => reference::copy(self.matrix(x), target),
+            (Call::Copy { x }, [target]) => copy(self.matrix(x), target),
             (other, targets) => {
                 let message = format!("a plan with {} targets for {other:?}", targets.len());
                 return Err(BackendError::Execution(message));

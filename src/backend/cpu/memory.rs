@@ -2,6 +2,8 @@
 
 use std::any::Any;
 
+use cairn_kernels::RowBytes;
+
 use crate::backend::blocks::{Blocks, Piece};
 use crate::backend::{BackendError, Memory, StateSpec, Weight};
 use crate::ir::DType;
@@ -14,10 +16,25 @@ const F32_BYTES: usize = size_of::<f32>();
 pub(super) struct PlacedWeight {
     pub(super) dtype: DType,
     pub(super) shape: Vec<usize>,
-    /// As in `WeightRows`: the tensors' bytes where the checkpoint has them, not copied.
+    /// For each tensor, the row after its last one, and its bytes where the checkpoint has them.
     pub(super) parts: Vec<(usize, Bytes)>,
     /// The values of a vector or scalar, f32; empty for a matrix.
     pub(super) vector: Vec<f32>,
+}
+
+impl RowBytes for PlacedWeight {
+    fn row(&self, idx: usize) -> &[u8] {
+        let mut start = 0;
+        for (end, bytes) in &self.parts {
+            if idx < *end {
+                let row_bytes = bytes.len() / (end - start);
+                let at = (idx - start) * row_bytes;
+                return &bytes[at..at + row_bytes];
+            }
+            start = *end;
+        }
+        &[]
+    }
 }
 
 /// One state, f32.

@@ -20,24 +20,21 @@
 
 mod artifact;
 mod executable;
-mod fast;
-mod kernels;
 mod lower;
 mod memory;
 mod memory_plan;
 mod plan;
-mod reference;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use cairn_kernels::{Fast, Kernels, Reference, instructions};
 use rayon::ThreadPool;
 
 use super::artifact::{Artifact, Files, io_of};
 use super::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Weight};
 use crate::ir::{Graph, Verified};
 use executable::CpuExecutable;
-use kernels::Kernels;
 use memory::CpuMemory;
 
 /// Name of this backend, in flags, errors and keys.
@@ -117,7 +114,7 @@ impl Backend for CpuBackend {
         match self.kernels {
             KernelSet::Reference => Vec::new(),
             // They differ in what is rounded once and what twice.
-            KernelSet::Fast => vec![("instructions".into(), fast::instructions().to_owned())],
+            KernelSet::Fast => vec![("instructions".into(), instructions().to_owned())],
         }
     }
 
@@ -129,8 +126,8 @@ impl Backend for CpuBackend {
     fn load(&self, files: &Files<'_>) -> Result<Box<dyn Executable>, BackendError> {
         let plan = artifact::from_bytes(files.file(artifact::FILE, NAME)?)?;
         let kernels: Box<dyn Kernels> = match plan.kernels {
-            KernelSet::Reference => Box::new(reference::Reference),
-            KernelSet::Fast => Box::new(fast::Fast::detect()),
+            KernelSet::Reference => Box::new(Reference),
+            KernelSet::Fast => Box::new(Fast::detect()),
         };
         Ok(Box::new(CpuExecutable::new(plan, kernels, Arc::clone(&self.pool))))
     }

@@ -151,6 +151,25 @@ pub(super) enum Style {
     Interleaved,
 }
 
+impl From<Style> for cairn_kernels::RopeStyle {
+    fn from(style: Style) -> Self {
+        match style {
+            Style::Halves => Self::Halves,
+            Style::Interleaved => Self::Interleaved,
+        }
+    }
+}
+
+impl From<Binary> for cairn_kernels::Binary {
+    fn from(function: Binary) -> Self {
+        match function {
+            Binary::Add => Self::Add,
+            Binary::Mul => Self::Mul,
+            Binary::SiluMul => Self::SiluMul,
+        }
+    }
+}
+
 impl From<RopeStyle> for Style {
     fn from(style: RopeStyle) -> Self {
         match style {

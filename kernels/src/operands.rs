@@ -3,103 +3,128 @@
 //! Every target is dense: `rows * columns` numbers. Operands were checked against the plan and the
 //! step before, so kernels may index without fear; they must not panic on any *values*.
 
-use crate::ir::DType;
+use std::fmt;
 
-use super::plan::{Binary, Style};
+use crate::DType;
 
 /// Rows of f32: row `i` is `columns` numbers from `i * stride`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Matrix<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) stride: usize,
+pub struct Matrix<'a> {
+    /// The numbers, from the first row on.
+    pub data: &'a [f32],
+    /// Number of rows.
+    pub rows: usize,
+    /// Numbers of a row.
+    pub columns: usize,
+    /// From the start of a row to that of the next one.
+    pub stride: usize,
 }
 
 impl<'a> Matrix<'a> {
     /// A row.
-    pub(super) fn row(&self, idx: usize) -> &'a [f32] {
+    pub fn row(&self, idx: usize) -> &'a [f32] {
         let start = idx * self.stride;
         &self.data[start..start + self.columns]
     }
 }
 
-/// Rows of a weight, in the bytes of its dtype; they may lie in several tensors.
+/// Where the bytes of a weight's rows lie.
+pub trait RowBytes: Sync + fmt::Debug {
+    /// The bytes of a row; the index is below the number of rows.
+    fn row(&self, idx: usize) -> &[u8];
+}
+
+/// Rows of a weight, in the bytes of its dtype.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct WeightRows<'a> {
-    pub(super) dtype: DType,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    /// For each tensor, the row after its last one, and its bytes.
-    pub(super) parts: &'a [(usize, crate::weights::Bytes)],
+pub struct WeightRows<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub columns: usize,
+    /// The rows themselves: whole blocks, as many as the columns are.
+    pub bytes: &'a dyn RowBytes,
 }
 
 impl<'a> WeightRows<'a> {
-    /// Bytes of one row.
-    pub(super) fn row_bytes(&self) -> usize {
-        self.dtype
-            .row_bytes(self.columns)
-            .expect("invariant: rows are whole blocks, checked when placed")
-    }
-
     /// A row.
-    pub(super) fn row(&self, idx: usize) -> &'a [u8] {
-        let mut start = 0;
-        for (end, bytes) in self.parts {
-            if idx < *end {
-                let row_bytes = self.row_bytes();
-                let at = (idx - start) * row_bytes;
-                return &bytes[at..at + row_bytes];
-            }
-            start = *end;
-        }
-        &[]
+    pub fn row(&self, idx: usize) -> &'a [u8] {
+        self.bytes.row(idx)
     }
+}
+
+/// Elementwise functions of two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// `a + b`.
+    Add,
+    /// `a * b`.
+    Mul,
+    /// `a * sigmoid(a) * b`.
+    SiluMul,
+}
+
+/// Which elements of a head are a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// Element `i` and the one half a head further.
+    Halves,
+    /// Neighbours.
+    Interleaved,
 }
 
 /// A KV cache: `[blocks, block_size, heads, head_dim]`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CacheShape {
-    pub(super) block_size: usize,
-    pub(super) num_heads: usize,
-    pub(super) head_dim: usize,
+pub struct CacheShape {
+    /// Positions of a block.
+    pub block_size: usize,
+    /// KV heads.
+    pub num_heads: usize,
+    /// Numbers of a head's vector.
+    pub head_dim: usize,
 }
 
 impl CacheShape {
     /// Where the vector of a head at a slot begins.
-    pub(super) fn at(&self, slot: usize, head: usize) -> usize {
+    pub fn at(&self, slot: usize, head: usize) -> usize {
         (slot * self.num_heads + head) * self.head_dim
     }
 }
 
 /// One query token of a step: which sequence it belongs to and how much of it it sees.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Query {
+pub struct Query {
     /// The first position it sees.
-    pub(super) start: usize,
+    pub start: usize,
     /// One past the last position it sees: its own, plus one. 0 for padding.
-    pub(super) end: usize,
+    pub end: usize,
     /// Where its sequence's block table begins.
-    pub(super) table: usize,
+    pub table: usize,
 }
 
 /// Operands of attention, besides the target `[tokens, num_query_heads * head_dim]`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AttentionArgs<'a> {
-    pub(super) q: Matrix<'a>,
-    pub(super) k: &'a [f32],
-    pub(super) v: &'a [f32],
-    pub(super) cache: CacheShape,
+pub struct AttentionArgs<'a> {
+    /// `[tokens, num_query_heads * head_dim]`.
+    pub q: Matrix<'a>,
+    /// The keys' cache.
+    pub k: &'a [f32],
+    /// The values' cache.
+    pub v: &'a [f32],
+    /// The shape of both.
+    pub cache: CacheShape,
     /// One per row of `q`.
-    pub(super) queries: &'a [Query],
+    pub queries: &'a [Query],
     /// All block tables, one after the other.
-    pub(super) block_tables: &'a [i32],
-    pub(super) scale: f32,
+    pub block_tables: &'a [i32],
+    /// Of the scores.
+    pub scale: f32,
 }
 
 impl AttentionArgs<'_> {
     /// The slot of a position of a query's sequence.
-    pub(super) fn slot(&self, query: &Query, position: usize) -> usize {
+    pub fn slot(&self, query: &Query, position: usize) -> usize {
         let block = self.block_tables[query.table + position / self.cache.block_size];
         block as usize * self.cache.block_size + position % self.cache.block_size
     }
@@ -107,16 +132,21 @@ impl AttentionArgs<'_> {
 
 /// Operands of rope, besides the target.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RopeArgs<'a> {
-    pub(super) x: Matrix<'a>,
-    pub(super) cos: Matrix<'a>,
-    pub(super) sin: Matrix<'a>,
-    pub(super) head_dim: usize,
-    pub(super) style: Style,
+pub struct RopeArgs<'a> {
+    /// `[tokens, num_heads * head_dim]`.
+    pub x: Matrix<'a>,
+    /// `[tokens, head_dim / 2]`.
+    pub cos: Matrix<'a>,
+    /// As `cos`.
+    pub sin: Matrix<'a>,
+    /// Numbers of a head's vector.
+    pub head_dim: usize,
+    /// Which elements are a pair.
+    pub style: RopeStyle,
 }
 
 /// A set of kernels. The reference set defines the numbers, up to the order of summation.
-pub(super) trait Kernels: Send + Sync {
+pub trait Kernels: Send + Sync {
     /// `target[i] = table[ids[i]]`, dequantised; zeros for an id outside the table.
     fn gather(&self, table: WeightRows<'_>, ids: &[i32], target: &mut [f32]);
 

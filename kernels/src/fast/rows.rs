@@ -5,9 +5,9 @@
 use rayon::prelude::*;
 
 use super::simd::{Detected, Kernel, LANES, Simd};
-use crate::backend::cpu::kernels::{Matrix, RopeArgs};
-use crate::backend::cpu::plan::Binary;
-use crate::backend::cpu::reference;
+use crate::operands::{Binary, Matrix, RopeArgs};
+
+use crate::reference;
 
 /// Below this many elements, handing rows to other threads costs more than it saves.
 const PARALLEL_ELEMENTS: usize = 16 * 1024;

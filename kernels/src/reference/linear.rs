@@ -1,7 +1,7 @@
 //! `y[t, n] = sum over k of x[t, k] w[n, k]`.
 
-use crate::backend::cpu::kernels::{Matrix, WeightRows};
-use crate::weights::dequantise;
+use crate::dequantise;
+use crate::operands::{Matrix, WeightRows};
 
 pub(super) fn linear(x: Matrix<'_>, weight: WeightRows<'_>, target: &mut [f32]) {
     let mut row = vec![0.0; weight.columns];

@@ -6,15 +6,14 @@ mod elementwise;
 mod linear;
 mod rope;
 
-pub(super) use elementwise::{copy, gather_rows, round};
-pub(super) use rope::rope;
+pub use elementwise::{copy, gather_rows, round};
+pub(crate) use rope::rope;
 
-use super::kernels::{AttentionArgs, Kernels, Matrix, RopeArgs, WeightRows};
-use super::plan::Binary;
+use crate::operands::{AttentionArgs, Binary, Kernels, Matrix, RopeArgs, WeightRows};
 
 /// The reference set.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reference;
+pub struct Reference;
 
 impl Kernels for Reference {
     fn gather(&self, table: WeightRows<'_>, ids: &[i32], target: &mut [f32]) {

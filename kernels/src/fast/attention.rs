@@ -12,7 +12,7 @@ use super::decode::F32;
 use super::linear::tile;
 use super::rows::exp;
 use super::simd::{Detected, Kernel, LANES, Simd};
-use crate::backend::cpu::kernels::AttentionArgs;
+use crate::operands::AttentionArgs;
 
 pub(super) fn attention(isa: Detected, args: AttentionArgs<'_>, target: &mut [f32]) {
     let num_groups = args.cache.num_heads;

@@ -15,9 +15,9 @@ use rayon::prelude::*;
 
 use super::decode::{BF16, CHUNK, Decode, F16, F32, Q4, Q4M, Q8};
 use super::simd::{Detected, Kernel, LANES, Simd};
-use crate::backend::cpu::kernels::{Matrix, WeightRows};
-use crate::ir::DType;
-use crate::weights::dequantise;
+use crate::DType;
+use crate::dequantise;
+use crate::operands::{Matrix, WeightRows};
 
 /// From this many tokens on, threads split the tokens instead of the weight's rows.
 const SPLIT_TOKENS: usize = 32;
@@ -107,7 +107,7 @@ impl Rows<'_> {
     #[inline(always)]
     fn direct<S: Simd, D: Decode>(self, s: S) {
         // The rows after these lie behind them: asking early hides the memory's latency.
-        let ahead = DIRECT_ROWS * self.weight.row_bytes();
+        let ahead = DIRECT_ROWS * self.weight.row(self.first_row).len();
         let mut n = 0;
         while n < self.stride {
             let row = |idx: usize| self.weight.row(self.first_row + n + idx);

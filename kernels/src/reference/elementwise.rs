@@ -2,12 +2,12 @@
 
 use half::{bf16, f16};
 
-use crate::backend::cpu::kernels::{Matrix, WeightRows};
-use crate::backend::cpu::plan::Binary;
-use crate::ir::DType;
-use crate::weights::dequantise;
+use crate::operands::{Binary, Matrix, WeightRows};
 
-pub(in crate::backend::cpu) fn gather(table: WeightRows<'_>, ids: &[i32], target: &mut [f32]) {
+use crate::DType;
+use crate::dequantise;
+
+pub(super) fn gather(table: WeightRows<'_>, ids: &[i32], target: &mut [f32]) {
     for (&id, row) in ids.iter().zip(target.chunks_exact_mut(table.columns)) {
         match usize::try_from(id) {
             Ok(id) if id < table.rows => dequantise(table.dtype, table.row(id), row)
@@ -17,7 +17,8 @@ pub(in crate::backend::cpu) fn gather(table: WeightRows<'_>, ids: &[i32], target
     }
 }
 
-pub(in crate::backend::cpu) fn gather_rows(x: Matrix<'_>, ids: &[i32], target: &mut [f32]) {
+/// `target[i] = x[ids[i]]`; zeros for an id outside `x`.
+pub fn gather_rows(x: Matrix<'_>, ids: &[i32], target: &mut [f32]) {
     for (&id, row) in ids.iter().zip(target.chunks_exact_mut(x.columns)) {
         match usize::try_from(id) {
             Ok(id) if id < x.rows => row.copy_from_slice(x.row(id)),
@@ -67,7 +68,8 @@ pub(super) fn rms_norm(x: Matrix<'_>, weight: &[f32], eps: f32, target: &mut [f3
     }
 }
 
-pub(in crate::backend::cpu) fn round(x: Matrix<'_>, dtype: DType, target: &mut [f32]) {
+/// Rounds to a narrower float type and back.
+pub fn round(x: Matrix<'_>, dtype: DType, target: &mut [f32]) {
     for (t, row) in target.chunks_exact_mut(x.columns).enumerate() {
         for (y, &x) in row.iter_mut().zip(x.row(t)) {
             *y = match dtype {
@@ -88,7 +90,8 @@ pub(in crate::backend::cpu) fn round(x: Matrix<'_>, dtype: DType, target: &mut [
     }
 }
 
-pub(in crate::backend::cpu) fn copy(x: Matrix<'_>, target: &mut [f32]) {
+/// `target = x`, dense.
+pub fn copy(x: Matrix<'_>, target: &mut [f32]) {
     for (t, row) in target.chunks_exact_mut(x.columns).enumerate() {
         row.copy_from_slice(x.row(t));
     }

@@ -1,6 +1,6 @@
 //! `softmax(q k^T * scale) v` for each query and head, over the positions that the query sees.
 
-use crate::backend::cpu::kernels::AttentionArgs;
+use crate::operands::AttentionArgs;
 
 pub(super) fn attention(args: AttentionArgs<'_>, target: &mut [f32]) {
     let head_dim = args.cache.head_dim;

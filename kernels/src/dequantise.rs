@@ -55,7 +55,7 @@
 
 use half::{bf16, f16};
 
-use crate::ir::DType;
+use crate::DType;
 
 /// The bytes are not the blocks of so many elements.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,7 +118,7 @@ pub const fn q4_k_scale_min(scales: &[u8; 12], idx: usize) -> (u8, u8) {
 
 /// Where the f16 scales and minima of a block lie: a block has a value that is not finite exactly
 /// when one of them is not, and then it has no other. None for plain types.
-pub(super) const fn f16_offsets(dtype: DType) -> &'static [usize] {
+pub const fn f16_offsets(dtype: DType) -> &'static [usize] {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 | DType::I32 => &[],
         DType::Q8_0 | DType::Q4_0 | DType::Q5_0 => &[0],

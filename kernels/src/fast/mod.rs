@@ -15,26 +15,26 @@ mod linear;
 mod rows;
 mod simd;
 
-use super::kernels::{AttentionArgs, Kernels, Matrix, RopeArgs, WeightRows};
-use super::plan::Binary;
-use super::reference::Reference;
+use crate::operands::{AttentionArgs, Binary, Kernels, Matrix, RopeArgs, WeightRows};
+
+use crate::reference::Reference;
 use simd::Detected;
 
 /// The fast set, for one instruction set.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fast {
+pub struct Fast {
     isa: Detected,
 }
 
 impl Fast {
     /// For the best instruction set of this processor.
-    pub(super) fn detect() -> Self {
+    pub fn detect() -> Self {
         Self { isa: Detected::best() }
     }
 }
 
 /// The instruction set that [`Fast::detect`] finds.
-pub(super) fn instructions() -> &'static str {
+pub fn instructions() -> &'static str {
     Detected::best().name()
 }
 

@@ -1,0 +1,25 @@
+//! Element types of tensors, and the kernels that a CPU computes with.
+//!
+//! ```text
+//! DType, dequantise      what the bytes of a tensor mean
+//! operands               what a kernel is given
+//! reference              each kernel in plain loops: the definition
+//! fast                   each kernel for the processor at hand: the same numbers, sooner
+//! ```
+//!
+//! What this crate deliberately does not do: it knows no graph, no file and no request.
+
+mod dequantise;
+mod dtype;
+mod fast;
+mod operands;
+mod reference;
+
+pub use dequantise::{BlockSizeMismatch, dequantise, f16_offsets, q4_k_scale_min};
+pub use dtype::DType;
+pub use fast::{Fast, instructions};
+pub use operands::{
+    AttentionArgs, Binary, CacheShape, Kernels, Matrix, Query, RopeArgs, RopeStyle, RowBytes,
+    WeightRows,
+};
+pub use reference::{Reference, copy, gather_rows, round};
