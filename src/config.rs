@@ -82,7 +82,7 @@ impl BackendKind {
 /// The type that weights are held in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DTypeChoice {
-    /// As the checkpoint has them.
+    /// As the checkpoint has them. The CPU computes with them in f32, in which nothing is lost.
     #[default]
     Auto,
     /// Everything converted to f32.
@@ -91,7 +91,8 @@ pub enum DTypeChoice {
     /// Everything converted to f16.
     #[value(alias = "float16", alias = "half")]
     F16,
-    /// Everything converted to bf16.
+    /// Everything converted to bf16; the CPU, too, then rounds what it multiplies to bf16, which is
+    /// faster.
     #[value(name = "bf16", alias = "bfloat16")]
     BF16,
 }
@@ -104,6 +105,27 @@ impl DTypeChoice {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::BF16 => "bf16",
+        }
+    }
+}
+
+/// How products are computed with fewer bits than the weights have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Quantization {
+    /// Not at all; a checkpoint may hold quantised weights all the same.
+    #[default]
+    None,
+    /// Weights to signed bytes with a scale for each output channel, activations to signed bytes
+    /// with a scale for each token (W8A8). CPU backend only.
+    Int8,
+}
+
+impl Quantization {
+    /// The name that `--quantization` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Int8 => "int8",
         }
     }
 }
@@ -139,6 +161,8 @@ pub struct EngineConfig {
     pub backend: BackendKind,
     /// The type that weights are held in.
     pub dtype: DTypeChoice,
+    /// How products are computed with fewer bits than that.
+    pub quantization: Quantization,
     /// Threads of the CPU backend; `None`: one per core.
     pub threads: Option<usize>,
     /// Where compiled graphs are found and kept.
@@ -205,6 +229,7 @@ impl EngineConfig {
             model: model.into(),
             backend: BackendKind::default(),
             dtype: DTypeChoice::default(),
+            quantization: Quantization::default(),
             threads: None,
             graph_cache: GraphCacheConfig::default(),
             prefix_cache: PrefixCacheConfig::default(),

@@ -5,6 +5,7 @@
 //! operands               what a kernel is given
 //! reference              each kernel in plain loops: the definition
 //! fast                   each kernel for the processor at hand: the same numbers, sooner
+//! Pool                   the threads that the fast ones compute on
 //! ```
 //!
 //! What this crate deliberately does not do: it knows no graph, no file and no request.
@@ -13,13 +14,15 @@ mod dequantise;
 mod dtype;
 mod fast;
 mod operands;
+mod pool;
 mod reference;
 
 pub use dequantise::{BlockSizeMismatch, dequantise, f16_offsets, q4_k_scale_min};
 pub use dtype::DType;
-pub use fast::{Fast, instructions};
+pub use fast::{Fast, Packed, instructions};
 pub use operands::{
-    AttentionArgs, Binary, CacheShape, Kernels, Matrix, Query, RopeArgs, RopeStyle, RowBytes,
-    WeightRows,
+    Arithmetic, AttentionArgs, Binary, CacheShape, Kernels, LinearWeight, Matrix, Query, RopeArgs,
+    RopeStyle, RowBytes, WeightRows,
 };
+pub use pool::{Columns, Pool};
 pub use reference::{Reference, copy, gather_rows, round};

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::DType;
+use crate::{DType, Packed};
 
 /// Rows of f32: row `i` is `columns` numbers from `i * stride`.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,28 @@ impl<'a> WeightRows<'a> {
     }
 }
 
+/// What the operands of a product are rounded to, before they are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Nothing is rounded; sums are f32.
+    F32,
+    /// Both to bf16; sums are f32.
+    Bf16,
+    /// Rows of both to signed bytes, each with a scale of its own; sums are i32.
+    I8,
+}
+
+/// A weight of a product, as it was loaded and as it was packed.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearWeight<'a> {
+    /// As it was loaded.
+    pub rows: WeightRows<'a>,
+    /// What it and the other operand are rounded to.
+    pub arithmetic: Arithmetic,
+    /// What [`Kernels::pack`] made of it.
+    pub packed: Option<&'a Packed>,
+}
+
 /// Elementwise functions of two operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binary {
@@ -74,7 +96,9 @@ pub enum RopeStyle {
     Interleaved,
 }
 
-/// A KV cache: `[blocks, block_size, heads, head_dim]`.
+/// A cache of keys or of values, in blocks of positions: of keys `[blocks, heads, head_dim,
+/// block_size]`, so that the same element of neighbouring keys lies side by side, and of values
+/// `[blocks, block_size, heads, head_dim]`.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheShape {
     /// Positions of a block.
@@ -86,9 +110,36 @@ pub struct CacheShape {
 }
 
 impl CacheShape {
-    /// Where the vector of a head at a slot begins.
-    pub fn at(&self, slot: usize, head: usize) -> usize {
+    /// Where the keys of a head begin in a block.
+    pub fn keys_at(&self, block: usize, head: usize) -> usize {
+        (block * self.num_heads + head) * self.head_dim * self.block_size
+    }
+
+    /// Where the element of a head's key at a slot lies.
+    pub fn key_at(&self, slot: usize, head: usize, element: usize) -> usize {
+        let start = self.keys_at(slot / self.block_size, head);
+        start + element * self.block_size + slot % self.block_size
+    }
+
+    /// Where a head's value at a slot begins.
+    pub fn value_at(&self, slot: usize, head: usize) -> usize {
         (slot * self.num_heads + head) * self.head_dim
+    }
+
+    /// Writes the keys of a token, `[heads * head_dim]`.
+    pub fn put_keys(&self, cache: &mut [f32], slot: usize, keys: &[f32]) {
+        for (head, keys) in keys.chunks_exact(self.head_dim).enumerate() {
+            let first = self.key_at(slot, head, 0);
+            for (element, key) in keys.iter().enumerate() {
+                cache[first + element * self.block_size] = *key;
+            }
+        }
+    }
+
+    /// Writes the values of a token, `[heads * head_dim]`.
+    pub fn put_values(&self, cache: &mut [f32], slot: usize, values: &[f32]) {
+        let first = self.value_at(slot, 0);
+        cache[first..first + values.len()].copy_from_slice(values);
     }
 }
 
@@ -150,8 +201,14 @@ pub trait Kernels: Send + Sync {
     /// `target[i] = table[ids[i]]`, dequantised; zeros for an id outside the table.
     fn gather(&self, table: WeightRows<'_>, ids: &[i32], target: &mut [f32]);
 
+    /// The weight as [`linear`](Self::linear) would rather have it, where that is another form.
+    fn pack(&self, weight: WeightRows<'_>, arithmetic: Arithmetic) -> Option<Packed> {
+        let _ = (weight, arithmetic);
+        None
+    }
+
     /// `target = x w^T`.
-    fn linear(&self, x: Matrix<'_>, weight: WeightRows<'_>, target: &mut [f32]);
+    fn linear(&self, x: Matrix<'_>, weight: LinearWeight<'_>, target: &mut [f32]);
 
     /// Elementwise; `b` repeats.
     fn binary(&self, function: Binary, a: Matrix<'_>, b: Matrix<'_>, target: &mut [f32]);

@@ -145,6 +145,16 @@ pub trait Executable: Send {
         output: &mut Vec<f32>,
     ) -> Result<(), BackendError>;
 
+    /// Does what the first [`run`](Self::run) with that memory would do before it runs, so that it
+    /// waits for nothing.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn prepare(&mut self, memory: &mut dyn Memory) -> Result<(), BackendError> {
+        let _ = memory;
+        Ok(())
+    }
+
     /// Says which of a memory's weights are those of this graph, by index, where another graph of the
     /// same model was the one that they were placed for. Without it they are all of them, in order.
     ///

@@ -320,15 +320,18 @@ fn load(
     ledger: &mut Ledger,
     progress: &dyn Progress,
 ) -> anyhow::Result<Loaded> {
-    let executables = plan.executables(prepared, built, report, progress)?;
+    let mut executables = plan.executables(prepared, built, report, progress)?;
     ledger.phase("executables");
     let task = progress.begin("placing the weights", Amount::Unknown);
     let first = &prepared.first().context("no graph to run")?.1.graph;
     let weights = model.tensors(first, plan.options.max_model_len).context("reading weights")?;
     report.weights_bytes = weights.iter().flatten().map(|tensor| tensor.bytes.len() as u64).sum();
     let weights = weights.into_iter().map(|parts| Weight { parts }).collect();
-    let memory =
+    let mut memory =
         plan.backend.place(weights, &plan.states).context("placing weights and KV cache")?;
+    for (_, executable) in &mut executables {
+        executable.prepare(memory.as_mut()).context("preparing the weights")?;
+    }
     drop(task);
     ledger.phase("memory");
     Ok((executables, memory))

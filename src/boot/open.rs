@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::failure::Hint as _;
 use crate::backend::Backend;
 use crate::backend::null::NullBackend;
-use crate::config::{BackendKind, DTypeChoice, EngineConfig};
+use crate::config::{BackendKind, DTypeChoice, EngineConfig, Quantization};
 use crate::ir::DType;
 use crate::model::{Model, ModelError, Precision, WeightPolicy};
 use crate::text::{ChatTemplate, GgufVocab, Tokenizer};
@@ -108,11 +109,22 @@ pub(super) fn open_backend(
     // Only devices are opened differently for different purposes.
     #[cfg(not(feature = "ascend"))]
     let _ = purpose;
+    if config.quantization != Quantization::None && config.backend == BackendKind::Ascend {
+        let name = config.quantization.name();
+        return Err(anyhow::anyhow!("the ascend backend does not support quantization {name}"))
+            .hint("leave `--quantization` out: only the CPU backend has it");
+    }
     match config.backend {
         #[cfg(feature = "cpu")]
         BackendKind::Cpu => {
-            use crate::backend::cpu::{CpuBackend, KernelSet};
-            let backend = CpuBackend::new(config.threads, KernelSet::Fast)?;
+            use crate::backend::cpu::{Arithmetic, CpuBackend, KernelSet};
+            let arithmetic = match (config.quantization, config.dtype) {
+                (Quantization::Int8, _) => Arithmetic::Int8,
+                (Quantization::None, DTypeChoice::BF16) => Arithmetic::Bf16,
+                (Quantization::None, _) => Arithmetic::F32,
+            };
+            let backend =
+                CpuBackend::new(config.threads, KernelSet::Fast)?.with_arithmetic(arithmetic);
             Ok(Arc::new(backend.with_static_shapes(config.static_shapes)))
         }
         #[cfg(not(feature = "cpu"))]

@@ -286,12 +286,13 @@ impl fmt::Display for Conditions<'_> {
         let LatencyArgs { input_len, output_len, runs, .. } = self.args;
         write!(
             f,
-            "{}; {} backend, {} threads, dtype {}; {input_len} in, {output_len} out, {runs} runs; \
+            "{}; {} backend, {} threads, dtype {}, quantization {}; {input_len} in, {output_len} out, {runs} runs; \
              {} ({}); cairn {} ({}, {})",
             self.booted.report.model_name,
             self.config.backend.name(),
             threads(self.config),
             self.config.dtype.name(),
+            self.config.quantization.name(),
             cpu_model(),
             num_cores(),
             build_info::VERSION,
@@ -309,6 +310,7 @@ fn to_json(args: &LatencyArgs, config: &EngineConfig, booted: &Booted, results: 
         "settings": {
             "backend": config.backend.name(),
             "dtype": config.dtype.name(),
+            "quantization": config.quantization.name(),
             "threads": threads(config),
             "input_len": args.input_len,
             "decode_input_len": DECODE_INPUT_LEN,

@@ -15,7 +15,7 @@ use super::{Context, models, values};
 use crate::config::{
     AscendConfig, BackendKind, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DEVICE_TIMEOUT,
     DEFAULT_MAX_NUM_BATCHED_TOKENS, DEFAULT_MAX_NUM_SEQS, DTypeChoice, EmbeddingsChoice,
-    EngineConfig, Environment, GraphCacheConfig,
+    EngineConfig, Environment, GraphCacheConfig, Quantization,
 };
 
 // Far above any use, and low enough that products of two of them fit.
@@ -45,6 +45,10 @@ pub(crate) struct ModelArgs {
     /// The type that weights are held in.
     #[arg(long, value_name = "TYPE", env = "CAIRN_DTYPE", value_enum, default_value_t)]
     dtype: DTypeChoice,
+
+    /// Computes products with fewer bits than the weights have.
+    #[arg(long, value_name = "NAME", env = "CAIRN_QUANTIZATION", value_enum, default_value_t)]
+    quantization: Quantization,
 
     /// Threads of the CPU backend [default: one per core].
     #[arg(long, value_name = "N", env = "CAIRN_THREADS")]
@@ -189,6 +193,7 @@ impl ModelArgs {
         Ok(EngineConfig {
             backend: self.backend,
             dtype: self.dtype,
+            quantization: self.quantization,
             threads: self.threads,
             graph_cache: self.cache.config(environment),
             prefix_cache: self.prefix.config(),

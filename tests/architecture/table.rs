@@ -56,7 +56,8 @@ pub(crate) const TABLE: &[Row] = &[
     row("graph_cache::starts", "", "std::thread"),
     row("graph_cache::trust::signature", "", "ed25519_dalek getrandom"),
     row("graph_cache::verify", "", "std::thread"),
-    row("kernels", "", "bytemuck half rayon thiserror"),
+    row("kernels", "", "bytemuck half thiserror"),
+    row("kernels::pool", "", "std::io std::thread"),
     row("ir", "kernels::DType", "serde_json thiserror"),
     row(
         "weights",
@@ -75,8 +76,12 @@ pub(crate) const TABLE: &[Row] = &[
     row("backend", "ir weights::Bytes weights::Tensor weights::dequantise", "serde_json thiserror"),
     row("backend::compile", "graph_cache", "tracing")
         .never("backend::cpu backend::null backend::ascend"),
-    row("backend::cpu", "kernels", "rayon serde serde_json std::env::consts")
-        .never("backend::compile backend::null backend::ascend"),
+    row(
+        "backend::cpu",
+        "kernels",
+        "serde serde_json std::env::consts std::thread::available_parallelism",
+    )
+    .never("backend::compile backend::null backend::ascend"),
     row("backend::null", "", "").never("backend::compile backend::cpu backend::ascend"),
     row(
         "backend::ascend",

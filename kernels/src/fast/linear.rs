@@ -1,259 +1,380 @@
-//! `y[t, n] = x[t, :] . w[n, :]` by tiles of dot products.
+//! `y[t, n] = x[t, :] . w[n, :]`.
 //!
-//! Each dot product is summed in one fixed order: sixteen lanes over the row, then the lanes by
-//! halves, then what is left of the row. Tiles, batches and threads only choose which dot products
-//! are computed together, never their order, so a row's result does not depend on the others.
+//! Each dot product is summed in one fixed order, column after column in one accumulator. Tiles,
+//! panels and threads only choose which dot products are computed together, never their order, so a
+//! row's result does not depend on the others.
 //!
 //! ```text
-//! few tokens   threads split the rows of w; weights are decoded in registers
-//! many tokens  threads split the tokens; rows of w are decoded once into a panel that stays in cache
+//! one token     threads split the panels; weights are decoded in registers, two panels at a time
+//! more tokens   threads split the panels; some columns of a panel, decoded where they have to be,
+//!               stay in the first-level cache, and all tokens are taken against them, in tiles
 //! ```
+//!
+//! No closure touches a vector here: what is not inlined loses its instructions.
 
 #![expect(clippy::inline_always, reason = "a vector op that is not inlined loses its instructions")]
 
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
-use super::decode::{BF16, CHUNK, Decode, F16, F32, Q4, Q4M, Q8};
-use super::simd::{Detected, Kernel, LANES, Simd};
-use crate::DType;
-use crate::dequantise;
-use crate::operands::{Matrix, WeightRows};
+use super::format::{BF16, F16, F32, Format, PANEL, Q4, Q4M, Q4W, Q8, Q8W, for_each_column};
+use super::packed::{FormatKind, Packed};
+use super::quants::BLOCK;
+use super::simd::{Detected, Kernel, Simd};
+use super::tile::{MAX_HEIGHT, RowWords, add_products, load_row, store_row, tile_height};
+use super::words::{Bf16Products, F32Products, I8Products, Products, Words};
+use crate::operands::{Arithmetic, Matrix};
+use crate::pool::{Columns, Pool};
 
-/// From this many tokens on, threads split the tokens instead of the weight's rows.
-const SPLIT_TOKENS: usize = 32;
-/// From this many tokens on, rows are decoded into a panel first.
-const PANEL_TOKENS: usize = 5;
-/// Rows of a panel: four of the longest common rows fit a first-level cache.
-const PANEL_ROWS: usize = 4;
-/// Rows that are decoded side by side in registers.
-const DIRECT_ROWS: usize = 4;
-/// Rows that one task of a split over rows takes at least.
-const TASK_ROWS: usize = 32;
+/// Panels that one token is taken against at once: enough sums to hide an instruction's latency.
+const PANELS_AT_ONCE: usize = 2;
+/// Words of each row of a panel that stay in the first-level cache: 24 KiB.
+const BUFFER_WORDS: usize = 192;
+/// Panels of a task: `x` is read once per buffer of each, from the second-level cache.
+const MAX_TASK_PANELS: usize = 8;
 
-/// `target = x w^T`.
-pub(super) fn linear(isa: Detected, x: Matrix<'_>, weight: WeightRows<'_>, target: &mut [f32]) {
-    let (tokens, columns) = (x.rows, weight.rows);
-    if tokens == 0 || columns == 0 {
-        return;
-    }
-    let threads = rayon::current_num_threads();
-    if tokens >= SPLIT_TOKENS {
-        let task_tokens = tokens.div_ceil(threads);
-        target.par_chunks_mut(task_tokens * columns).enumerate().for_each(|(task, target)| {
-            let first = task * task_tokens;
-            let x = Matrix { data: &x.data[first * x.stride..], rows: target.len() / columns, ..x };
-            isa.dispatch(Rows { x, weight, first_row: 0, stride: columns, target });
-        });
-        return;
-    }
-    let task_rows = columns.div_ceil(threads * 4).max(TASK_ROWS).next_multiple_of(PANEL_ROWS);
-    if tokens == 1 {
-        target.par_chunks_mut(task_rows).enumerate().for_each(|(task, target)| {
-            let first_row = task * task_rows;
-            let stride = target.len();
-            isa.dispatch(Rows { x, weight, first_row, stride, target });
-        });
-        return;
-    }
-    // Tasks own columns of the target, which are not contiguous: each fills a block of its own.
-    let mut blocks = vec![0.0; tokens * columns];
-    blocks.par_chunks_mut(task_rows * tokens).enumerate().for_each(|(task, target)| {
-        let stride = target.len() / tokens;
-        isa.dispatch(Rows { x, weight, first_row: task * task_rows, stride, target });
-    });
-    for (task, block) in blocks.chunks(task_rows * tokens).enumerate() {
-        let width = block.len() / tokens;
-        for (t, row) in block.chunks_exact(width).enumerate() {
-            let start = t * columns + task * task_rows;
-            target[start..start + width].copy_from_slice(row);
-        }
-    }
+/// Kept from call to call.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    words: Vec<u32>,
+    scales: Vec<f32>,
 }
 
-/// All tokens of `x` against `stride` rows of the weight from `first_row`; the target is
-/// `[x.rows, stride]`.
-struct Rows<'a> {
-    x: Matrix<'a>,
-    weight: WeightRows<'a>,
-    first_row: usize,
-    stride: usize,
+/// `target = x w^T`.
+pub(super) fn linear(
+    isa: Detected,
+    pool: &Pool,
+    scratch: &Mutex<Scratch>,
+    x: Matrix<'_>,
+    weight: &Packed,
+    target: &mut [f32],
+) {
+    if x.rows == 0 || weight.rows == 0 {
+        return;
+    }
+    let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
+    let Scratch { words, scales } = &mut *scratch;
+    let x = Words::new(
+        isa,
+        pool,
+        weight,
+        x,
+        if x.rows == 1 { 1 } else { tile_height(isa, x.rows) },
+        words,
+        scales,
+    );
+    if x.rows == 1 {
+        let tasks = pool.num_threads() * 4;
+        let panels = weight.num_panels().div_ceil(tasks).next_multiple_of(PANELS_AT_ONCE);
+        pool.for_chunks(target, panels * PANEL, |task, target| {
+            isa.dispatch(OneToken { x, weight, first_panel: task * panels, target });
+        });
+        return;
+    }
+    let panels = weight.num_panels().div_ceil(pool.num_threads() * 4).clamp(1, MAX_TASK_PANELS);
+    pool.for_columns(target, weight.rows, panels * PANEL, |task, target| {
+        many_tokens(isa, x, weight, task * panels, target);
+    });
+}
+
+/// One token against some panels.
+struct OneToken<'a> {
+    x: Words<'a>,
+    weight: &'a Packed,
+    first_panel: usize,
+    /// One number per row of the panels.
     target: &'a mut [f32],
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for OneToken<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        if self.x.rows >= PANEL_TOKENS {
-            return self.by_panels(s);
-        }
-        match self.weight.dtype {
-            DType::F32 => self.direct::<S, F32>(s),
-            DType::BF16 => self.direct::<S, BF16>(s),
-            DType::F16 => self.direct::<S, F16>(s),
-            DType::Q8_0 => self.direct::<S, Q8>(s),
-            DType::Q4_0 => self.direct::<S, Q4>(s),
-            DType::Q4_1 => self.direct::<S, Q4M>(s),
-            DType::I32 | DType::Q5_0 | DType::Q5_1 | DType::Q4K | DType::Q5K | DType::Q6K => {
-                self.by_panels(s);
-            }
+        match self.weight.format {
+            FormatKind::F32 => self.panels::<S, F32>(s),
+            FormatKind::F16 => self.panels::<S, F16>(s),
+            FormatKind::BF16 => self.panels::<S, BF16>(s),
+            FormatKind::Q8 => self.panels::<S, Q8>(s),
+            FormatKind::Q8W => self.panels::<S, Q8W>(s),
+            FormatKind::Q4 => self.panels::<S, Q4>(s),
+            FormatKind::Q4M => self.panels::<S, Q4M>(s),
+            FormatKind::Q4W => self.panels::<S, Q4W>(s),
+            FormatKind::Bf16Words => self.words::<S, Bf16Products>(s),
+            FormatKind::I8Words => self.words::<S, I8Products>(s),
         }
     }
 }
 
-impl Rows<'_> {
-    /// Decodes in registers: each weight is read once for up to four tokens.
+impl OneToken<'_> {
+    /// Decodes in registers.
     #[inline(always)]
-    fn direct<S: Simd, D: Decode>(self, s: S) {
-        // The rows after these lie behind them: asking early hides the memory's latency.
-        let ahead = DIRECT_ROWS * self.weight.row(self.first_row).len();
-        let mut n = 0;
-        while n < self.stride {
-            let row = |idx: usize| self.weight.row(self.first_row + n + idx);
-            let width = if self.stride - n >= 4 { 4 } else { 1 };
-            for t in 0..self.x.rows {
-                let x = [self.x.row(t)];
-                let at = t * self.stride + n;
-                if width == 4 {
-                    let tile = tile::<S, D, 1, 4>(s, x, [row(0), row(1), row(2), row(3)], ahead);
-                    self.target[at..at + 4].copy_from_slice(&tile[0]);
-                } else {
-                    self.target[at] = tile::<S, D, 1, 1>(s, x, [row(0)], 0)[0][0];
-                }
+    fn panels<S: Simd, F: Format>(self, s: S) {
+        let (x, _) = self.x.words.as_chunks::<BLOCK>();
+        let mut sums = [[0.0; PANEL]; PANELS_AT_ONCE];
+        for (idx, target) in self.target.chunks_mut(PANELS_AT_ONCE * PANEL).enumerate() {
+            let first = self.first_panel + idx * PANELS_AT_ONCE;
+            let one = F::blocks(self.weight.panel(first));
+            if target.len() > PANEL {
+                let other = F::blocks(self.weight.panel(first + 1));
+                dots::<S, F, PANELS_AT_ONCE>(s, x, [one, other], &mut sums);
+            } else {
+                let [sums, _] = &mut sums;
+                dots::<S, F, 1>(s, x, [one], std::array::from_mut(sums));
             }
-            n += width;
+            target.copy_from_slice(&sums.as_flattened()[..target.len()]);
         }
     }
 
-    /// Decodes a few rows into a panel of f32 and takes all tokens against it.
+    /// Multiplies words as they are.
     #[inline(always)]
-    fn by_panels<S: Simd>(self, s: S) {
-        let columns = self.weight.columns;
-        let mut panel = vec![0.0_f32; PANEL_ROWS * columns];
-        let mut n = 0;
-        while n < self.stride {
-            let width = PANEL_ROWS.min(self.stride - n);
-            for (idx, row) in panel.chunks_exact_mut(columns).take(width).enumerate() {
-                decode_row(s, self.weight.dtype, self.weight.row(self.first_row + n + idx), row);
+    fn words<S: Simd, P: Products>(self, s: S) {
+        let mut sums = [[0.0; PANEL]; PANELS_AT_ONCE];
+        for (idx, target) in self.target.chunks_mut(PANELS_AT_ONCE * PANEL).enumerate() {
+            let first = self.first_panel + idx * PANELS_AT_ONCE;
+            let (one, _) = self.weight.panel(first).as_chunks();
+            if target.len() > PANEL {
+                let (other, _) = self.weight.panel(first + 1).as_chunks();
+                let starts = [self.weight.header(first), self.weight.header(first + 1)];
+                word_dots::<S, P, PANELS_AT_ONCE>(s, self.x, [one, other], starts, &mut sums);
+            } else {
+                let [sums, _] = &mut sums;
+                let sums = std::array::from_mut(sums);
+                word_dots::<S, P, 1>(s, self.x, [one], [self.weight.header(first)], sums);
             }
-            let w: [&[f32]; PANEL_ROWS] =
-                std::array::from_fn(|idx| &panel[idx * columns..(idx + 1) * columns]);
-            let mut t = 0;
-            while t < self.x.rows {
-                let left = self.x.rows - t;
-                let at = t * self.stride + n;
-                let x = |idx: usize| self.x.row(t + idx);
-                let target = &mut self.target[at..];
-                t += if S::IS_WIDE && left >= 4 {
-                    let tile = tile::<S, F32, 4, 4>(s, [x(0), x(1), x(2), x(3)], bytes_of(w), 0);
-                    put(tile, width, self.stride, target)
-                } else if left >= 2 {
-                    let tile = tile::<S, F32, 2, 4>(s, [x(0), x(1)], bytes_of(w), 0);
-                    put(tile, width, self.stride, target)
-                } else {
-                    let tile = tile::<S, F32, 1, 4>(s, [x(0)], bytes_of(w), 0);
-                    put(tile, width, self.stride, target)
-                };
-            }
-            n += width;
+            target.copy_from_slice(&sums.as_flattened()[..target.len()]);
         }
     }
 }
 
-/// The rows' bytes in the processor's order, which [`F32`] reads as little-endian.
+/// The dot products of `x` with all rows of `P` panels.
 #[inline(always)]
-fn bytes_of(rows: [&[f32]; PANEL_ROWS]) -> [&[u8]; PANEL_ROWS] {
-    rows.map(bytemuck::cast_slice)
-}
-
-/// Copies a tile's used columns to the target; returns its number of tokens.
-#[inline(always)]
-fn put<const M: usize, const N: usize>(
-    tile: [[f32; N]; M],
-    width: usize,
-    stride: usize,
-    target: &mut [f32],
-) -> usize {
-    for (m, row) in tile.iter().enumerate() {
-        target[m * stride..m * stride + width].copy_from_slice(&row[..width]);
-    }
-    M
-}
-
-/// A row as f32.
-#[inline(always)]
-fn decode_row<S: Simd>(s: S, dtype: DType, row: &[u8], target: &mut [f32]) {
-    match dtype {
-        DType::F32 => decode_blocks::<S, F32>(s, row, target),
-        DType::BF16 => decode_blocks::<S, BF16>(s, row, target),
-        DType::F16 => decode_blocks::<S, F16>(s, row, target),
-        DType::Q8_0 => decode_blocks::<S, Q8>(s, row, target),
-        DType::Q4_0 => decode_blocks::<S, Q4>(s, row, target),
-        DType::Q4_1 => decode_blocks::<S, Q4M>(s, row, target),
-        DType::I32 | DType::Q5_0 | DType::Q5_1 | DType::Q4K | DType::Q5K | DType::Q6K => {
-            dequantise(dtype, row, target)
-                .expect("invariant: a row has as many elements as the weight has columns");
-        }
-    }
-}
-
-#[inline(always)]
-fn decode_blocks<S: Simd, D: Decode>(s: S, row: &[u8], target: &mut [f32]) {
-    let (blocks, tail) = D::blocks(row);
-    let (chunks, rest) = target.as_chunks_mut::<CHUNK>();
-    for (block, chunk) in blocks.iter().zip(chunks) {
-        let vectors = D::decode(s, block);
-        let (halves, _) = chunk.as_chunks_mut::<LANES>();
-        s.store(vectors[0], &mut halves[0]);
-        s.store(vectors[1], &mut halves[1]);
-    }
-    for (idx, value) in rest.iter_mut().enumerate() {
-        *value = D::tail(tail, idx);
-    }
-}
-
-/// The dot products of `M` rows of f32 with `N` encoded rows of the same length. With `ahead`, asks
-/// for the bytes so far behind those that are read.
-#[inline(always)]
-pub(super) fn tile<S: Simd, D: Decode, const M: usize, const N: usize>(
+fn dots<S: Simd, F: Format, const P: usize>(
     s: S,
-    x: [&[f32]; M],
-    w: [&[u8]; N],
-    ahead: usize,
-) -> [[f32; N]; M] {
-    let chunks = x[0].len() / CHUNK;
-    let blocks = w.map(|row| &D::blocks(row).0[..chunks]);
-    let vectors = x.map(|row| &row.as_chunks::<CHUNK>().0[..chunks]);
-    let mut sums = [[s.splat(0.0); N]; M];
-    for chunk in 0..chunks {
-        for n in 0..N {
-            if ahead > 0 {
-                s.prefetch(&blocks[n][chunk], ahead);
-            }
-            let decoded = D::decode(s, &blocks[n][chunk]);
-            for m in 0..M {
-                let (halves, _) = vectors[m][chunk].as_chunks::<LANES>();
-                sums[m][n] = s.mul_add(s.load(&halves[0]), decoded[0], sums[m][n]);
-                sums[m][n] = s.mul_add(s.load(&halves[1]), decoded[1], sums[m][n]);
+    x: &[[u32; BLOCK]],
+    mut panels: [&[F::Block]; P],
+    result: &mut [[f32; PANEL]; P],
+) {
+    for panel in &mut panels {
+        *panel = &panel[..x.len()];
+    }
+    let mut sums = [[s.splat(0.0); 2]; P];
+    for (idx, x) in x.iter().enumerate() {
+        let mut scales = [[F::scales(s, &panels[0][idx], 0); 2]; P];
+        for p in 0..P {
+            scales[p] = [F::scales(s, &panels[p][idx], 0), F::scales(s, &panels[p][idx], 1)];
+        }
+        let (chunks, _) = x.as_chunks::<8>();
+        for (chunk, x) in chunks.iter().enumerate() {
+            for_each_column!(J => {
+                let x = s.splat(f32::from_bits(x[J]));
+                for p in 0..P {
+                    for v in 0..2 {
+                        let block = &panels[p][idx];
+                        let w = F::weights::<S, J>(s, block, v, chunk, scales[p][v]);
+                        sums[p][v] = s.mul_add(w, x, sums[p][v]);
+                    }
+                }
+            });
+        }
+    }
+    for p in 0..P {
+        store_row(s, sums[p], &mut result[p]);
+    }
+}
+
+/// The same for words that are multiplied as they are.
+#[inline(always)]
+fn word_dots<S: Simd, P: Products, const N: usize>(
+    s: S,
+    x: Words<'_>,
+    mut panels: [&[RowWords]; N],
+    headers: [Header<'_>; N],
+    result: &mut [[f32; PANEL]; N],
+) {
+    for panel in &mut panels {
+        *panel = &panel[..x.words.len()];
+    }
+    let mut sums = [[s.splat(0.0); 2]; N];
+    for p in 0..N {
+        if let Some((_, starts)) = headers[p] {
+            sums[p] = load_row(s, bytemuck::cast_ref(starts));
+        }
+    }
+    for (idx, x) in x.words.iter().enumerate() {
+        for p in 0..N {
+            let (halves, _) = panels[p][idx].as_chunks::<64>();
+            sums[p][0] = P::add(s, &halves[0], *x, sums[p][0]);
+            sums[p][1] = P::add(s, &halves[1], *x, sums[p][1]);
+        }
+    }
+    for p in 0..N {
+        if let Some((scales, _)) = headers[p] {
+            sums[p] = scaled(s, sums[p], scales, x.scales[0]);
+        }
+        store_row(s, sums[p], &mut result[p]);
+    }
+}
+
+/// See [`Packed::header`].
+type Header<'a> = Option<(&'a [f32; PANEL], &'a [u32; PANEL])>;
+
+/// Sums that are i32 as the numbers that they stand for.
+#[inline(always)]
+fn scaled<S: Simd>(s: S, sums: [S::V; 2], weight: &[f32; PANEL], x: f32) -> [S::V; 2] {
+    let scales = load_row(s, weight);
+    let x = s.splat(x);
+    [
+        s.mul(s.from_i32(sums[0]), s.mul(scales[0], x)),
+        s.mul(s.from_i32(sums[1]), s.mul(scales[1], x)),
+    ]
+}
+
+/// All tokens against the panels of some columns of the target.
+fn many_tokens(
+    isa: Detected,
+    x: Words<'_>,
+    weight: &Packed,
+    first_panel: usize,
+    mut target: Columns<'_>,
+) {
+    let mut buffer = [[0; 4 * PANEL]; BUFFER_WORDS];
+    let num_words = x.num_words();
+    let buffer_words = match weight.arithmetic() {
+        Arithmetic::F32 | Arithmetic::Bf16 => BUFFER_WORDS,
+        // Sums are not numbers before the last word.
+        Arithmetic::I8 => num_words.max(1),
+    };
+    for first in (0..num_words).step_by(buffer_words) {
+        let count = buffer_words.min(num_words - first);
+        for at in (0..target.width()).step_by(PANEL) {
+            let idx = first_panel + at / PANEL;
+            let panel = weight.panel(idx);
+            let weights = match weight.format {
+                FormatKind::Bf16Words | FormatKind::I8Words | FormatKind::F32 => {
+                    &panel.as_chunks().0[first..first + count]
+                }
+                format => {
+                    let buffer = &mut buffer[..count];
+                    isa.dispatch(Decode { format, panel, first_block: first / BLOCK, buffer });
+                    &*buffer
+                }
+            };
+            let header = weight.header(idx);
+            let target = &mut target;
+            let tiles = Tiles { x, weights, first, header, target, at };
+            match weight.arithmetic() {
+                Arithmetic::F32 => isa.dispatch(AllTiles::<F32Products>::of(tiles)),
+                Arithmetic::Bf16 => isa.dispatch(AllTiles::<Bf16Products>::of(tiles)),
+                Arithmetic::I8 => isa.dispatch(AllTiles::<I8Products>::of(tiles)),
             }
         }
     }
-    let mut result = [[0.0; N]; M];
-    for m in 0..M {
-        for n in 0..N {
-            result[m][n] = s.sum(sums[m][n]);
+}
+
+/// Decodes blocks of a panel into a buffer of f32, a row of it for each column.
+struct Decode<'a> {
+    format: FormatKind,
+    panel: &'a [u8],
+    first_block: usize,
+    /// Whole blocks.
+    buffer: &'a mut [RowWords],
+}
+
+impl Kernel for Decode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        match self.format {
+            FormatKind::F16 => self.blocks::<S, F16>(s),
+            FormatKind::BF16 => self.blocks::<S, BF16>(s),
+            FormatKind::Q8 => self.blocks::<S, Q8>(s),
+            FormatKind::Q8W => self.blocks::<S, Q8W>(s),
+            FormatKind::Q4 => self.blocks::<S, Q4>(s),
+            FormatKind::Q4M => self.blocks::<S, Q4M>(s),
+            FormatKind::Q4W => self.blocks::<S, Q4W>(s),
+            // Multiplied as they are.
+            FormatKind::F32 | FormatKind::Bf16Words | FormatKind::I8Words => {}
         }
     }
-    if !x[0].len().is_multiple_of(CHUNK) {
-        for m in 0..M {
-            for n in 0..N {
-                let tail = D::blocks(w[n]).1;
-                for (idx, &value) in x[m][chunks * CHUNK..].iter().enumerate() {
-                    result[m][n] += value * D::tail(tail, idx);
+}
+
+impl Decode<'_> {
+    #[inline(always)]
+    fn blocks<S: Simd, F: Format>(self, s: S) {
+        let (buffers, _) = self.buffer.as_chunks_mut::<BLOCK>();
+        let blocks = &F::blocks(self.panel)[self.first_block..];
+        for (block, buffer) in blocks.iter().zip(buffers) {
+            let scales = [F::scales(s, block, 0), F::scales(s, block, 1)];
+            let (chunks, _) = buffer.as_chunks_mut::<8>();
+            for (chunk, columns) in chunks.iter_mut().enumerate() {
+                for_each_column!(J => {
+                    let (halves, _) = columns[J].as_chunks_mut::<64>();
+                    s.store_f32(F::weights::<S, J>(s, block, 0, chunk, scales[0]), &mut halves[0]);
+                    s.store_f32(F::weights::<S, J>(s, block, 1, chunk, scales[1]), &mut halves[1]);
+                });
+            }
+        }
+    }
+}
+
+/// All tokens against some words of a panel.
+struct Tiles<'a, 'b> {
+    x: Words<'a>,
+    weights: &'a [RowWords],
+    /// The number of their first word.
+    first: usize,
+    header: Header<'a>,
+    target: &'a mut Columns<'b>,
+    /// The first of the panel's columns there.
+    at: usize,
+}
+
+struct AllTiles<'a, 'b, P> {
+    tiles: Tiles<'a, 'b>,
+    products: std::marker::PhantomData<P>,
+}
+
+impl<'a, 'b, P> AllTiles<'a, 'b, P> {
+    fn of(tiles: Tiles<'a, 'b>) -> Self {
+        Self { tiles, products: std::marker::PhantomData }
+    }
+}
+
+impl<P: Products> Kernel for AllTiles<'_, '_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Tiles { x, weights, first, header, target, at } = self.tiles;
+        let columns = at..target.width().min(at + PANEL);
+        let mut sums = [[0.0; PANEL]; MAX_HEIGHT];
+        for (idx, words) in x.words.chunks_exact(x.tile * x.num_words()).enumerate() {
+            let first_row = idx * x.tile;
+            let rows = x.tile.min(x.rows - first_row);
+            let sums = &mut sums[..x.tile];
+            match header {
+                Some((_, starts)) => sums.fill(bytemuck::cast(*starts)),
+                None => sums.fill([0.0; PANEL]),
+            }
+            if first > 0 {
+                for (row, sums) in sums.iter_mut().enumerate().take(rows) {
+                    let target = &target.row_mut(first_row + row)[columns.clone()];
+                    sums[..target.len()].copy_from_slice(target);
                 }
             }
+            let words = &words[first * x.tile..(first + weights.len()) * x.tile];
+            add_products::<S, P>(s, words, weights, sums);
+            for (row, sums) in sums.iter_mut().enumerate().take(rows) {
+                if let Some((scales, _)) = header {
+                    let result = scaled(s, load_row(s, sums), scales, x.scales[first_row + row]);
+                    store_row(s, result, sums);
+                }
+                let target = &mut target.row_mut(first_row + row)[columns.clone()];
+                target.copy_from_slice(&sums[..target.len()]);
+            }
         }
     }
-    result
 }
+
+const _: () = assert!(BUFFER_WORDS.is_multiple_of(BLOCK), "whole blocks are decoded");

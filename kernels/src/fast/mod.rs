@@ -1,35 +1,52 @@
-//! The fast kernels: vector code for the processor found at start, on the threads of the pool that
-//! runs the plan. `tests` holds each against the reference.
+//! The fast kernels: vector code for the processor found at start, on the threads of a pool.
+//! `tests` holds each against the reference.
 //!
 //! | File | What |
 //! | --- | --- |
-//! | `simd` | sixteen lanes, per instruction set; the only `unsafe` of the backend |
-//! | `decode` | weight formats as vectors |
-//! | `linear` | matrix products by tiles of dot products |
+//! | `simd` | sixteen lanes, per instruction set |
+//! | `quants` | block formats taken apart |
+//! | `format`, `packed` | weights as products want them |
+//! | `words` | activations as products want them, and single products |
+//! | `tile` | the innermost loop |
+//! | `linear` | matrix products |
 //! | `attention` | paged attention |
 //! | `rows` | elementwise functions, norms, rope |
 
 mod attention;
-mod decode;
+mod format;
 mod linear;
+mod packed;
+mod quants;
 mod rows;
 mod simd;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod words;
 
-use crate::operands::{AttentionArgs, Binary, Kernels, Matrix, RopeArgs, WeightRows};
+use std::sync::{Arc, Mutex};
 
+use crate::operands::{
+    Arithmetic, AttentionArgs, Binary, Kernels, LinearWeight, Matrix, RopeArgs, WeightRows,
+};
+use crate::pool::Pool;
 use crate::reference::Reference;
+pub use packed::Packed;
 use simd::Detected;
 
-/// The fast set, for one instruction set.
-#[derive(Clone, Copy, Debug)]
+/// The fast set, for one instruction set and the threads of a pool.
+#[derive(Debug)]
 pub struct Fast {
     isa: Detected,
+    pool: Arc<Pool>,
+    /// Of products with more than one token.
+    scratch: Mutex<linear::Scratch>,
 }
 
 impl Fast {
     /// For the best instruction set of this processor.
-    pub fn detect() -> Self {
-        Self { isa: Detected::best() }
+    pub fn detect(pool: Arc<Pool>) -> Self {
+        Self { isa: Detected::best(), pool, scratch: Mutex::default() }
     }
 }
 
@@ -39,32 +56,41 @@ pub fn instructions() -> &'static str {
 }
 
 impl Kernels for Fast {
+    fn pack(&self, weight: WeightRows<'_>, arithmetic: Arithmetic) -> Option<Packed> {
+        Some(Packed::new(&self.pool, weight, arithmetic))
+    }
+
     fn gather(&self, table: WeightRows<'_>, ids: &[i32], target: &mut [f32]) {
         // A few rows of one weight: never worth more than the reference.
         Reference.gather(table, ids, target);
     }
 
-    fn linear(&self, x: Matrix<'_>, weight: WeightRows<'_>, target: &mut [f32]) {
-        linear::linear(self.isa, x, weight, target);
+    fn linear(&self, x: Matrix<'_>, weight: LinearWeight<'_>, target: &mut [f32]) {
+        match weight.packed {
+            Some(packed) => {
+                linear::linear(self.isa, &self.pool, &self.scratch, x, packed, target);
+            }
+            None => Reference.linear(x, weight, target),
+        }
     }
 
     fn binary(&self, function: Binary, a: Matrix<'_>, b: Matrix<'_>, target: &mut [f32]) {
-        rows::binary(self.isa, function, a, b, target);
+        rows::binary(self.isa, &self.pool, function, a, b, target);
     }
 
     fn silu(&self, x: Matrix<'_>, target: &mut [f32]) {
-        rows::silu(self.isa, x, target);
+        rows::silu(self.isa, &self.pool, x, target);
     }
 
     fn rms_norm(&self, x: Matrix<'_>, weight: &[f32], eps: f32, target: &mut [f32]) {
-        rows::rms_norm(self.isa, x, weight, eps, target);
+        rows::rms_norm(self.isa, &self.pool, x, weight, eps, target);
     }
 
     fn rope(&self, args: RopeArgs<'_>, target: &mut [f32]) {
-        rows::rope(args, target);
+        rows::rope(&self.pool, args, target);
     }
 
     fn attention(&self, args: AttentionArgs<'_>, target: &mut [f32]) {
-        attention::attention(self.isa, args, target);
+        attention::attention(self.isa, &self.pool, args, target);
     }
 }

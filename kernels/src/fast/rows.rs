@@ -2,28 +2,29 @@
 
 #![expect(clippy::inline_always, reason = "a vector op that is not inlined loses its instructions")]
 
-use rayon::prelude::*;
-
 use super::simd::{Detected, Kernel, LANES, Simd};
 use crate::operands::{Binary, Matrix, RopeArgs};
 
+use crate::pool::Pool;
 use crate::reference;
 
 /// Below this many elements, handing rows to other threads costs more than it saves.
 const PARALLEL_ELEMENTS: usize = 16 * 1024;
 
 /// Calls `f` with the index of each task's first row and its rows of the target.
-fn for_tasks(target: &mut [f32], columns: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+fn for_tasks(
+    pool: &Pool,
+    target: &mut [f32],
+    columns: usize,
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) {
     let rows = target.len() / columns.max(1);
-    let threads = rayon::current_num_threads();
+    let threads = pool.num_threads();
     if threads == 1 || rows < 2 || target.len() < PARALLEL_ELEMENTS {
         return f(0, target);
     }
-    let task_rows = rows.div_ceil(threads);
-    target
-        .par_chunks_mut(task_rows * columns)
-        .enumerate()
-        .for_each(|(task, target)| f(task * task_rows, target));
+    let task_rows = rows.div_ceil(threads * 2);
+    pool.for_chunks(target, task_rows * columns, |task, target| f(task * task_rows, target));
 }
 
 /// A matrix without its first rows.
@@ -44,7 +45,8 @@ pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     // ln 2 in two parts, so that n times the first is exact.
     let r = x - n * 0.693_359_4;
     let r = r - n * -2.121_944_4e-4;
@@ -52,7 +54,8 @@ pub(super) fn exp(x: f32) -> f32 {
     for coefficient in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         sum = sum * r + coefficient;
     }
-    let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    // The low bits of the rounded sum are those of n; 127 is the exponent of 1.
+    let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
     sum * power
 }
 
@@ -63,12 +66,13 @@ fn silu_of(x: f32) -> f32 {
 
 pub(super) fn binary(
     isa: Detected,
+    pool: &Pool,
     function: Binary,
     a: Matrix<'_>,
     b: Matrix<'_>,
     target: &mut [f32],
 ) {
-    for_tasks(target, a.columns, |first, target| {
+    for_tasks(pool, target, a.columns, |first, target| {
         let (a, b) = (from_row(a, first), from_row(b, first));
         isa.dispatch(BinaryRows { function, a, b, target });
     });
@@ -90,19 +94,31 @@ impl Kernel for BinaryRows<'_> {
             let a = self.a.row(t);
             let b = self.b.row(if self.b.rows == 1 { 0 } else { t });
             for (row, a) in row.chunks_mut(b.len()).zip(a.chunks(b.len())) {
-                let operands = row.iter_mut().zip(a).zip(b);
+                // Loops, not closures: those would lose the instructions.
                 match self.function {
-                    Binary::Add => operands.for_each(|((y, a), b)| *y = a + b),
-                    Binary::Mul => operands.for_each(|((y, a), b)| *y = a * b),
-                    Binary::SiluMul => operands.for_each(|((y, a), b)| *y = silu_of(*a) * b),
+                    Binary::Add => {
+                        for ((y, a), b) in row.iter_mut().zip(a).zip(b) {
+                            *y = a + b;
+                        }
+                    }
+                    Binary::Mul => {
+                        for ((y, a), b) in row.iter_mut().zip(a).zip(b) {
+                            *y = a * b;
+                        }
+                    }
+                    Binary::SiluMul => {
+                        for ((y, a), b) in row.iter_mut().zip(a).zip(b) {
+                            *y = silu_of(*a) * b;
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-pub(super) fn silu(isa: Detected, x: Matrix<'_>, target: &mut [f32]) {
-    for_tasks(target, x.columns, |first, target| {
+pub(super) fn silu(isa: Detected, pool: &Pool, x: Matrix<'_>, target: &mut [f32]) {
+    for_tasks(pool, target, x.columns, |first, target| {
         isa.dispatch(SiluRows { x: from_row(x, first), target });
     });
 }
@@ -125,8 +141,15 @@ impl Kernel for SiluRows<'_> {
     }
 }
 
-pub(super) fn rms_norm(isa: Detected, x: Matrix<'_>, weight: &[f32], eps: f32, target: &mut [f32]) {
-    for_tasks(target, x.columns, |first, target| {
+pub(super) fn rms_norm(
+    isa: Detected,
+    pool: &Pool,
+    x: Matrix<'_>,
+    weight: &[f32],
+    eps: f32,
+    target: &mut [f32],
+) {
+    for_tasks(pool, target, x.columns, |first, target| {
         isa.dispatch(NormRows { x: from_row(x, first), weight, eps, target });
     });
 }
@@ -172,8 +195,8 @@ fn sum_of_squares<S: Simd>(s: S, x: &[f32]) -> f32 {
     total
 }
 
-pub(super) fn rope(args: RopeArgs<'_>, target: &mut [f32]) {
-    for_tasks(target, args.x.columns, |first, target| {
+pub(super) fn rope(pool: &Pool, args: RopeArgs<'_>, target: &mut [f32]) {
+    for_tasks(pool, target, args.x.columns, |first, target| {
         let (x, cos, sin) =
             (from_row(args.x, first), from_row(args.cos, first), from_row(args.sin, first));
         reference::rope(RopeArgs { x, cos, sin, ..args }, target);

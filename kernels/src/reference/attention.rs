@@ -10,12 +10,13 @@ pub(super) fn attention(args: AttentionArgs<'_>, target: &mut [f32]) {
         let query = args.queries[t];
         for (head, out) in row.chunks_exact_mut(head_dim).enumerate() {
             let q = &args.q.row(t)[head * head_dim..(head + 1) * head_dim];
-            let at = |position| args.cache.at(args.slot(&query, position), head / group);
+            let slot = |position| args.slot(&query, position);
             let scores: Vec<f64> = (query.start..query.end)
                 .map(|position| {
-                    let k = &args.k[at(position)..at(position) + head_dim];
-                    let dot: f64 =
-                        q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+                    let k = |d| args.k[args.cache.key_at(slot(position), head / group, d)];
+                    let products =
+                        q.iter().enumerate().map(|(d, &q)| f64::from(q) * f64::from(k(d)));
+                    let dot: f64 = products.sum();
                     dot * f64::from(args.scale)
                 })
                 .collect();
@@ -24,7 +25,8 @@ pub(super) fn attention(args: AttentionArgs<'_>, target: &mut [f32]) {
             let sum: f64 = weights.iter().sum();
             let mut result = vec![0.0_f64; head_dim];
             for (position, weight) in (query.start..query.end).zip(&weights) {
-                let v = &args.v[at(position)..at(position) + head_dim];
+                let start = args.cache.value_at(slot(position), head / group);
+                let v = &args.v[start..start + head_dim];
                 for (result, &v) in result.iter_mut().zip(v) {
                     *result += weight / sum * f64::from(v);
                 }

@@ -1,16 +1,36 @@
-//! `y[t, n] = sum over k of x[t, k] w[n, k]`.
+//! `y[t, n] = sum over k of x[t, k] w[n, k]`, of what the operands are rounded to.
+
+use half::bf16;
 
 use crate::dequantise;
-use crate::operands::{Matrix, WeightRows};
+use crate::operands::{Arithmetic, LinearWeight, Matrix};
 
-pub(super) fn linear(x: Matrix<'_>, weight: WeightRows<'_>, target: &mut [f32]) {
+pub(super) fn linear(x: Matrix<'_>, weight: LinearWeight<'_>, target: &mut [f32]) {
+    let LinearWeight { rows: weight, arithmetic, .. } = weight;
+    let rounded_x: Vec<Vec<f64>> = (0..x.rows).map(|t| rounded(arithmetic, x.row(t))).collect();
     let mut row = vec![0.0; weight.columns];
     for n in 0..weight.rows {
         dequantise(weight.dtype, weight.row(n), &mut row)
             .expect("invariant: a row has as many elements as the weight has columns");
-        for t in 0..x.rows {
-            let products = x.row(t).iter().zip(&row).map(|(&x, &w)| f64::from(x) * f64::from(w));
-            target[t * weight.rows + n] = products.sum::<f64>() as f32;
+        let w = rounded(arithmetic, &row);
+        for (t, x) in rounded_x.iter().enumerate() {
+            let sum: f64 = x.iter().zip(&w).map(|(x, w)| x * w).sum();
+            target[t * weight.rows + n] = sum as f32;
+        }
+    }
+}
+
+/// A row as it is multiplied.
+fn rounded(arithmetic: Arithmetic, row: &[f32]) -> Vec<f64> {
+    let each = |f: &dyn Fn(f32) -> f64| row.iter().map(|value| f(*value)).collect();
+    match arithmetic {
+        Arithmetic::F32 => each(&f64::from),
+        Arithmetic::Bf16 => each(&|value| f64::from(bf16::from_f32(value).to_f32())),
+        Arithmetic::I8 => {
+            // Symmetric: the number of the largest magnitude becomes 127.
+            let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            let scale = if largest > 0.0 && largest.is_finite() { largest / 127.0 } else { 1.0 };
+            each(&|value| f64::from((value / scale).round_ties_even() as i8) * f64::from(scale))
         }
     }
 }

@@ -9,7 +9,7 @@ mod rope;
 pub use elementwise::{copy, gather_rows, round};
 pub(crate) use rope::rope;
 
-use crate::operands::{AttentionArgs, Binary, Kernels, Matrix, RopeArgs, WeightRows};
+use crate::operands::{AttentionArgs, Binary, Kernels, LinearWeight, Matrix, RopeArgs, WeightRows};
 
 /// The reference set.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ impl Kernels for Reference {
         elementwise::gather(table, ids, target);
     }
 
-    fn linear(&self, x: Matrix<'_>, weight: WeightRows<'_>, target: &mut [f32]) {
+    fn linear(&self, x: Matrix<'_>, weight: LinearWeight<'_>, target: &mut [f32]) {
         linear::linear(x, weight, target);
     }
 

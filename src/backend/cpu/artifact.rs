@@ -16,7 +16,7 @@ use crate::backend::BackendError;
 /// The one file of an artifact.
 pub(super) const FILE: &str = "plan.json";
 const FORMAT: &str = "cairn-cpu-plan";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -78,6 +78,13 @@ fn check(plan: &Plan) -> Result<(), String> {
         check_step(plan, &written, step).map_err(|what| format!("step {idx}: {what}"))?;
         for target in &step.targets {
             written[target.slot] = target.columns.max(written[target.slot]);
+        }
+    }
+    for step in &plan.steps {
+        if let Call::KvWrite { state, kind, .. } = step.call
+            && plan.cache_kind(state) != Some(kind)
+        {
+            return Err(format!("state {state} is not written as it is read"));
         }
     }
     if let Some(slot) =
@@ -192,7 +199,7 @@ fn check_operands(plan: &Plan, step: &Step) -> Result<(), String> {
             let target = step.targets[0];
             x.columns == target.columns && vector(&plan.inputs, *ids) == Some(target.rows)
         }
-        Call::Linear { x, weight } => {
+        Call::Linear { x, weight, .. } => {
             let target = step.targets[0];
             let weight = matrix(&plan.weights, *weight).ok_or("the weight is not a matrix")?;
             weight == (Size::Fixed(target.columns), x.columns) && target.rows == x.rows
@@ -218,7 +225,7 @@ fn check_operands(plan: &Plan, step: &Step) -> Result<(), String> {
                 && is_table(cos)
                 && is_table(sin)
         }
-        Call::KvWrite { x, state, slots } => {
+        Call::KvWrite { x, state, slots, .. } => {
             let cache = cache(&plan.states, *state).ok_or("the state is not a cache")?;
             x.columns == cache.1 * cache.2 && vector(&plan.inputs, *slots) == Some(x.rows)
         }

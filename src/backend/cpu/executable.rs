@@ -1,18 +1,16 @@
 //! Runs a plan: checks the step once, then calls kernel after kernel.
 
 use std::fmt;
-use std::sync::Arc;
 
 use cairn_kernels::{
-    AttentionArgs, Binary, CacheShape, Kernels, Matrix, Query, RopeArgs, WeightRows, copy,
-    gather_rows, round,
+    Arithmetic, AttentionArgs, Binary, CacheShape, Kernels, LinearWeight, Matrix, Query, RopeArgs,
+    WeightRows, copy, gather_rows, round,
 };
-use rayon::ThreadPool;
 
 use super::NAME;
 use super::memory::{CpuMemory, PlacedWeight};
-use super::plan::{Attention, Bound, Call, Plan, Size, Source, Step as PlanStep, View};
-use crate::backend::{BackendError, Executable, Memory, Output, Rows, Step, Wanted};
+use super::plan::{Attention, Bound, CacheKind, Call, Plan, Size, Source, Step as PlanStep, View};
+use crate::backend::{BackendError, Executable, Memory, Step};
 
 /// A plan with its kernels and working memory.
 pub(super) struct CpuExecutable {
@@ -22,7 +20,6 @@ pub(super) struct CpuExecutable {
     /// The memory was placed for another graph of the same model, and may hold more.
     shares_memory: bool,
     kernels: Box<dyn Kernels>,
-    pool: Arc<ThreadPool>,
     /// By slot; grows to the largest step seen.
     slots: Vec<Vec<f32>>,
     /// The queries of the running step.
@@ -38,31 +35,16 @@ impl fmt::Debug for CpuExecutable {
 }
 
 impl CpuExecutable {
-    pub(super) fn new(plan: Plan, kernels: Box<dyn Kernels>, pool: Arc<ThreadPool>) -> Self {
+    pub(super) fn new(plan: Plan, kernels: Box<dyn Kernels>) -> Self {
         let slots = vec![Vec::new(); plan.slots.len()];
         let weight_places = (0..plan.weights.len()).collect();
-        Self {
-            plan,
-            weight_places,
-            shares_memory: false,
-            kernels,
-            pool,
-            slots,
-            queries: Vec::new(),
-        }
+        Self { plan, weight_places, shares_memory: false, kernels, slots, queries: Vec::new() }
     }
 }
 
-impl Executable for CpuExecutable {
-    fn run(
-        &mut self,
-        memory: &mut dyn Memory,
-        step: &Step<'_>,
-        output: &mut Vec<f32>,
-    ) -> Result<(), BackendError> {
-        let memory = memory.as_any_mut().downcast_mut::<CpuMemory>().ok_or_else(|| {
-            BackendError::BadInput(format!("the memory is not of the {NAME} backend"))
-        })?;
+impl CpuExecutable {
+    /// Packs the weights of products that are not packed yet.
+    fn pack(&self, memory: &mut CpuMemory) -> Result<(), BackendError> {
         let num_weights = self.weight_places.iter().map(|place| place + 1).max().unwrap_or(0);
         if memory.weights.len() < num_weights
             || !self.shares_memory && memory.weights.len() > num_weights
@@ -72,6 +54,28 @@ impl Executable for CpuExecutable {
                 "expected {num_weights} weights, got {got}"
             )));
         }
+        for step in &self.plan.steps {
+            let Call::Linear { weight, arithmetic, .. } = step.call else { continue };
+            let place = self.weight_places[weight];
+            memory.weights[place].pack(self.kernels.as_ref(), arithmetic.into());
+        }
+        Ok(())
+    }
+}
+
+impl Executable for CpuExecutable {
+    fn prepare(&mut self, memory: &mut dyn Memory) -> Result<(), BackendError> {
+        self.pack(downcast(memory)?)
+    }
+
+    fn run(
+        &mut self,
+        memory: &mut dyn Memory,
+        step: &Step<'_>,
+        output: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let memory = downcast(memory)?;
+        self.pack(memory)?;
         check(&self.plan, &self.weight_places, memory, step)?;
         for (slot, values) in self.plan.slots.iter().zip(&mut self.slots) {
             grow(values, slot.rows.resolve(step.symbols), slot.columns)?;
@@ -85,7 +89,7 @@ impl Executable for CpuExecutable {
             memory,
             step,
         };
-        self.pool.install(|| self.plan.steps.iter().try_for_each(|step| run.call(step)))?;
+        self.plan.steps.iter().try_for_each(|step| run.call(step))?;
 
         let view = &self.plan.output;
         let rows = view.rows.resolve(step.symbols);
@@ -108,31 +112,13 @@ impl Executable for CpuExecutable {
         self.shares_memory = true;
         Ok(())
     }
+}
 
-    /// The step runs on the pool, and `meanwhile` beside it.
-    fn run_meanwhile(
-        &mut self,
-        memory: &mut dyn Memory,
-        step: &Step<'_>,
-        _: Wanted,
-        output: &mut Output,
-        meanwhile: &mut dyn FnMut(),
-    ) -> Result<(), BackendError> {
-        output.rows = Rows::Logits;
-        let logits = &mut output.logits;
-        let pool = Arc::clone(&self.pool);
-        if pool.current_num_threads() == 1 {
-            // As many threads as the user asked for, one after the other.
-            meanwhile();
-            return self.run(memory, step, logits);
-        }
-        let mut result = Ok(());
-        pool.in_place_scope(|scope| {
-            scope.spawn(|_| result = self.run(memory, step, logits));
-            meanwhile();
-        });
-        result
-    }
+fn downcast(memory: &mut dyn Memory) -> Result<&mut CpuMemory, BackendError> {
+    memory
+        .as_any_mut()
+        .downcast_mut()
+        .ok_or_else(|| BackendError::BadInput(format!("the memory is not of the {NAME} backend")))
 }
 
 /// Makes working memory at least `rows x columns` numbers long.
@@ -258,8 +244,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn call(&mut self, step: &PlanStep) -> Result<(), BackendError> {
-        if let Call::KvWrite { x, state, slots } = &step.call {
-            return self.kv_write(x, *state, self.step.inputs[*slots]);
+        if let Call::KvWrite { x, state, slots, kind } = &step.call {
+            return self.kv_write(x, *state, self.step.inputs[*slots], *kind);
         }
         if let Call::Attention(attention) = &step.call {
             self.prepare_queries(attention)?;
@@ -295,13 +281,12 @@ impl Run<'_> {
     }
 
     fn weight(&self, idx: usize) -> WeightRows<'_> {
+        self.weights().of(idx).rows()
+    }
+
+    fn linear_weight(&self, idx: usize, arithmetic: Arithmetic) -> LinearWeight<'_> {
         let weight = self.weights().of(idx);
-        WeightRows {
-            dtype: weight.dtype,
-            rows: weight.shape[0],
-            columns: weight.shape[1],
-            bytes: weight,
-        }
+        LinearWeight { rows: weight.rows(), arithmetic, packed: weight.packed.as_ref() }
     }
 
     fn kernel(&self, call: &Call, targets: &mut [&mut [f32]]) -> Result<(), BackendError> {
@@ -313,8 +298,12 @@ impl Run<'_> {
             (Call::GatherRows { x, ids }, [target]) => {
                 gather_rows(self.matrix(x), self.step.inputs[*ids], target);
             }
-            (Call::Linear { x, weight }, [target]) => {
-                kernels.linear(self.matrix(x), self.weight(*weight), target);
+            (Call::Linear { x, weight, arithmetic }, [target]) => {
+                kernels.linear(
+                    self.matrix(x),
+                    self.linear_weight(*weight, (*arithmetic).into()),
+                    target,
+                );
             }
             (Call::Binary { function, a, b }, [target]) => {
                 kernels.binary((*function).into(), self.matrix(a), self.matrix(b), target);
@@ -372,19 +361,28 @@ impl Run<'_> {
     }
 
     /// Copies rows into the cache; a slot outside it is an error, a negative one is padding.
-    fn kv_write(&mut self, x: &View, state: usize, slots: &[i32]) -> Result<(), BackendError> {
+    fn kv_write(
+        &mut self,
+        x: &View,
+        state: usize,
+        slots: &[i32],
+        kind: CacheKind,
+    ) -> Result<(), BackendError> {
+        let cache = self.cache_shape(state);
         let weights = Weights { placed: &self.memory.weights, places: self.weight_places };
         let x = matrix(x, self.step.symbols, self.slots, weights, self.plan);
         let state = &mut self.memory.states[state];
+        let num_slots = state.shape[0] * state.shape[1];
         for (row, &slot) in slots.iter().enumerate() {
             let Ok(slot) = usize::try_from(slot) else { continue };
-            let at = slot.saturating_mul(x.columns);
-            let Some(place) = state.values.get_mut(at..at.saturating_add(x.columns)) else {
-                let slots = state.shape[0] * state.shape[1];
-                let message = format!("slot {slot} is outside the KV cache of {slots} slots");
+            if slot >= num_slots {
+                let message = format!("slot {slot} is outside the KV cache of {num_slots} slots");
                 return Err(BackendError::BadInput(message));
-            };
-            place.copy_from_slice(x.row(row));
+            }
+            match kind {
+                CacheKind::Keys => cache.put_keys(&mut state.values, slot, x.row(row)),
+                CacheKind::Values => cache.put_values(&mut state.values, slot, x.row(row)),
+            }
         }
         Ok(())
     }

@@ -6,15 +6,21 @@
 use super::artifact::check_step;
 use super::memory_plan::share_slots;
 use super::plan::{
-    Attention, Binary, Bound, Call, Plan, Size, Slot, Source, Step, Target, TypeName, View,
+    Arithmetic, Attention, Binary, Bound, CacheKind, Call, Plan, Size, Slot, Source, Step, Target,
+    TypeName, View,
 };
 use super::{KernelSet, NAME};
 use crate::backend::BackendError;
 use crate::ir::{DType, Dim, Graph, Node, Op, Shape, Symbol, ValueId, Verified};
 
 /// Lowers a graph.
-pub(super) fn lower(graph: &Verified<Graph>, kernels: KernelSet) -> Result<Plan, BackendError> {
+pub(super) fn lower(
+    graph: &Verified<Graph>,
+    kernels: KernelSet,
+    arithmetic: Arithmetic,
+) -> Result<Plan, BackendError> {
     let mut lowering = Lowering {
+        arithmetic,
         graph,
         places: vec![None; graph.values().len()],
         plan: Plan {
@@ -42,6 +48,7 @@ pub(super) fn lower(graph: &Verified<Graph>, kernels: KernelSet) -> Result<Plan,
         return Err(unsupported(format!("{} results, exactly one", graph.outputs().len())));
     };
     lowering.plan.output = lowering.view(output)?;
+    lowering.name_caches()?;
     Ok(share_slots(lowering.plan))
 }
 
@@ -59,6 +66,7 @@ enum Place {
 }
 
 struct Lowering<'a> {
+    arithmetic: Arithmetic,
     graph: &'a Graph,
     places: Vec<Option<Place>>,
     plan: Plan,
@@ -107,6 +115,8 @@ impl Lowering<'_> {
                     x: self.view(node.inputs[0])?,
                     state,
                     slots: self.input(node.inputs[2])?,
+                    // Known when the graph was read to its end.
+                    kind: CacheKind::Values,
                 }
             }
             Op::Gather { .. } => {
@@ -119,9 +129,11 @@ impl Lowering<'_> {
                     }
                 }
             }
-            Op::Linear => {
-                Call::Linear { x: self.view(node.inputs[0])?, weight: self.weight(node.inputs[1])? }
-            }
+            Op::Linear => Call::Linear {
+                x: self.view(node.inputs[0])?,
+                weight: self.weight(node.inputs[1])?,
+                arithmetic: self.arithmetic,
+            },
             Op::Add => self.binary(node, Binary::Add)?,
             Op::Mul => self.binary(node, Binary::Mul)?,
             Op::SiluMul => self.binary(node, Binary::SiluMul)?,
@@ -169,6 +181,20 @@ impl Lowering<'_> {
         let written: Vec<usize> = self.plan.slots.iter().map(|slot| slot.columns).collect();
         check_step(&self.plan, &written, &step).map_err(|what| self.unsupported_at(node, &what))?;
         self.plan.steps.push(step);
+        Ok(())
+    }
+
+    /// Says of each write to a cache what it holds, which only those who read it know.
+    fn name_caches(&mut self) -> Result<(), BackendError> {
+        let kinds: Vec<_> =
+            (0..self.plan.states.len()).map(|state| self.plan.cache_kind(state)).collect();
+        for step in &mut self.plan.steps {
+            if let Call::KvWrite { state, kind, .. } = &mut step.call {
+                *kind = kinds[*state].ok_or_else(|| {
+                    unsupported(format!("state {state} as a cache of both keys and values"))
+                })?;
+            }
+        }
         Ok(())
     }
 

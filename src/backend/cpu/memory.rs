@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use cairn_kernels::RowBytes;
+use cairn_kernels::{Arithmetic, Kernels, Packed, RowBytes, WeightRows};
 
 use crate::backend::blocks::{Blocks, Piece};
 use crate::backend::{BackendError, Memory, StateSpec, Weight};
@@ -18,8 +18,28 @@ pub(super) struct PlacedWeight {
     pub(super) shape: Vec<usize>,
     /// For each tensor, the row after its last one, and its bytes where the checkpoint has them.
     pub(super) parts: Vec<(usize, Bytes)>,
+    /// What products use instead of the parts, once one was to be made with it.
+    pub(super) packed: Option<Packed>,
+    /// What it was packed for.
+    packed_for: Option<Arithmetic>,
     /// The values of a vector or scalar, f32; empty for a matrix.
     pub(super) vector: Vec<f32>,
+}
+
+impl PlacedWeight {
+    /// The rows of a matrix.
+    pub(super) fn rows(&self) -> WeightRows<'_> {
+        let (rows, columns) = (self.shape[0], self.shape[1]);
+        WeightRows { dtype: self.dtype, rows, columns, bytes: self }
+    }
+
+    /// Packs a matrix, unless it is or the kernels want it as it is.
+    pub(super) fn pack(&mut self, kernels: &dyn Kernels, arithmetic: Arithmetic) {
+        if self.shape.len() == 2 && self.packed_for != Some(arithmetic) {
+            self.packed = kernels.pack(self.rows(), arithmetic);
+            self.packed_for = Some(arithmetic);
+        }
+    }
 }
 
 impl RowBytes for PlacedWeight {
@@ -78,7 +98,9 @@ impl Memory for CpuMemory {
     fn allocated_bytes(&self) -> u64 {
         let vectors = self.weights.iter().map(|weight| weight.vector.len());
         let states = self.states.iter().map(|state| state.values.len());
-        vectors.chain(states).sum::<usize>() as u64 * F32_BYTES as u64
+        let packed = self.weights.iter().filter_map(|weight| weight.packed.as_ref());
+        let packed: usize = packed.map(Packed::num_bytes).sum();
+        (vectors.chain(states).sum::<usize>() * F32_BYTES + packed) as u64
     }
 
     fn block_bytes(&self) -> usize {
@@ -153,7 +175,7 @@ fn place_weight(weight: Weight) -> Result<PlacedWeight, BackendError> {
     // A scalar has no axis to concatenate along.
     let first_axis = (!first.shape.is_empty()).then_some(rows);
     let shape = first_axis.into_iter().chain(inner).collect();
-    Ok(PlacedWeight { dtype, shape, parts, vector })
+    Ok(PlacedWeight { dtype, shape, parts, packed: None, packed_for: None, vector })
 }
 
 /// One state, after [`check_room`].

@@ -14,7 +14,7 @@
 //! | [`KernelSet`] | the readable reference kernels, or the fast ones that are tested against them |
 //!
 //! Activations and the KV cache are f32, whatever the weights' type: a result depends on the
-//! weights' values only. Each row of a result is computed in the same order of operations however
+//! weights' values only, unless products are asked to round their operands ([`Arithmetic`]). Each row of a result is computed in the same order of operations however
 //! many rows there are and however they are split over threads, so a sequence's logits do not
 //! depend on what else is in the batch.
 
@@ -28,20 +28,20 @@ mod plan;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use cairn_kernels::{Fast, Kernels, Reference, instructions};
-use rayon::ThreadPool;
+use cairn_kernels::{Fast, Kernels, Pool, Reference, instructions};
 
 use super::artifact::{Artifact, Files, io_of};
 use super::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Weight};
 use crate::ir::{Graph, Verified};
 use executable::CpuExecutable;
 use memory::CpuMemory;
+pub use plan::Arithmetic;
 
 /// Name of this backend, in flags, errors and keys.
 pub const NAME: &str = "cpu";
 
 /// Raised when the same graph compiles to another plan, or a plan to another result.
-const LOWERING_VERSION: u32 = 1;
+const LOWERING_VERSION: u32 = 2;
 
 /// Which kernels run the plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -57,8 +57,9 @@ pub enum KernelSet {
 /// The CPU backend: a thread pool and a set of kernels.
 #[derive(Debug)]
 pub struct CpuBackend {
-    pool: Arc<ThreadPool>,
+    pool: Arc<Pool>,
     kernels: KernelSet,
+    arithmetic: Arithmetic,
     static_shapes: bool,
 }
 
@@ -68,12 +69,21 @@ impl CpuBackend {
     /// # Errors
     /// When the threads cannot be started.
     pub fn new(threads: Option<usize>, kernels: KernelSet) -> Result<Self, BackendError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.unwrap_or(0))
-            .thread_name(|idx| format!("cairn-cpu-{idx}"))
-            .build()
+        let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+        let pool = Pool::new(threads.unwrap_or(1))
             .map_err(|error| BackendError::Execution(format!("starting threads: {error}")))?;
-        Ok(Self { pool: Arc::new(pool), kernels, static_shapes: false })
+        Ok(Self {
+            pool: Arc::new(pool),
+            kernels,
+            arithmetic: Arithmetic::F32,
+            static_shapes: false,
+        })
+    }
+
+    /// Rounds the operands of products, for speed.
+    pub fn with_arithmetic(mut self, arithmetic: Arithmetic) -> Self {
+        self.arithmetic = arithmetic;
+        self
     }
 
     /// Pretends to need one graph per size, as devices with static shapes do: for testing buckets
@@ -85,7 +95,7 @@ impl CpuBackend {
 
     /// Number of threads.
     pub fn num_threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.pool.num_threads()
     }
 }
 
@@ -106,6 +116,7 @@ impl Backend for CpuBackend {
         vec![
             ("target".into(), std::env::consts::ARCH.to_owned()),
             ("kernels".into(), kernels.to_owned()),
+            ("products".into(), self.arithmetic.name().to_owned()),
             ("lowering".into(), LOWERING_VERSION.to_string()),
         ]
     }
@@ -119,7 +130,7 @@ impl Backend for CpuBackend {
     }
 
     fn compile(&self, graph: &Verified<Graph>) -> Result<Artifact, BackendError> {
-        let plan = lower::lower(graph, self.kernels)?;
+        let plan = lower::lower(graph, self.kernels, self.arithmetic)?;
         Ok(Artifact::single(artifact::FILE, artifact::to_bytes(&plan)?, io_of(graph)))
     }
 
@@ -127,9 +138,9 @@ impl Backend for CpuBackend {
         let plan = artifact::from_bytes(files.file(artifact::FILE, NAME)?)?;
         let kernels: Box<dyn Kernels> = match plan.kernels {
             KernelSet::Reference => Box::new(Reference),
-            KernelSet::Fast => Box::new(Fast::detect()),
+            KernelSet::Fast => Box::new(Fast::detect(Arc::clone(&self.pool))),
         };
-        Ok(Box::new(CpuExecutable::new(plan, kernels, Arc::clone(&self.pool))))
+        Ok(Box::new(CpuExecutable::new(plan, kernels)))
     }
 
     fn place(

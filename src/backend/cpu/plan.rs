@@ -72,6 +72,49 @@ pub(super) enum Binary {
     SiluMul,
 }
 
+/// What the operands of a product are rounded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arithmetic {
+    /// Nothing is: products and sums are f32.
+    #[default]
+    F32,
+    /// Both operands to bf16; sums are f32.
+    Bf16,
+    /// Weights to signed bytes with a scale for each output channel, activations to signed bytes with
+    /// a scale for each token; sums are i32.
+    Int8,
+}
+
+impl Arithmetic {
+    /// As in fingerprints.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl From<Arithmetic> for cairn_kernels::Arithmetic {
+    fn from(arithmetic: Arithmetic) -> Self {
+        match arithmetic {
+            Arithmetic::F32 => Self::F32,
+            Arithmetic::Bf16 => Self::Bf16,
+            Arithmetic::Int8 => Self::I8,
+        }
+    }
+}
+
+/// What a cache holds, which decides how it lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CacheKind {
+    Keys,
+    Values,
+}
+
 /// One kernel call. Numbers named `table`, `weight`, `state`, `ids`, ... are binding indices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kernel", rename_all = "snake_case")]
@@ -81,7 +124,7 @@ pub(super) enum Call {
     /// Rows of a view by ids.
     GatherRows { x: View, ids: usize },
     /// `x w^T`.
-    Linear { x: View, weight: usize },
+    Linear { x: View, weight: usize, arithmetic: Arithmetic },
     /// `b` repeats over rows when it has one, and over columns when it has fewer.
     Binary { function: Binary, a: View, b: View },
     /// `x * sigmoid(x)`.
@@ -93,7 +136,7 @@ pub(super) enum Call {
     /// Rotates pairs within each head.
     Rope { x: View, cos: View, sin: View, head_dim: usize, style: Style },
     /// Writes rows into a state; no target.
-    KvWrite { x: View, state: usize, slots: usize },
+    KvWrite { x: View, state: usize, slots: usize, kind: CacheKind },
     /// Causal attention over paged states.
     Attention(Attention),
     /// Rounds to a narrower type and back.
@@ -199,6 +242,26 @@ pub(super) struct Plan {
     pub(super) slots: Vec<Slot>,
     pub(super) steps: Vec<Step>,
     pub(super) output: View,
+}
+
+impl Plan {
+    /// What a cache holds, by who reads it: values where nobody does, and `None` when it is read as
+    /// both.
+    pub(super) fn cache_kind(&self, state: usize) -> Option<CacheKind> {
+        let attentions = || {
+            self.steps.iter().filter_map(|step| match &step.call {
+                Call::Attention(attention) => Some(attention),
+                _ => None,
+            })
+        };
+        let is_key = attentions().any(|attention| attention.k_state == state);
+        let is_value = attentions().any(|attention| attention.v_state == state);
+        match (is_key, is_value) {
+            (true, true) => None,
+            (true, false) => Some(CacheKind::Keys),
+            (false, _) => Some(CacheKind::Values),
+        }
+    }
 }
 
 impl Call {
