@@ -259,23 +259,29 @@ fn softmax<S: Simd>(
         return 1.0;
     }
     let (old_max, old_sum) = *state;
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for idx in 0..PANEL {
-        let score = scores[idx] * scale;
-        scores[idx] =
-            if idx >= visible.start && idx < visible.end { score } else { f32::NEG_INFINITY };
+    for score in scores.iter_mut() {
+        *score *= scale;
     }
-    for idx in 0..PANEL {
-        let lane = &mut lanes[idx % LANES];
-        *lane = if scores[idx] > *lane { scores[idx] } else { *lane };
+    // Most blocks are seen whole; what is not is far below everything else.
+    if visible.len() < PANEL {
+        scores[..visible.start].fill(f32::NEG_INFINITY);
+        scores[visible.end..].fill(f32::NEG_INFINITY);
+    }
+    let (halves, _) = scores.as_chunks::<LANES>();
+    let mut lanes = halves[0];
+    for (lane, score) in lanes.iter_mut().zip(halves[1]) {
+        *lane = if score > *lane { score } else { *lane };
     }
     let mut max = old_max;
     for lane in lanes {
         max = if lane > max { lane } else { max };
     }
-    for idx in 0..PANEL {
-        let weight = exp(scores[idx] - max);
-        scores[idx] = if idx >= visible.start && idx < visible.end { weight } else { 0.0 };
+    for score in scores.iter_mut() {
+        *score = exp(*score - max);
+    }
+    if visible.len() < PANEL {
+        scores[..visible.start].fill(0.0);
+        scores[visible.end..].fill(0.0);
     }
     let [low, high] = load_row(s, scores);
     let sum = s.sum(s.mul_add(low, s.splat(1.0), high));

@@ -6,14 +6,16 @@
 //!
 //! | Format | Of | A block, in bytes |
 //! | --- | --- | --- |
-//! | [`F32`] | f32 | numbers `[32 columns][32 rows]` |
-//! | [`F16`] | f16 | as above |
+//! | [`F16`] | f16 | numbers `[32 columns][32 rows]` |
 //! | [`BF16`] | bf16 | pairs of columns `[16][32 rows]` |
 //! | [`Q8`] | `q8_0`, `q5_0` | f16 `d[32]`, i8 `[32 columns][32 rows]` |
 //! | [`Q8W`] | `q5_1`, `q5_k`, `q6_k` | for each half of the columns f32 `d[32] m[32]`, then i8 as above |
 //! | [`Q4`] | `q4_0` | f16 `d[32]`, words of 8 columns `[4][32 rows]` |
 //! | [`Q4M`] | `q4_1` | f16 `d[32] m[32]`, words as above |
 //! | [`Q4W`] | `q4_k` | f32 `d[32] m[32]`, words as above |
+//!
+//! What is multiplied as it is (f32, pairs of bf16, four bytes) lies in words: see
+//! [`words`](super::words).
 //!
 //! The value of a quant is `q * d + m`, rounded once: bit for bit what
 //! [`dequantise`](crate::dequantise()) gives.
@@ -95,12 +97,6 @@ macro_rules! packed_format {
     };
 }
 
-packed_format!(
-    /// f32.
-    F32, 4096,
-    scales: |s, block, v| -> () {},
-    weights: |scales, chunk| { s.load_f32(at(block, ((8 * chunk + J) * 2 + v) * 64)) }
-);
 packed_format!(
     /// f16.
     F16, 2048,

@@ -5,18 +5,19 @@
 //! row's result does not depend on the others.
 //!
 //! ```text
-//! one token     threads split the panels; weights are decoded in registers, two panels at a time
-//! more tokens   threads split the panels; some columns of a panel, decoded where they have to be,
-//!               stay in the first-level cache, and all tokens are taken against them, in tiles
+//! few tokens    threads split the panels; weights are decoded in registers
+//! more tokens   threads split the panels; a panel is decoded where it has to be, stays in the
+//!               second-level cache, and all tokens are taken against it, in tiles
 //! ```
 //!
 //! No closure touches a vector here: what is not inlined loses its instructions.
 
 #![expect(clippy::inline_always, reason = "a vector op that is not inlined loses its instructions")]
 
+use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 
-use super::format::{BF16, F16, F32, Format, PANEL, Q4, Q4M, Q4W, Q8, Q8W, for_each_column};
+use super::format::{BF16, F16, Format, PANEL, Q4, Q4M, Q4W, Q8, Q8W, for_each_column};
 use super::packed::{FormatKind, Packed};
 use super::quants::BLOCK;
 use super::simd::{Detected, Kernel, Simd};
@@ -25,10 +26,9 @@ use super::words::{Bf16Products, F32Products, I8Products, Products, Words};
 use crate::operands::{Arithmetic, Matrix};
 use crate::pool::{Columns, Pool};
 
-/// Panels that one token is taken against at once: enough sums to hide an instruction's latency.
-const PANELS_AT_ONCE: usize = 2;
-/// Words of each row of a panel that stay in the first-level cache: 24 KiB.
-const BUFFER_WORDS: usize = 192;
+/// Words of each row of a panel that all tokens are taken against before the next ones: 192 KiB, which
+/// the second-level cache keeps.
+const BUFFER_WORDS: usize = 1536;
 /// Panels of a task: `x` is read once per buffer of each, from the second-level cache.
 const MAX_TASK_PANELS: usize = 8;
 
@@ -53,89 +53,112 @@ pub(super) fn linear(
     }
     let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
     let Scratch { words, scales } = &mut *scratch;
-    let x = Words::new(
-        isa,
-        pool,
-        weight,
-        x,
-        if x.rows == 1 { 1 } else { tile_height(isa, x.rows) },
-        words,
-        scales,
-    );
-    if x.rows == 1 {
-        let tasks = pool.num_threads() * 4;
-        let panels = weight.num_panels().div_ceil(tasks).next_multiple_of(PANELS_AT_ONCE);
-        pool.for_chunks(target, panels * PANEL, |task, target| {
-            isa.dispatch(OneToken { x, weight, first_panel: task * panels, target });
+    let (tokens, num_panels) = (x.rows, weight.num_panels());
+    let few = few_tokens(isa, weight.format, tokens);
+    let tile = few.unwrap_or_else(|| tile_height(isa, tokens));
+    let x = Words::new(isa, pool, weight, x, tile, words, scales);
+    let tasks = pool.num_threads() * 4;
+    if few.is_some() {
+        // Two by two: see `FewTokens`.
+        let panels = num_panels.div_ceil(tasks).next_multiple_of(2);
+        pool.for_columns(target, weight.rows, panels * PANEL, |task, target| {
+            isa.dispatch(FewTokens { x, weight, first_panel: task * panels, target });
         });
         return;
     }
-    let panels = weight.num_panels().div_ceil(pool.num_threads() * 4).clamp(1, MAX_TASK_PANELS);
+    let panels = num_panels.div_ceil(tasks).clamp(1, MAX_TASK_PANELS);
     pool.for_columns(target, weight.rows, panels * PANEL, |task, target| {
         many_tokens(isa, x, weight, task * panels, target);
     });
 }
 
-/// One token against some panels.
-struct OneToken<'a> {
+/// The places for so many tokens, when they are so few that their sums leave registers for decoding.
+fn few_tokens(isa: Detected, format: FormatKind, tokens: usize) -> Option<usize> {
+    let most = match format {
+        FormatKind::F32 | FormatKind::Bf16Words | FormatKind::I8Words => 1,
+        _ if isa.is_wide() => 8,
+        _ => 2,
+    };
+    (tokens <= most).then(|| tokens.next_power_of_two())
+}
+
+/// A few tokens against the panels of some columns of the target.
+struct FewTokens<'a> {
     x: Words<'a>,
     weight: &'a Packed,
     first_panel: usize,
-    /// One number per row of the panels.
-    target: &'a mut [f32],
+    target: Columns<'a>,
 }
 
-impl Kernel for OneToken<'_> {
+impl Kernel for FewTokens<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         match self.weight.format {
-            FormatKind::F32 => self.panels::<S, F32>(s),
-            FormatKind::F16 => self.panels::<S, F16>(s),
-            FormatKind::BF16 => self.panels::<S, BF16>(s),
-            FormatKind::Q8 => self.panels::<S, Q8>(s),
-            FormatKind::Q8W => self.panels::<S, Q8W>(s),
-            FormatKind::Q4 => self.panels::<S, Q4>(s),
-            FormatKind::Q4M => self.panels::<S, Q4M>(s),
-            FormatKind::Q4W => self.panels::<S, Q4W>(s),
+            FormatKind::F32 => self.words::<S, F32Products>(s),
+            FormatKind::F16 => self.by_number::<S, F16>(s),
+            FormatKind::BF16 => self.by_number::<S, BF16>(s),
+            FormatKind::Q8 => self.by_number::<S, Q8>(s),
+            FormatKind::Q8W => self.by_number::<S, Q8W>(s),
+            FormatKind::Q4 => self.by_number::<S, Q4>(s),
+            FormatKind::Q4M => self.by_number::<S, Q4M>(s),
+            FormatKind::Q4W => self.by_number::<S, Q4W>(s),
             FormatKind::Bf16Words => self.words::<S, Bf16Products>(s),
             FormatKind::I8Words => self.words::<S, I8Products>(s),
         }
     }
 }
 
-impl OneToken<'_> {
-    /// Decodes in registers.
+impl FewTokens<'_> {
     #[inline(always)]
-    fn panels<S: Simd, F: Format>(self, s: S) {
-        let (x, _) = self.x.words.as_chunks::<BLOCK>();
-        let mut sums = [[0.0; PANEL]; PANELS_AT_ONCE];
-        for (idx, target) in self.target.chunks_mut(PANELS_AT_ONCE * PANEL).enumerate() {
-            let first = self.first_panel + idx * PANELS_AT_ONCE;
-            let one = F::blocks(self.weight.panel(first));
-            if target.len() > PANEL {
-                let other = F::blocks(self.weight.panel(first + 1));
-                dots::<S, F, PANELS_AT_ONCE>(s, x, [one, other], &mut sums);
-            } else {
-                let [sums, _] = &mut sums;
-                dots::<S, F, 1>(s, x, [one], std::array::from_mut(sums));
-            }
-            target.copy_from_slice(&sums.as_flattened()[..target.len()]);
+    fn by_number<S: Simd, F: Format>(self, s: S) {
+        match self.x.tile {
+            1 => self.panels::<S, F, 2, 1>(s),
+            2 => self.panels::<S, F, 2, 2>(s),
+            4 if S::IS_WIDE => self.panels::<S, F, 1, 4>(s),
+            8 if S::IS_WIDE => self.panels::<S, F, 1, 8>(s),
+            _ => {}
         }
     }
 
-    /// Multiplies words as they are.
+    /// Decodes in registers, `P` panels at once: as many sums as hide an instruction's latency.
     #[inline(always)]
-    fn words<S: Simd, P: Products>(self, s: S) {
-        let mut sums = [[0.0; PANEL]; PANELS_AT_ONCE];
-        for (idx, target) in self.target.chunks_mut(PANELS_AT_ONCE * PANEL).enumerate() {
-            let first = self.first_panel + idx * PANELS_AT_ONCE;
+    fn panels<S: Simd, F: Format, const P: usize, const M: usize>(mut self, s: S) {
+        let mut sums = [[[0.0; PANEL]; M]; P];
+        let width = self.target.width();
+        for first in (0..width).step_by(P * PANEL) {
+            let panel = self.first_panel + first / PANEL;
+            let mut panels = [F::blocks(self.weight.panel(panel)); P];
+            if P > 1 && first + PANEL < width {
+                for (idx, place) in panels.iter_mut().enumerate() {
+                    *place = F::blocks(self.weight.panel(panel + idx));
+                }
+                dots::<S, F, P, M>(s, self.x.words, panels, &mut sums);
+            } else if let Some(sums) = sums.first_chunk_mut() {
+                dots::<S, F, 1, M>(s, self.x.words, [panels[0]], sums);
+            }
+            for (p, sums) in sums.iter().enumerate() {
+                let start = width.min(first + p * PANEL);
+                let end = width.min(start + PANEL);
+                for (token, sums) in sums.iter().enumerate().take(self.x.rows) {
+                    self.target.row_mut(token)[start..end].copy_from_slice(&sums[..end - start]);
+                }
+            }
+        }
+    }
+
+    /// Multiplies words as they are: one token.
+    #[inline(always)]
+    fn words<S: Simd, P: Products>(mut self, s: S) {
+        let mut sums = [[0.0; PANEL]; 2];
+        for (idx, target) in self.target.row_mut(0).chunks_mut(2 * PANEL).enumerate() {
+            let first = self.first_panel + 2 * idx;
             let (one, _) = self.weight.panel(first).as_chunks();
             if target.len() > PANEL {
                 let (other, _) = self.weight.panel(first + 1).as_chunks();
-                let starts = [self.weight.header(first), self.weight.header(first + 1)];
-                word_dots::<S, P, PANELS_AT_ONCE>(s, self.x, [one, other], starts, &mut sums);
+                let headers = [self.weight.header(first), self.weight.header(first + 1)];
+                word_dots::<S, P, 2>(s, self.x, [one, other], headers, &mut sums);
             } else {
                 let [sums, _] = &mut sums;
                 let sums = std::array::from_mut(sums);
@@ -146,43 +169,51 @@ impl OneToken<'_> {
     }
 }
 
-/// The dot products of `x` with all rows of `P` panels.
+/// The dot products of `M` tokens, `[words][M]`, with all rows of `P` panels.
 #[inline(always)]
-fn dots<S: Simd, F: Format, const P: usize>(
+fn dots<S: Simd, F: Format, const P: usize, const M: usize>(
     s: S,
-    x: &[[u32; BLOCK]],
+    x: &[u32],
     mut panels: [&[F::Block]; P],
-    result: &mut [[f32; PANEL]; P],
+    result: &mut [[[f32; PANEL]; M]; P],
 ) {
+    let (x, _) = x.as_chunks::<M>();
+    let (x, _) = x.as_chunks::<BLOCK>();
     for panel in &mut panels {
         *panel = &panel[..x.len()];
     }
-    let mut sums = [[s.splat(0.0); 2]; P];
+    let mut sums = [[[s.splat(0.0); 2]; M]; P];
     for (idx, x) in x.iter().enumerate() {
         let mut scales = [[F::scales(s, &panels[0][idx], 0); 2]; P];
         for p in 0..P {
-            scales[p] = [F::scales(s, &panels[p][idx], 0), F::scales(s, &panels[p][idx], 1)];
+            let block = &panels[p][idx];
+            scales[p] = [F::scales(s, block, 0), F::scales(s, block, 1)];
         }
         let (chunks, _) = x.as_chunks::<8>();
         for (chunk, x) in chunks.iter().enumerate() {
             for_each_column!(J => {
-                let x = s.splat(f32::from_bits(x[J]));
                 for p in 0..P {
                     for v in 0..2 {
                         let block = &panels[p][idx];
                         let w = F::weights::<S, J>(s, block, v, chunk, scales[p][v]);
-                        sums[p][v] = s.mul_add(w, x, sums[p][v]);
+                        for m in 0..M {
+                            let x = s.splat(f32::from_bits(x[J][m]));
+                            sums[p][m][v] = s.mul_add(w, x, sums[p][m][v]);
+                        }
                     }
                 }
             });
         }
     }
     for p in 0..P {
-        store_row(s, sums[p], &mut result[p]);
+        for m in 0..M {
+            store_row(s, sums[p][m], &mut result[p][m]);
+        }
     }
 }
 
-/// The same for words that are multiplied as they are.
+/// The dot products of one token with all rows of `N` panels, of words that are multiplied as they
+/// are.
 #[inline(always)]
 fn word_dots<S: Simd, P: Products, const N: usize>(
     s: S,
@@ -237,7 +268,7 @@ fn many_tokens(
     first_panel: usize,
     mut target: Columns<'_>,
 ) {
-    let mut buffer = [[0; 4 * PANEL]; BUFFER_WORDS];
+    let mut buffer = BUFFER.take();
     let num_words = x.num_words();
     let buffer_words = match weight.arithmetic() {
         Arithmetic::F32 | Arithmetic::Bf16 => BUFFER_WORDS,
@@ -254,6 +285,7 @@ fn many_tokens(
                     &panel.as_chunks().0[first..first + count]
                 }
                 format => {
+                    buffer.resize(buffer.len().max(count), [0; 4 * PANEL]);
                     let buffer = &mut buffer[..count];
                     isa.dispatch(Decode { format, panel, first_block: first / BLOCK, buffer });
                     &*buffer
@@ -269,6 +301,12 @@ fn many_tokens(
             }
         }
     }
+    BUFFER.set(buffer);
+}
+
+thread_local! {
+    /// Decoded weights.
+    static BUFFER: RefCell<Vec<RowWords>> = RefCell::default();
 }
 
 /// Decodes blocks of a panel into a buffer of f32, a row of it for each column.
