@@ -25,7 +25,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::error::ApiError;
-use super::sse::{self, Event, Events};
+use super::sse::{self, EventText, Events};
 use super::{ServerState, query};
 use crate::telemetry::events::{
     EventFilter, EventKind, EventLevel, EventLog, EventOrder, MAX_EVENTS_IN_PAGE, Record,
@@ -50,7 +50,8 @@ pub(super) async fn list(
     let log = state.events().clone();
     if is_follow {
         let keep_alive = state.options().keep_alive_interval;
-        let panicked = Event::json(&ApiError::Internal.body().to_json());
+        let mut panicked = EventText::default();
+        panicked.json(&ApiError::Internal.body());
         return Ok(sse::respond(keep_alive, None, panicked, |events| follow(log, filter, events)));
     }
     let page = log.page(&filter);
@@ -133,24 +134,22 @@ impl Asked {
     }
 }
 
-/// Sends what is wanted, then what comes, until the server drains or the client leaves.
+/// Sends what is wanted, then what comes, until the server drains.
 async fn follow(log: EventLog, mut filter: EventFilter, events: Events) {
     let mut newest = log.subscribe();
     // Whether it drains is seen whatever is wanted.
     let wanted = filter.clone();
     let after = filter.after;
     filter = EventFilter { after, limit: DEFAULT_LIMIT, ..EventFilter::default() };
+    let mut out = EventText::default();
     loop {
         // Before the page is read: what happens meanwhile is a change.
         newest.borrow_and_update();
         let page = log.page(&filter);
         for record in &page.events {
             if wanted.matches(record) {
-                let json = serde_json::to_vec(&**record);
-                let json = json.expect("invariant: a record is JSON");
-                if events.send(sse::Event::json(&json)).await.is_err() {
-                    return;
-                }
+                out.json(&**record);
+                events.send(&mut out).await;
             }
             if record.kind == EventKind::Draining && record.boot == log.boot() {
                 return;

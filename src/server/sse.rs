@@ -1,198 +1,335 @@
-//! Server-sent events: a bounded channel from the task that makes them to the response's body.
+//! Server-sent events: a producer that runs whenever the connection asks its answer's body for more.
 //!
 //! ```text
-//! producer task --Events (bounded)--> EventStream = body --> socket
-//!      ^                                   | dropped when the client is gone
-//!      `------------- aborted -------------'
+//! socket <-- connection's task <-- EventBody --polls--> producer --polls--> engine's output
+//!                                      ^                   |
+//!                                      `----- Events <-----'  all that is ready, as one piece
 //! ```
 //!
-//! A client that reads slowly fills the channel, which is bounded in events and in bytes, and the
-//! producer waits. A client that is gone
-//! drops the body, which aborts the producer, which drops what it holds. A comment line is sent
+//! The producer has no task of its own: a token wakes the task of its connection and nobody else.
+//! A client that reads slowly leaves the body alone, and so the producer too, which puts no more
+//! than a bounded number of bytes ahead of it. A client that is gone drops the body, and the
+//! producer and what it holds with it. A comment line is sent
 //! when nothing else was for a while, so that proxies keep the connection and a vanished client is
 //! noticed while its request still waits.
 //!
 //! What this module deliberately does not do: it knows no event's content.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use futures_core::Stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use hyper::body::Frame;
+use serde::Serialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tracing::Instrument;
 
-use super::panics::catch_panic;
+use super::panics::{Panicked, catch_panic};
 use super::state::Ticket;
 
-/// Events that wait for the client to read.
-const CAPACITY: usize = 16;
-/// Their bytes, unless one alone is larger.
-const CAPACITY_BYTES: u32 = 256 << 10;
+/// Bytes that wait for the connection to ask for them, beyond which no event is added.
+const CAPACITY_BYTES: usize = 256 << 10;
+/// What most events need; a longer one grows its buffer.
+const TYPICAL_BYTES: usize = 384;
+const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
-/// One event, ready to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Event(Bytes);
+/// Events as they are sent, one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct EventText(Vec<u8>);
 
-impl Event {
-    /// An event whose data is JSON text without line ends.
-    pub(super) fn json(json: &[u8]) -> Self {
-        debug_assert!(!json.contains(&b'\n'), "compact JSON has no line ends");
-        Self([b"data: ", json, b"\n\n"].concat().into())
+impl EventText {
+    /// Adds an event whose data is a value's JSON text.
+    pub(super) fn json(&mut self, value: &impl Serialize) {
+        self.between(b"", value, b"");
     }
 
-    /// An event of a named type.
-    pub(super) fn named(name: &str, json: &[u8]) -> Self {
+    /// Adds an event of a named type.
+    pub(super) fn named(&mut self, name: &str, value: &impl Serialize) {
         debug_assert!(!name.contains(['\n', '\r']), "a name has no line ends");
-        debug_assert!(!json.contains(&b'\n'), "compact JSON has no line ends");
-        Self([b"event: ", name.as_bytes(), b"\ndata: ", json, b"\n\n"].concat().into())
+        self.0.reserve(TYPICAL_BYTES);
+        self.0.extend_from_slice(b"event: ");
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.push(b'\n');
+        self.json(value);
     }
 
-    /// `OpenAI`'s last event of a stream of completions that ended well.
-    pub(super) fn done() -> Self {
-        Self(Bytes::from_static(b"data: [DONE]\n\n"))
+    /// Adds `OpenAI`'s last event of a stream of completions that ended well.
+    pub(super) fn done(&mut self) {
+        self.0.extend_from_slice(b"data: [DONE]\n\n");
     }
 
-    fn keep_alive() -> Self {
-        Self(Bytes::from_static(b": keep-alive\n\n"))
+    /// Adds an event whose data is a value's JSON text between two texts that make it whole.
+    pub(super) fn between(&mut self, before: &[u8], value: &impl Serialize, after: &[u8]) {
+        self.0.reserve(TYPICAL_BYTES);
+        self.0.extend_from_slice(b"data: ");
+        self.0.extend_from_slice(before);
+        // Compact JSON has no line ends.
+        serde_json::to_writer(&mut self.0, value)
+            .expect("invariant: wire types have string keys and no failing parts");
+        self.0.extend_from_slice(after);
+        self.0.extend_from_slice(b"\n\n");
+    }
+
+    /// Moves the events of another text behind these.
+    fn append(&mut self, more: &mut Self) {
+        if self.0.is_empty() {
+            mem::swap(&mut self.0, &mut more.0);
+        } else {
+            self.0.append(&mut more.0);
+        }
+    }
+
+    /// Each event by itself.
+    #[cfg(test)]
+    pub(super) fn events(&self) -> Vec<&str> {
+        str::from_utf8(&self.0).unwrap().split_inclusive("\n\n").collect()
     }
 }
 
-/// Nobody reads the stream any more.
+/// Where a producer puts its events. For the producer that [`respond`] was given, and nobody else.
 #[derive(Debug)]
-pub(super) struct ClientGone;
+pub(super) struct Events(Waiting);
 
-/// Where a producer puts its events.
-#[derive(Clone, Debug)]
-pub(super) struct Events {
-    sender: mpsc::Sender<Waiting>,
-    /// One permit per byte that may wait.
-    room: Arc<Semaphore>,
+/// What the producer has put there and the body did not take.
+#[derive(Clone, Debug, Default)]
+struct Waiting(Arc<Mutex<EventText>>);
+
+impl Waiting {
+    /// Nothing that is done under the lock can panic halfway, so a poisoned one is still good.
+    fn lock(&self) -> MutexGuard<'_, EventText> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
-
-/// An event, and its room until it is handed to the connection.
-#[derive(Debug)]
-struct Waiting(Event, #[expect(dead_code, reason = "held")] OwnedSemaphorePermit);
 
 impl Events {
-    fn new() -> (Self, mpsc::Receiver<Waiting>) {
-        let (sender, receiver) = mpsc::channel(CAPACITY);
-        let room = Arc::new(Semaphore::new(CAPACITY_BYTES as usize));
-        (Self { sender, room }, receiver)
-    }
-
-    /// Sends one event, waiting while the client is slow.
-    pub(super) async fn send(&self, event: Event) -> Result<(), ClientGone> {
-        let bytes = u32::try_from(event.0.len()).unwrap_or(u32::MAX).min(CAPACITY_BYTES);
-        let room = Arc::clone(&self.room).acquire_many_owned(bytes);
-        let room = room.await.expect("invariant: the semaphore is never closed");
-        self.sender.send(Waiting(event, room)).await.map_err(|_| ClientGone)
-    }
-
-    /// Sends events in order and leaves the list empty.
-    pub(super) async fn send_all(&self, events: &mut Vec<Event>) -> Result<(), ClientGone> {
-        for event in events.drain(..) {
-            self.send(event).await?;
-        }
-        Ok(())
+    /// Sends events and leaves their text empty. Waits while the client is slow.
+    pub(super) async fn send(&self, events: &mut EventText) {
+        self.0.lock().append(events);
+        // Nobody has to be woken when there is room: who makes room is the body, which polls the
+        // producer, and so this, before it does anything else.
+        poll_fn(|_| match self.0.lock().0.len() {
+            ..CAPACITY_BYTES => Poll::Ready(()),
+            _ => Poll::Pending,
+        })
+        .await;
     }
 }
 
-/// A response whose events `produce` makes on a task of its own; `panicked` is the last one should
-/// that task panic. The ticket, if any, is held until the last event was handed to the connection.
+/// A response whose events `produce` makes; `panicked` are the last ones should it panic. The
+/// ticket, if any, is held until the last event was handed to the connection. The producer runs in
+/// no span: entering one costs as much as making an event, and few events log.
 pub(super) fn respond<F>(
     keep_alive_interval: Duration,
     ticket: impl Into<Option<Ticket>>,
-    panicked: Event,
+    panicked: EventText,
     produce: impl FnOnce(Events) -> F,
 ) -> Response
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let (events, receiver) = Events::new();
-    let production = produce(events.clone());
-    let mut producer = JoinSet::new();
-    let task = async move {
-        if catch_panic(production).await.is_err() {
-            let _ = events.send(panicked).await;
-        }
+    let body = EventBody {
+        _ticket: ticket.into(),
+        ..EventBody::new(keep_alive_interval, panicked, produce)
     };
-    producer.spawn(task.in_current_span());
-
-    let period = keep_alive_interval.max(Duration::from_millis(1));
-    let mut keep_alive = interval_at(Instant::now() + period, period);
-    keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream = EventStream { receiver, keep_alive, _producer: producer, _ticket: ticket.into() };
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         // Asks reverse proxies not to collect the events.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    (headers, Body::from_stream(stream)).into_response()
+    (headers, Body::new(body)).into_response()
 }
 
-struct EventStream {
-    receiver: mpsc::Receiver<Waiting>,
+/// Puts its events into [`Events`] until it ends.
+type Producer = Pin<Box<dyn Future<Output = Result<(), Panicked>> + Send>>;
+
+struct EventBody {
+    /// Until it has ended.
+    producer: Option<Producer>,
+    waiting: Waiting,
+    panicked: EventText,
     keep_alive: Interval,
-    _producer: JoinSet<()>,
     _ticket: Option<Ticket>,
 }
 
-impl Stream for EventStream {
-    type Item = Result<Bytes, Infallible>;
+impl EventBody {
+    fn new<F>(
+        keep_alive_interval: Duration,
+        panicked: EventText,
+        produce: impl FnOnce(Events) -> F,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let waiting = Waiting::default();
+        let production = catch_panic(produce(Events(waiting.clone())));
+        let producer = Some(Box::pin(production) as Producer);
+        let period = keep_alive_interval.max(Duration::from_millis(1));
+        let mut keep_alive = interval_at(Instant::now() + period, period);
+        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { producer, waiting, panicked, keep_alive, _ticket: None }
+    }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Poll::Ready(next) = self.receiver.poll_recv(cx) {
-            self.keep_alive.reset();
-            return Poll::Ready(next.map(|Waiting(event, _)| Ok(event.0)));
+    /// Lets the producer do what it can now.
+    fn produce(&mut self, cx: &mut Context<'_>) {
+        let Some(producer) = &mut self.producer else { return };
+        if let Poll::Ready(result) = producer.as_mut().poll(cx) {
+            self.producer = None;
+            if result.is_err() {
+                self.waiting.lock().append(&mut self.panicked);
+            }
         }
-        self.keep_alive.poll_tick(cx).map(|_| Some(Ok(Event::keep_alive().0)))
+    }
+}
+
+impl HttpBody for EventBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.produce(cx);
+        let EventText(text) = mem::take(&mut *self.waiting.lock());
+        if !text.is_empty() {
+            self.keep_alive.reset();
+            return Poll::Ready(Some(Ok(Frame::data(text.into()))));
+        }
+        if self.producer.is_none() {
+            return Poll::Ready(None);
+        }
+        let keep_alive = || Some(Ok(Frame::data(Bytes::from_static(KEEP_ALIVE))));
+        self.keep_alive.poll_tick(cx).map(|_| keep_alive())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.producer.is_none() && self.waiting.lock().0.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Waker;
+
+    use tokio::sync::mpsc;
+
     use super::*;
 
-    #[tokio::test]
-    async fn what_waits_is_bounded_in_bytes_too() {
-        let (events, mut receiver) = Events::new();
-        let large = Event::json(&vec![b'1'; CAPACITY_BYTES as usize / 3]);
-        for _ in 0..2 {
-            events.send(large.clone()).await.unwrap();
-        }
-        let mut third = std::pin::pin!(events.send(large.clone()));
-        let mut poll = || third.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
-        assert!(poll().is_pending(), "there is no room");
-        drop(receiver.recv().await);
-        assert!(poll().is_ready(), "room was given back");
-        drop((receiver.recv().await, receiver.recv().await));
-        let huge = Event::json(&vec![b'1'; 2 * CAPACITY_BYTES as usize]);
-        events.send(huge).await.unwrap();
-        assert!(receiver.recv().await.is_some(), "one alone may be larger");
-        let waits = events.clone();
-        for _ in 0..CAPACITY {
-            events.send(Event::done()).await.unwrap();
-        }
-        drop(receiver);
-        assert!(waits.send(large).await.is_err(), "nobody reads");
+    const LONG: Duration = Duration::from_hours(1);
+
+    fn body<F: Future<Output = ()> + Send + 'static>(
+        produce: impl FnOnce(Events) -> F,
+    ) -> Pin<Box<EventBody>> {
+        let mut panicked = EventText::default();
+        panicked.json(&"it panicked");
+        Box::pin(EventBody::new(LONG, panicked, produce))
+    }
+
+    fn poll(body: &mut Pin<Box<EventBody>>) -> Poll<Option<Bytes>> {
+        let frame = body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop()));
+        frame.map(|frame| frame.map(|Ok(frame)| frame.into_data().unwrap()))
+    }
+
+    fn ready(text: &str) -> Poll<Option<Bytes>> {
+        Poll::Ready(Some(Bytes::copy_from_slice(text.as_bytes())))
     }
 
     #[test]
     fn an_event_is_one_data_line_and_a_blank_one() {
-        assert_eq!(Event::json(br#"{"a":"\n"}"#).0, &b"data: {\"a\":\"\\n\"}\n\n"[..]);
-        assert_eq!(Event::named("a.b", b"{}").0, &b"event: a.b\ndata: {}\n\n"[..]);
-        assert_eq!(Event::done().0, &b"data: [DONE]\n\n"[..]);
-        assert!(Event::keep_alive().0.starts_with(b":"));
+        let mut text = EventText::default();
+        text.json(&serde_json::json!({"a": "\n"}));
+        text.named("a.b", &serde_json::json!({}));
+        text.done();
+        let expected =
+            ["data: {\"a\":\"\\n\"}\n\n", "event: a.b\ndata: {}\n\n", "data: [DONE]\n\n"];
+        assert_eq!(text.events(), expected);
+        assert!(KEEP_ALIVE.starts_with(b":") && KEEP_ALIVE.ends_with(b"\n\n"));
+    }
+
+    #[tokio::test]
+    async fn all_that_is_ready_is_one_piece() {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<u32>();
+        let mut body = body(|events| async move {
+            let mut text = EventText::default();
+            while let Some(number) = receiver.recv().await {
+                text.json(&number);
+                events.send(&mut text).await;
+            }
+            text.done();
+            events.send(&mut text).await;
+        });
+        assert_eq!(poll(&mut body), Poll::Pending);
+        (1..=2).for_each(|number| sender.send(number).unwrap());
+        assert_eq!(poll(&mut body), ready("data: 1\n\ndata: 2\n\n"));
+        assert_eq!(poll(&mut body), Poll::Pending);
+        sender.send(3).unwrap();
+        drop(sender);
+        assert!(!body.is_end_stream());
+        assert_eq!(poll(&mut body), ready("data: 3\n\ndata: [DONE]\n\n"));
+        assert!(body.is_end_stream());
+        assert_eq!(poll(&mut body), Poll::Ready(None));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_bytes() {
+        let num_made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&num_made);
+        let mut body = body(|events| async move {
+            let large = "x".repeat(CAPACITY_BYTES / 3);
+            let mut text = EventText::default();
+            loop {
+                text.json(&large);
+                count.fetch_add(1, Ordering::Relaxed);
+                events.send(&mut text).await;
+            }
+        });
+        for num_asked in 0..3 {
+            assert_eq!(num_made.load(Ordering::Relaxed), 3 * num_asked);
+            let Poll::Ready(Some(piece)) = poll(&mut body) else { panic!("there is always more") };
+            assert!((CAPACITY_BYTES..2 * CAPACITY_BYTES).contains(&piece.len()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_panics_says_so_and_has_ended() {
+        let mut body = body(|events| async move {
+            let mut text = EventText::default();
+            text.json(&1);
+            events.send(&mut text).await;
+            panic!("as the test wants it");
+        });
+        assert_eq!(poll(&mut body), ready("data: 1\n\ndata: \"it panicked\"\n\n"));
+        assert_eq!(poll(&mut body), Poll::Ready(None));
+    }
+
+    #[tokio::test]
+    async fn whoever_drops_the_body_drops_the_producer() {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<u32>();
+        let mut body = body(|_| async move { while receiver.recv().await.is_some() {} });
+        assert_eq!(poll(&mut body), Poll::Pending);
+        drop(body);
+        assert!(sender.is_closed());
+    }
+
+    #[tokio::test]
+    async fn who_sends_nothing_for_a_while_sends_a_comment() {
+        let period = Duration::from_millis(20);
+        let produce = |_| std::future::pending();
+        let mut body = Box::pin(EventBody::new(period, EventText::default(), produce));
+        let start = Instant::now();
+        for num_sent in 1..=2 {
+            let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), KEEP_ALIVE);
+            assert!(start.elapsed() >= period * num_sent);
+        }
     }
 }

@@ -57,21 +57,15 @@ pub(super) async fn serve(
     door: Door,
     conditions: Arc<Conditions>,
 ) {
-    let mut closing = conditions.closing.subscribe();
     let peer = stream.peer();
-    let served = async {
-        match tls {
-            None => answer(stream, peer, door, &conditions).await,
-            Some(tls) => {
-                if let Some(stream) = shake_hands(stream, &tls, &conditions.options).await {
-                    answer(stream, peer, door, &conditions).await;
-                }
-            }
-        }
+    let Some(tls) = tls else { return answer(stream, peer, door, &conditions).await };
+    let mut closing = conditions.closing.subscribe();
+    let shaken = tokio::select! {
+        shaken = shake_hands(stream, &tls, &conditions.options) => shaken,
+        () = reached(&mut closing, Closing::Now) => None,
     };
-    tokio::select! {
-        () = served => {}
-        () = reached(&mut closing, Closing::Now) => {}
+    if let Some(stream) = shaken {
+        answer(stream, peer, door, &conditions).await;
     }
 }
 
@@ -105,7 +99,7 @@ async fn shake_hands(
     None
 }
 
-/// Answers the requests of one connection.
+/// Answers the requests of one connection, until that or the server ends.
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: Peer,
@@ -149,16 +143,25 @@ async fn answer(
             .keep_alive(is_serving)
             .serve_connection(io, service)
     );
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = reached(&mut closing, Closing::AfterAnswer), if is_serving => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    // One wait for both, one after the other: it is looked at whenever an event is sent.
+    let mut wanted = if is_serving { Closing::AfterAnswer } else { Closing::Now };
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    // Clients leave, stall and speak other protocols every day.
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return;
+            }
+            () = reached(&mut closing, wanted) => {
+                if wanted == Closing::Now {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                wanted = Closing::Now;
+            }
         }
-    };
-    if let Err(error) = result {
-        // Clients leave, stall and speak other protocols every day.
-        tracing::debug!(%error, "a connection ended early");
     }
 }
 

@@ -16,7 +16,7 @@ use axum::response::Response;
 
 use super::dialogue::compile;
 use super::format::Format;
-use super::generate::{self, Answer, Head, OfPrompt, Prepared, Shape};
+use super::generate::{self, Answer, Frame, Head, OfPrompt, Prepared, Shape};
 use super::json::parse;
 use super::logprobs::{Offsets, PromptLogprobs, TextLogprobs, TokenNames};
 use super::prompt::{check_model, check_token_ids, encode, truncate};
@@ -27,7 +27,7 @@ use super::types::{Completion, CompletionChoice, StopReason, TokenIdKeys, TokenU
 use crate::engine::{ChoiceDelta, ChoiceEnd, FinishReason, TokenLogprobs};
 use crate::server::ServerState;
 use crate::server::error::ApiError;
-use crate::server::sse::Event;
+use crate::server::sse::EventText;
 
 /// `max_tokens` of a request that does not say, as `OpenAI` has it.
 const DEFAULT_MAX_TOKENS: u64 = 16;
@@ -91,6 +91,7 @@ pub(super) fn prepare(
         prompt_logprobs: params.prompt_logprobs,
         choices_per_prompt: params.n,
         offsets: (0..prompts.len() * params.n).map(|_| None).collect(),
+        frame: None,
     };
     if is_echo {
         params.prompt_logprobs = params.prompt_logprobs.max(params.logprobs);
@@ -176,11 +177,17 @@ pub(super) struct Shaped {
     choices_per_prompt: usize,
     /// By choice, once it has begun: where its next token begins.
     offsets: Vec<Option<Offsets>>,
+    /// Of a stream whose chunks differ in their choices only.
+    frame: Option<Frame>,
 }
 
 impl Shaped {
-    fn completion(&self, choices: Vec<CompletionChoice<'_>>, usage: UsageKey) -> Vec<u8> {
-        let completion = Completion {
+    fn completion<'a>(
+        &'a self,
+        choices: Vec<CompletionChoice<'a>>,
+        usage: UsageKey,
+    ) -> Completion<'a> {
+        Completion {
             id: &self.head.id,
             object: "text_completion",
             created: self.head.created,
@@ -188,12 +195,14 @@ impl Shaped {
             choices,
             system_fingerprint: &self.head.fingerprint,
             usage,
-        };
-        completion.to_json()
+        }
     }
 
-    fn chunk(&self, choice: CompletionChoice<'_>) -> Event {
-        Event::json(&self.completion(vec![choice], self.head.usage_so_far()))
+    fn chunk(&self, choice: CompletionChoice<'_>, out: &mut EventText) {
+        match &self.frame {
+            Some(frame) => frame.chunk(&choice, out),
+            None => out.json(&self.completion(vec![choice], self.head.usage_so_far())),
+        }
     }
 
     fn echo(&self, choice: usize) -> Option<&Echo> {
@@ -284,19 +293,19 @@ impl Shaped {
 }
 
 impl Shape for Shaped {
-    fn opening(&mut self, index: usize, of_prompt: &OfPrompt, out: &mut Vec<Event>) {
+    fn begin(&mut self, _out: &mut EventText) {
+        self.frame = self.head.frame(|usage| self.completion(Vec::new(), usage).to_json());
+    }
+
+    fn opening(&mut self, index: usize, of_prompt: &OfPrompt, out: &mut EventText) {
         let Some(echo) = self.echo(index) else { return };
         let text = echo.text.as_str().into();
         let logprobs = self.echoed_logprobs(index, of_prompt);
-        out.push(self.chunk(CompletionChoice {
-            index,
-            text,
-            logprobs,
-            ..CompletionChoice::default()
-        }));
+        let choice = CompletionChoice { index, text, logprobs, ..CompletionChoice::default() };
+        self.chunk(choice, out);
     }
 
-    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>) {
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut EventText) {
         self.head.count(delta);
         let has_ids = self.prompt_token_ids.is_some() && !delta.token_ids.is_empty();
         let is_empty = delta.text.is_empty() && delta.logprobs.is_empty() && !has_ids;
@@ -309,30 +318,26 @@ impl Shape for Shaped {
         }
         let (index, text) = (delta.index, delta.text.as_str().into());
         let ids = self.ids(self.prompt_token_ids(index), &delta.token_ids);
-        out.push(self.chunk(CompletionChoice {
-            index,
-            text,
-            logprobs,
-            ids,
-            ..CompletionChoice::default()
-        }));
+        let choice = CompletionChoice { index, text, logprobs, ids, ..CompletionChoice::default() };
+        self.chunk(choice, out);
     }
 
-    fn finish(&mut self, index: usize, end: &ChoiceEnd, out: &mut Vec<Event>) {
-        out.push(self.chunk(CompletionChoice {
+    fn finish(&mut self, index: usize, end: &ChoiceEnd, out: &mut EventText) {
+        let choice = CompletionChoice {
             index,
             finish_reason: Some(self.reason(end)),
             stop_reason: StopReason::of(end).filter(|_| !self.is_only_echo),
             ..CompletionChoice::default()
-        }));
+        };
+        self.chunk(choice, out);
     }
 
-    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>) {
+    fn end(&mut self, usage: TokenUsage, out: &mut EventText) {
         if self.head.has_usage() {
             let usage = UsageKey::Of(self.shown(usage));
-            out.push(Event::json(&self.completion(Vec::new(), usage)));
+            out.json(&self.completion(Vec::new(), usage));
         }
-        out.push(Event::done());
+        out.done();
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<u8> {
@@ -346,6 +351,6 @@ impl Shape for Shaped {
                 self.whole_choice(choice, &answer.of_prompts[prompt], ids)
             })
             .collect();
-        self.completion(choices, UsageKey::Of(self.shown(answer.usage)))
+        self.completion(choices, UsageKey::Of(self.shown(answer.usage))).to_json()
     }
 }

@@ -21,8 +21,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Span;
 
 use super::requests::SamplingFields;
 use super::types::{TokenUsage, UsageKey};
@@ -33,7 +35,7 @@ use crate::server::access::Grant;
 use crate::server::error::ApiError;
 use crate::server::metrics::RequestRecord;
 use crate::server::observe::{RequestTag, is_plain_tag};
-use crate::server::sse::{self, Event, Events};
+use crate::server::sse::{self, EventText, Events};
 use crate::server::{ServerState, body};
 
 /// Outputs of several prompts that wait for the client to read.
@@ -53,21 +55,46 @@ pub(super) type OfPrompt = Option<Vec<Option<TokenLogprobs>>>;
 /// ```
 pub(super) trait Shape: Send + 'static {
     /// Before anything was generated.
-    fn begin(&mut self, _out: &mut Vec<Event>) {}
+    fn begin(&mut self, _out: &mut EventText) {}
     /// Before a choice's first text.
-    fn opening(&mut self, choice: usize, of_prompt: &OfPrompt, out: &mut Vec<Event>);
+    fn opening(&mut self, choice: usize, of_prompt: &OfPrompt, out: &mut EventText);
     /// More of a choice; its end, if it is there, comes with [`finish`](Self::finish).
-    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>);
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut EventText);
     /// A choice's end.
-    fn finish(&mut self, choice: usize, end: &ChoiceEnd, out: &mut Vec<Event>);
+    fn finish(&mut self, choice: usize, end: &ChoiceEnd, out: &mut EventText);
     /// After all choices have ended: the counts, and what a stream ends with.
-    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>);
+    fn end(&mut self, usage: TokenUsage, out: &mut EventText);
     /// The last event of a stream that fails.
-    fn failed(&self, error: &ApiError) -> Event {
-        Event::json(&error.body().to_json())
+    fn failed(&self, error: &ApiError, out: &mut EventText) {
+        out.json(&error.body());
     }
     /// An answer that is not streamed, as JSON text.
     fn whole(&mut self, answer: &Answer) -> Vec<u8>;
+}
+
+/// The JSON text around the one choice of a chunk. Most of a chunk is the same for all tokens of a
+/// request, and writing it once is cheaper than to do so for each.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl Frame {
+    /// `chunk` has no choices.
+    fn around(chunk: Vec<u8>) -> Option<Self> {
+        // No text within the chunk contains this: its quotation marks would be escaped.
+        const CHOICES: &[u8] = b"\"choices\":[";
+        let at = chunk.windows(CHOICES.len()).position(|bytes| bytes == CHOICES)?;
+        let mut before = chunk;
+        let after = before.split_off(at + CHOICES.len());
+        Some(Self { before, after })
+    }
+
+    /// Adds the chunk of a choice.
+    pub(super) fn chunk(&self, choice: &impl Serialize, out: &mut EventText) {
+        out.between(&self.before, choice, &self.after);
+    }
 }
 
 /// What all answers to one request share.
@@ -108,6 +135,12 @@ impl Head {
     /// Whether the stream ends with the counts.
     pub(super) fn has_usage(&self) -> bool {
         matches!(self.streaming, Streaming::WithUsage | Streaming::WithUsageSoFar)
+    }
+
+    /// What the chunks have around their choices, where that is the same for all.
+    pub(super) fn frame(&self, chunk: impl FnOnce(UsageKey) -> Vec<u8>) -> Option<Frame> {
+        let usage = self.usage_so_far();
+        (!matches!(usage, UsageKey::Of(_))).then(|| Frame::around(chunk(usage))).flatten()
     }
 
     /// The `usage` of every chunk but the last.
@@ -219,7 +252,8 @@ pub(super) async fn endpoint<S: Shape>(
     }
     let generation = Generation::submit(&state, &grant, prepared.requests, prepared.prompt_param)?;
     let (keep_alive, shape) = (state.options().keep_alive_interval, prepared.shape);
-    let panicked = shape.failed(&ApiError::Internal);
+    let mut panicked = EventText::default();
+    shape.failed(&ApiError::Internal, &mut panicked);
     Ok(sse::respond(keep_alive, ticket, panicked, |events| stream(generation, shape, events)))
 }
 
@@ -257,23 +291,14 @@ pub(super) async fn posted<S: Shape>(
     whole(state, grant, prepared).await
 }
 
-/// Sends a generation as events. Stops when the client is gone.
+/// Sends a generation as events.
 async fn stream<S: Shape>(mut generation: Generation, mut shape: S, events: Events) {
-    // An error here means that nobody reads any more: nothing is left to be done.
-    let _ = try_stream(&mut generation, &mut shape, &events).await;
-}
-
-async fn try_stream<S: Shape>(
-    generation: &mut Generation,
-    shape: &mut S,
-    events: &Events,
-) -> Result<(), sse::ClientGone> {
     let mut is_open = vec![false; generation.num_choices()];
     let mut of_prompts: Vec<OfPrompt> = vec![None; generation.num_prompts()];
     let mut sum = TokenUsage::default();
-    let mut out = Vec::new();
+    let mut out = EventText::default();
     shape.begin(&mut out);
-    events.send_all(&mut out).await?;
+    events.send(&mut out).await;
     while let Some(next) = generation.next().await {
         let delta = match next {
             Ok(Step::OfPrompt(prompt, logprobs)) => {
@@ -285,7 +310,10 @@ async fn try_stream<S: Shape>(
                 continue;
             }
             Ok(Step::Delta(delta)) => delta,
-            Err(error) => return events.send(shape.failed(&error)).await,
+            Err(error) => {
+                shape.failed(&error, &mut out);
+                return events.send(&mut out).await;
+            }
         };
         let choice = delta.index;
         if !std::mem::replace(&mut is_open[choice], true) {
@@ -295,10 +323,10 @@ async fn try_stream<S: Shape>(
         if let Some(end) = &delta.end {
             shape.finish(choice, end, &mut out);
         }
-        events.send_all(&mut out).await?;
+        events.send(&mut out).await;
     }
     shape.end(sum, &mut out);
-    events.send_all(&mut out).await
+    events.send(&mut out).await;
 }
 
 fn add(sum: &mut TokenUsage, usage: Usage) {
@@ -325,6 +353,8 @@ struct Generation {
     records: Vec<RequestRecord>,
     choices_per_prompt: usize,
     num_unfinished: usize,
+    /// What is logged of an end belongs to this: the body of a stream is polled in no span.
+    span: Span,
 }
 
 impl Generation {
@@ -353,7 +383,8 @@ impl Generation {
         };
         let records: Vec<_> = prompt_tokens.into_iter().map(record).collect();
         let num_unfinished = records.len();
-        Ok(Self { outputs: Outputs::new(streams), records, choices_per_prompt, num_unfinished })
+        let (outputs, span) = (Outputs::new(streams), Span::current());
+        Ok(Self { outputs, records, choices_per_prompt, num_unfinished, span })
     }
 
     fn num_prompts(&self) -> usize {
@@ -385,14 +416,14 @@ impl Generation {
                 Ok(Step::Delta(delta))
             }
             Output::Finished(usage) => {
-                record.finished(&usage);
+                self.span.in_scope(|| record.finished(&usage));
                 self.num_unfinished -= 1;
                 Ok(Step::Finished(usage))
             }
             Output::Failed(error) => {
                 record.failed();
                 self.num_unfinished -= 1;
-                Err(ApiError::from_request(&error))
+                Err(self.span.in_scope(|| ApiError::from_request(&error)))
             }
         })
     }
@@ -463,6 +494,38 @@ async fn forward(prompt: usize, mut stream: ResponseStream, sender: mpsc::Sender
         is_last = matches!(output, Output::Finished(_) | Output::Failed(_));
         if sender.send((prompt, output)).await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::{Completion, CompletionChoice};
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_the_same_within_a_frame() {
+        let completion = |choices, usage| Completion {
+            id: "cmpl-1",
+            object: "text_completion",
+            created: 1,
+            // As if it were the key that is looked for.
+            model: r#"a","choices":[]"#,
+            choices,
+            system_fingerprint: r#""choices":["#,
+            usage,
+        };
+        let choice = || CompletionChoice {
+            text: "\n\u{e9}\"".into(),
+            finish_reason: Some("stop"),
+            ..CompletionChoice::default()
+        };
+        for usage in [UsageKey::Absent, UsageKey::Later(())] {
+            let frame = Frame::around(completion(Vec::new(), usage).to_json()).unwrap();
+            let (mut framed, mut whole) = (EventText::default(), EventText::default());
+            frame.chunk(&choice(), &mut framed);
+            whole.json(&completion(vec![choice()], usage));
+            assert_eq!(framed.events(), whole.events());
         }
     }
 }

@@ -81,6 +81,7 @@ pub(super) fn prepare(
         prompt_logprobs: params.prompt_logprobs,
         prompt_token_ids: returns_token_ids.then(|| prompt.clone()),
         listeners: (0..params.n).map(|_| turn.listening.listener()).collect(),
+        frame: None,
         listening: turn.listening,
     };
     let (requests, streaming) = (vec![turn.request], turn.streaming);

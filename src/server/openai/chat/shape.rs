@@ -14,7 +14,7 @@
 //! Log probabilities and token ids come with the first piece of the tokens' text, or with an empty
 //! one while their text is held back.
 
-use super::super::generate::{Answer, Head, OfPrompt, Shape};
+use super::super::generate::{Answer, Frame, Head, OfPrompt, Shape};
 use super::super::listen::{Listener, Listening, SaidCall, finish_reason};
 use super::super::logprobs::{ChatLogprobs, PromptLogprobs, TokenNames};
 use super::super::types::{
@@ -23,7 +23,7 @@ use super::super::types::{
     ToolCallObject, UsageKey,
 };
 use crate::engine::{ChoiceDelta, ChoiceEnd, TokenLogprobs};
-use crate::server::sse::Event;
+use crate::server::sse::EventText;
 use crate::text::output_parser::Piece;
 
 /// The shape of a chat completion.
@@ -41,20 +41,13 @@ pub(in crate::server::openai) struct Shaped {
     pub(super) listening: Listening,
     /// One for each choice of a stream.
     pub(super) listeners: Vec<Listener>,
+    /// Of a stream whose chunks differ in their choices only.
+    pub(super) frame: Option<Frame>,
 }
 
 impl Shaped {
-    fn chunk(&self, choices: Vec<ChatChunkChoice<'_>>, usage: UsageKey) -> Event {
-        self.chunk_with(choices, usage, None)
-    }
-
-    fn chunk_with(
-        &self,
-        choices: Vec<ChatChunkChoice<'_>>,
-        usage: UsageKey,
-        prompt_token_ids: Option<&[u32]>,
-    ) -> Event {
-        let chunk = ChatChunk {
+    fn chunk<'a>(&'a self, choices: Vec<ChatChunkChoice<'a>>, usage: UsageKey) -> ChatChunk<'a> {
+        ChatChunk {
             id: &self.head.id,
             object: "chat.completion.chunk",
             created: self.head.created,
@@ -63,17 +56,19 @@ impl Shaped {
             system_fingerprint: &self.head.fingerprint,
             service_tier: self.service_tier,
             usage,
-            prompt_token_ids,
-        };
-        Event::json(&chunk.to_json())
+            prompt_token_ids: None,
+        }
     }
 
-    fn choice(&self, choice: ChatChunkChoice<'_>) -> Event {
-        self.chunk(vec![choice], self.head.usage_so_far())
+    fn choice(&self, choice: ChatChunkChoice<'_>, out: &mut EventText) {
+        match &self.frame {
+            Some(frame) => frame.chunk(&choice, out),
+            None => out.json(&self.chunk(vec![choice], self.head.usage_so_far())),
+        }
     }
 
     /// The pieces of some tokens, of which there may be none.
-    fn pieces(&self, delta: &ChoiceDelta, pieces: Vec<Piece>, out: &mut Vec<Event>) {
+    fn pieces(&self, delta: &ChoiceDelta, pieces: Vec<Piece>, out: &mut EventText) {
         let mut logprobs = self.logprobs(&delta.logprobs).filter(|_| !delta.logprobs.is_empty());
         let returns_ids = self.prompt_token_ids.is_some() && !delta.token_ids.is_empty();
         let mut token_ids = returns_ids.then_some(delta.token_ids.as_slice());
@@ -82,13 +77,14 @@ impl Shaped {
             deltas.push(Delta { content: Some(String::new()), ..Delta::default() });
         }
         for said in deltas {
-            out.push(self.choice(ChatChunkChoice {
+            let choice = ChatChunkChoice {
                 index: delta.index,
                 delta: said,
                 logprobs: logprobs.take(),
                 ids: TokenIdKeys { token_ids: token_ids.take(), ..TokenIdKeys::default() },
                 ..ChatChunkChoice::default()
-            }));
+            };
+            self.choice(choice, out);
         }
     }
 
@@ -168,39 +164,45 @@ fn call_object(call: SaidCall) -> ToolCallObject {
 }
 
 impl Shape for Shaped {
-    fn opening(&mut self, index: usize, _of_prompt: &OfPrompt, out: &mut Vec<Event>) {
+    fn begin(&mut self, _out: &mut EventText) {
+        self.frame = self.head.frame(|usage| self.chunk(Vec::new(), usage).to_json());
+    }
+
+    fn opening(&mut self, index: usize, _of_prompt: &OfPrompt, out: &mut EventText) {
         let delta =
             Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
         let choice = ChatChunkChoice { index, delta, ..ChatChunkChoice::default() };
         let prompt_token_ids = self.prompt_token_ids.as_deref();
-        out.push(self.chunk_with(vec![choice], self.head.usage_so_far(), prompt_token_ids));
+        let chunk = self.chunk(vec![choice], self.head.usage_so_far());
+        out.json(&ChatChunk { prompt_token_ids, ..chunk });
     }
 
-    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>) {
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut EventText) {
         self.head.count(delta);
         let mut pieces = Vec::new();
         self.listeners[delta.index].hear(delta, &mut pieces);
         self.pieces(delta, pieces, out);
     }
 
-    fn finish(&mut self, index: usize, end: &ChoiceEnd, out: &mut Vec<Event>) {
+    fn finish(&mut self, index: usize, end: &ChoiceEnd, out: &mut EventText) {
         let mut pieces = Vec::new();
         self.listeners[index].finish(&mut pieces);
         self.pieces(&ChoiceDelta { index, ..ChoiceDelta::default() }, pieces, out);
-        out.push(self.choice(ChatChunkChoice {
+        let choice = ChatChunkChoice {
             index,
             finish_reason: Some(self.reason(end, self.listeners[index].has_called())),
             stop_reason: StopReason::of(end),
             ..ChatChunkChoice::default()
-        }));
+        };
+        self.choice(choice, out);
     }
 
-    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>) {
+    fn end(&mut self, usage: TokenUsage, out: &mut EventText) {
         if self.head.has_usage() {
             let reasoning = self.listeners.iter().map(Listener::reasoning_tokens).sum();
-            out.push(self.chunk(Vec::new(), UsageKey::Of(self.counted(usage, reasoning))));
+            out.json(&self.chunk(Vec::new(), UsageKey::Of(self.counted(usage, reasoning))));
         }
-        out.push(Event::done());
+        out.done();
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<u8> {

@@ -14,7 +14,7 @@
 use serde_json::{Value, json};
 
 use crate::server::openai::chat::arguments;
-use crate::server::sse::Event;
+use crate::server::sse::EventText;
 use crate::text::output_parser::Piece;
 
 /// The blocks of one message as they come.
@@ -68,7 +68,7 @@ impl BlockList {
     }
 
     /// Takes pieces in order.
-    pub(super) fn push(&mut self, pieces: Vec<Piece>, out: &mut Vec<Event>) {
+    pub(super) fn push(&mut self, pieces: Vec<Piece>, out: &mut EventText) {
         for piece in pieces {
             match piece {
                 Piece::Reasoning(text) => self.text(&Kind::Thinking, &text, out),
@@ -82,14 +82,14 @@ impl BlockList {
     }
 
     /// All was said. Who said nothing said an empty text.
-    pub(super) fn finish(&mut self, out: &mut Vec<Event>) {
+    pub(super) fn finish(&mut self, out: &mut EventText) {
         if self.open.is_none() && self.done.is_empty() {
             self.open(Kind::Text, out);
         }
         self.close(out);
     }
 
-    fn text(&mut self, kind: &Kind, text: &str, out: &mut Vec<Event>) {
+    fn text(&mut self, kind: &Kind, text: &str, out: &mut EventText) {
         if text.is_empty() {
             return;
         }
@@ -99,7 +99,7 @@ impl BlockList {
         self.append(text, out);
     }
 
-    fn arguments(&mut self, of: usize, text: &str, out: &mut Vec<Event>) {
+    fn arguments(&mut self, of: usize, text: &str, out: &mut EventText) {
         let is_open = |open: &Open| matches!(open.kind, Kind::ToolUse { index, .. } if index == of);
         // Parsers end a call before they begin the next.
         if self.open.as_ref().is_some_and(is_open) {
@@ -107,35 +107,35 @@ impl BlockList {
         }
     }
 
-    fn open(&mut self, kind: Kind, out: &mut Vec<Event>) {
+    fn open(&mut self, kind: Kind, out: &mut EventText) {
         self.close(out);
         let open = Open { kind, text: String::new() };
         let start = json!({"index": self.done.len(), "content_block": open.block()});
-        out.push(event("content_block_start", start));
+        add(out, "content_block_start", start);
         self.open = Some(open);
     }
 
-    fn append(&mut self, text: &str, out: &mut Vec<Event>) {
+    fn append(&mut self, text: &str, out: &mut EventText) {
         let Some(open) = &mut self.open else { return };
         open.text.push_str(text);
         let delta = json!({"index": self.done.len(), "delta": open.delta(text)});
-        out.push(event("content_block_delta", delta));
+        add(out, "content_block_delta", delta);
     }
 
-    fn close(&mut self, out: &mut Vec<Event>) {
+    fn close(&mut self, out: &mut EventText) {
         let Some(open) = self.open.take() else { return };
-        out.push(event("content_block_stop", json!({"index": self.done.len()})));
+        add(out, "content_block_stop", json!({"index": self.done.len()}));
         self.done.push(open.block());
     }
 }
 
-/// An event whose data repeats its name.
-pub(super) fn event(name: &str, fields: Value) -> Event {
+/// Adds an event whose data repeats its name.
+pub(super) fn add(out: &mut EventText, name: &str, fields: Value) {
     let mut event = json!({ "type": name });
     if let (Value::Object(event), Value::Object(fields)) = (&mut event, fields) {
         event.extend(fields);
     }
-    Event::named(name, event.to_string().as_bytes())
+    out.named(name, &event);
 }
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn blocks_come_in_order_and_each_is_closed_before_the_next() {
         let mut list = BlockList::default();
-        let mut out = Vec::new();
+        let mut out = EventText::default();
         let pieces = vec![
             Piece::Reasoning("h".into()),
             Piece::Reasoning("m".into()),
@@ -166,20 +166,18 @@ mod tests {
             json!({"type": "tool_use", "id": "c1", "name": "g", "input": {}}),
         ];
         assert_eq!(list.blocks(), expected);
-        let (start, stop) = (
-            event(
-                "content_block_start",
-                json!({"index": 1, "content_block": {"type": "text", "text": ""}}),
-            ),
-            event("content_block_stop", json!({"index": 3})),
-        );
-        assert_eq!((out.len(), &out[4], out.last()), (14, &start, Some(&stop)));
+        let mut expected = EventText::default();
+        let start = json!({"index": 1, "content_block": {"type": "text", "text": ""}});
+        add(&mut expected, "content_block_start", start);
+        add(&mut expected, "content_block_stop", json!({"index": 3}));
+        let (out, expected) = (out.events(), expected.events());
+        assert_eq!((out.len(), out[4], out[13]), (14, expected[0], expected[1]));
     }
 
     #[test]
     fn who_said_nothing_said_an_empty_text() {
         let mut list = BlockList::default();
-        list.finish(&mut Vec::new());
+        list.finish(&mut EventText::default());
         assert_eq!(list.blocks(), [json!({"type": "text", "text": ""})]);
     }
 }

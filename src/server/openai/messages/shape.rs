@@ -19,14 +19,14 @@
 
 use serde_json::{Value, json};
 
-use super::blocks::{BlockList, event};
+use super::blocks::{BlockList, add};
 use super::errors;
 use crate::engine::{ChoiceDelta, ChoiceEnd, FinishReason, StopMatch};
 use crate::server::error::ApiError;
 use crate::server::openai::generate::{Answer, Head, OfPrompt, Shape};
 use crate::server::openai::listen::{Listener, Listening};
 use crate::server::openai::types::TokenUsage;
-use crate::server::sse::Event;
+use crate::server::sse::EventText;
 
 /// The shape of a message.
 pub(in crate::server::openai) struct Shaped {
@@ -79,7 +79,7 @@ impl Shaped {
         })
     }
 
-    fn close(&mut self, end: Option<&ChoiceEnd>, out: &mut Vec<Event>) {
+    fn close(&mut self, end: Option<&ChoiceEnd>, out: &mut EventText) {
         let mut pieces = Vec::new();
         self.listener.finish(&mut pieces);
         self.blocks.push(pieces, out);
@@ -87,7 +87,7 @@ impl Shaped {
         self.stop = end.map(|end| Stop::of(end, self.listener.has_called())).unwrap_or_default();
     }
 
-    fn hear(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>) {
+    fn hear(&mut self, delta: &ChoiceDelta, out: &mut EventText) {
         let mut pieces = Vec::new();
         self.listener.hear(delta, &mut pieces);
         self.blocks.push(pieces, out);
@@ -106,36 +106,36 @@ fn usage_object(usage: TokenUsage) -> Value {
 }
 
 impl Shape for Shaped {
-    fn begin(&mut self, out: &mut Vec<Event>) {
+    fn begin(&mut self, out: &mut EventText) {
         let usage = TokenUsage { prompt_tokens: self.num_prompt_tokens, ..TokenUsage::default() };
-        out.push(event("message_start", json!({"message": self.message(usage)})));
+        add(out, "message_start", json!({"message": self.message(usage)}));
     }
 
-    fn opening(&mut self, _choice: usize, _of_prompt: &OfPrompt, _out: &mut Vec<Event>) {}
+    fn opening(&mut self, _choice: usize, _of_prompt: &OfPrompt, _out: &mut EventText) {}
 
-    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>) {
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut EventText) {
         self.hear(delta, out);
     }
 
-    fn finish(&mut self, _choice: usize, end: &ChoiceEnd, out: &mut Vec<Event>) {
+    fn finish(&mut self, _choice: usize, end: &ChoiceEnd, out: &mut EventText) {
         self.close(Some(end), out);
     }
 
-    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>) {
+    fn end(&mut self, usage: TokenUsage, out: &mut EventText) {
         let Stop { reason, sequence } = &self.stop;
         let delta = json!({"delta": {"stop_reason": reason, "stop_sequence": sequence},
                            "usage": usage_object(usage)});
-        out.push(event("message_delta", delta));
-        out.push(event("message_stop", json!({})));
+        add(out, "message_delta", delta);
+        add(out, "message_stop", json!({}));
     }
 
-    fn failed(&self, error: &ApiError) -> Event {
-        Event::named("error", errors::object(error, None).to_string().as_bytes())
+    fn failed(&self, error: &ApiError, out: &mut EventText) {
+        out.named("error", &errors::object(error, None));
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<u8> {
         // Nobody reads the events of a message that is not streamed.
-        let mut unread = Vec::new();
+        let mut unread = EventText::default();
         if let Some(choice) = answer.choices.first() {
             self.hear(choice, &mut unread);
             self.close(choice.end.as_ref(), &mut unread);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::super::listen::SaidCall;
 use crate::server::openai::chat::arguments;
-use crate::server::sse::Event;
+use crate::server::sse::EventText;
 use crate::text::output_parser::Piece;
 use crate::text::{ChatMessage, ToolCall};
 
@@ -101,16 +101,19 @@ impl Assembly {
         &self.said
     }
 
-    /// An event with its number.
-    pub(super) fn event(&mut self, name: &str, fields: &Value) -> Event {
-        let event = numbered(name, self.sequence, fields);
+    /// Adds an event with its number.
+    pub(super) fn event(&mut self, name: &str, fields: &Value, out: &mut EventText) {
+        self.last_event(name, fields, out);
         self.sequence += 1;
-        event
     }
 
-    /// The last event of a stream that fails.
-    pub(super) fn last_event(&self, name: &str, fields: &Value) -> Event {
-        numbered(name, self.sequence, fields)
+    /// Adds the last event of a stream that fails.
+    pub(super) fn last_event(&self, name: &str, fields: &Value, out: &mut EventText) {
+        let mut event = json!({"type": name, "sequence_number": self.sequence});
+        if let (Value::Object(event), Value::Object(fields)) = (&mut event, fields) {
+            event.extend(fields.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
+        out.named(name, &event);
     }
 
     /// Takes pieces in order. The log probabilities are those of the words among them.
@@ -118,7 +121,7 @@ impl Assembly {
         &mut self,
         pieces: Vec<Piece>,
         mut logprobs: Vec<Value>,
-        out: &mut Vec<Event>,
+        out: &mut EventText,
     ) {
         for piece in pieces {
             match piece {
@@ -135,21 +138,21 @@ impl Assembly {
     }
 
     /// All was said; `status` is that of the last item.
-    pub(super) fn finish(&mut self, status: &str, out: &mut Vec<Event>) {
+    pub(super) fn finish(&mut self, status: &str, out: &mut EventText) {
         if self.open.is_none() && self.done.is_empty() {
             self.open(Kind::Message, out);
         }
         self.close(status, out);
     }
 
-    fn text(&mut self, kind: Kind, text: &str, logprobs: Vec<Value>, out: &mut Vec<Event>) {
+    fn text(&mut self, kind: Kind, text: &str, logprobs: Vec<Value>, out: &mut EventText) {
         if self.open.as_ref().is_none_or(|open| open.kind != kind) {
             self.open(kind, out);
         }
         self.append(text, logprobs, out);
     }
 
-    fn arguments(&mut self, of: usize, text: &str, out: &mut Vec<Event>) {
+    fn arguments(&mut self, of: usize, text: &str, out: &mut EventText) {
         let is_open = |open: &Open| matches!(open.kind, Kind::Call { index, .. } if index == of);
         // Parsers end a call before they begin the next.
         if self.open.as_ref().is_some_and(is_open) {
@@ -157,7 +160,7 @@ impl Assembly {
         }
     }
 
-    fn open(&mut self, kind: Kind, out: &mut Vec<Event>) {
+    fn open(&mut self, kind: Kind, out: &mut EventText) {
         self.close("completed", out);
         let prefix = match kind {
             Kind::Reasoning => "rs",
@@ -169,16 +172,16 @@ impl Assembly {
         let open = Open { id, kind, text: String::new(), logprobs: Vec::new() };
         let item = open.item("in_progress");
         let added = json!({"output_index": output_index, "item": item});
-        out.push(self.event("response.output_item.added", &added));
+        self.event("response.output_item.added", &added, out);
         if !matches!(open.kind, Kind::Call { .. }) {
             let added = json!({"item_id": open.id, "output_index": output_index,
                                "content_index": 0, "part": open.part()});
-            out.push(self.event("response.content_part.added", &added));
+            self.event("response.content_part.added", &added, out);
         }
         self.open = Some(open);
     }
 
-    fn append(&mut self, text: &str, logprobs: Vec<Value>, out: &mut Vec<Event>) {
+    fn append(&mut self, text: &str, logprobs: Vec<Value>, out: &mut EventText) {
         let output_index = self.done.len();
         let Some(open) = &mut self.open else { return };
         open.text.push_str(text);
@@ -193,10 +196,10 @@ impl Assembly {
             Kind::Call { .. } => {}
         }
         let name = format!("{}.delta", open.kind.text_event());
-        out.push(self.event(&name, &fields));
+        self.event(&name, &fields, out);
     }
 
-    fn close(&mut self, status: &str, out: &mut Vec<Event>) {
+    fn close(&mut self, status: &str, out: &mut EventText) {
         let Some(open) = self.open.take() else { return };
         let (output_index, id) = (self.done.len(), &open.id);
         let name = format!("{}.done", open.kind.text_event());
@@ -214,15 +217,15 @@ impl Assembly {
                 }
             }
         }
-        out.push(self.event(&name, &fields));
+        self.event(&name, &fields, out);
         if !matches!(open.kind, Kind::Call { .. }) {
             let done = json!({"item_id": id, "output_index": output_index, "content_index": 0,
                               "part": open.part()});
-            out.push(self.event("response.content_part.done", &done));
+            self.event("response.content_part.done", &done, out);
         }
         let item = open.item(status);
         let done = json!({"output_index": output_index, "item": item});
-        out.push(self.event("response.output_item.done", &done));
+        self.event("response.output_item.done", &done, out);
         self.done.push(item);
         self.keep(open);
     }
@@ -245,14 +248,6 @@ impl Assembly {
     }
 }
 
-fn numbered(name: &str, sequence: u64, fields: &Value) -> Event {
-    let mut event = json!({"type": name, "sequence_number": sequence});
-    if let (Value::Object(event), Value::Object(fields)) = (&mut event, fields) {
-        event.extend(fields.iter().map(|(key, value)| (key.clone(), value.clone())));
-    }
-    Event::named(name, event.to_string().as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,7 +255,7 @@ mod tests {
     #[test]
     fn items_come_in_order_and_each_is_closed_before_the_next() {
         let mut assembly = Assembly::new("x".into());
-        let mut out = Vec::new();
+        let mut out = EventText::default();
         let pieces = vec![
             Piece::Reasoning("h".into()),
             Piece::Reasoning("m".into()),
@@ -272,9 +267,9 @@ mod tests {
         ];
         assembly.push(pieces, vec![json!({"token": "well"})], &mut out);
         assembly.finish("incomplete", &mut out);
-        let events: Vec<String> = out.iter().map(|event| format!("{event:?}")).collect();
+        let events = out.events();
         for (index, event) in events.iter().enumerate() {
-            assert!(event.contains(&format!(r#"\"sequence_number\":{index}"#)), "{event}");
+            assert!(event.contains(&format!(r#""sequence_number":{index}"#)), "{event}");
         }
         assert_eq!(events.len(), 7 + 6 + 5 + 3);
         let items = assembly.items();
@@ -302,7 +297,7 @@ mod tests {
     #[test]
     fn who_said_nothing_said_an_empty_message() {
         let mut assembly = Assembly::new("x".into());
-        assembly.finish("completed", &mut Vec::new());
+        assembly.finish("completed", &mut EventText::default());
         assert_eq!(assembly.items()[0]["content"][0]["text"], "");
     }
 }

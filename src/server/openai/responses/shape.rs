@@ -21,7 +21,7 @@ use crate::server::openai::generate::{Answer, Head, OfPrompt, Shape};
 use crate::server::openai::listen::{Listener, Listening};
 use crate::server::openai::logprobs::{ChatLogprobs, TokenNames};
 use crate::server::openai::types::TokenUsage;
-use crate::server::sse::Event;
+use crate::server::sse::EventText;
 use crate::text::ChatMessage;
 
 /// What a response repeats of its request.
@@ -175,7 +175,7 @@ impl Shaped {
         }
     }
 
-    fn close(&mut self, end: Option<&ChoiceEnd>, out: &mut Vec<Event>) {
+    fn close(&mut self, end: Option<&ChoiceEnd>, out: &mut EventText) {
         let mut pieces = Vec::new();
         self.listener.finish(&mut pieces);
         self.assembly.push(pieces, Vec::new(), out);
@@ -186,41 +186,41 @@ impl Shaped {
 }
 
 impl Shape for Shaped {
-    fn begin(&mut self, out: &mut Vec<Event>) {
+    fn begin(&mut self, out: &mut EventText) {
         let response = json!({"response": self.response("in_progress", None, Value::Null)});
-        out.push(self.assembly.event("response.created", &response));
-        out.push(self.assembly.event("response.in_progress", &response));
+        self.assembly.event("response.created", &response, out);
+        self.assembly.event("response.in_progress", &response, out);
     }
 
-    fn opening(&mut self, _choice: usize, _of_prompt: &OfPrompt, _out: &mut Vec<Event>) {}
+    fn opening(&mut self, _choice: usize, _of_prompt: &OfPrompt, _out: &mut EventText) {}
 
-    fn delta(&mut self, delta: &ChoiceDelta, out: &mut Vec<Event>) {
+    fn delta(&mut self, delta: &ChoiceDelta, out: &mut EventText) {
         let mut pieces = Vec::new();
         self.listener.hear(delta, &mut pieces);
         let logprobs = self.logprobs(&delta.logprobs);
         self.assembly.push(pieces, logprobs, out);
     }
 
-    fn finish(&mut self, _choice: usize, end: &ChoiceEnd, out: &mut Vec<Event>) {
+    fn finish(&mut self, _choice: usize, end: &ChoiceEnd, out: &mut EventText) {
         self.close(Some(end), out);
     }
 
-    fn end(&mut self, usage: TokenUsage, out: &mut Vec<Event>) {
+    fn end(&mut self, usage: TokenUsage, out: &mut EventText) {
         let (status, response) = self.ended(usage);
         let name = format!("response.{status}");
-        out.push(self.assembly.event(&name, &json!({ "response": response })));
+        self.assembly.event(&name, &json!({ "response": response }), out);
     }
 
-    fn failed(&self, error: &ApiError) -> Event {
+    fn failed(&self, error: &ApiError, out: &mut EventText) {
         let message = error.body().error.message;
         let error = json!({"code": "server_error", "message": message});
         let response = json!({"response": self.response("failed", None, error)});
-        self.assembly.last_event("response.failed", &response)
+        self.assembly.last_event("response.failed", &response, out);
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<u8> {
         // Nobody reads the events of a response that is not streamed.
-        let mut unread = Vec::new();
+        let mut unread = EventText::default();
         if let Some(choice) = answer.choices.first() {
             let mut pieces = Vec::new();
             self.listener.hear(choice, &mut pieces);
