@@ -6,6 +6,7 @@
 //! reference              each kernel in plain loops: the definition
 //! fast                   each kernel for the processor at hand: the same numbers, sooner
 //! Pool                   the threads that the fast ones compute on
+//! Roofline               what they could do at most
 //! ```
 //!
 //! What this crate deliberately does not do: it knows no graph, no file and no request.
@@ -16,6 +17,7 @@ mod fast;
 mod operands;
 mod pool;
 mod reference;
+mod roofline;
 
 pub use dequantise::{BlockSizeMismatch, dequantise, f16_offsets, q4_k_scale_min};
 pub use dtype::DType;
@@ -26,3 +28,4 @@ pub use operands::{
 };
 pub use pool::{Columns, Pool};
 pub use reference::{Reference, copy, gather_rows, round};
+pub use roofline::Roofline;

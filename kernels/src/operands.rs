@@ -3,7 +3,7 @@
 //! Every target is dense: `rows * columns` numbers. Operands were checked against the plan and the
 //! step before, so kernels may index without fear; they must not panic on any *values*.
 
-use std::fmt;
+use std::{fmt, io};
 
 use crate::{DType, Packed};
 
@@ -201,10 +201,18 @@ pub trait Kernels: Send + Sync {
     /// `target[i] = table[ids[i]]`, dequantised; zeros for an id outside the table.
     fn gather(&self, table: WeightRows<'_>, ids: &[i32], target: &mut [f32]);
 
-    /// The weight as [`linear`](Self::linear) would rather have it, where that is another form.
-    fn pack(&self, weight: WeightRows<'_>, arithmetic: Arithmetic) -> Option<Packed> {
-        let _ = (weight, arithmetic);
-        None
+    /// The weights as [`linear`](Self::linear) would rather have them, in the same order, where that
+    /// is another form.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    fn pack(
+        &self,
+        weights: &[WeightRows<'_>],
+        arithmetic: Arithmetic,
+    ) -> io::Result<Option<Vec<Packed>>> {
+        let _ = (weights, arithmetic);
+        Ok(None)
     }
 
     /// `target = x w^T`.

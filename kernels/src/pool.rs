@@ -165,6 +165,27 @@ impl Pool {
         });
     }
 
+    /// Calls `f` with parts of a slice and their numbers. Parts lie between neighbours of `bounds`.
+    ///
+    /// # Panics
+    /// When the bounds are not in order or beyond the slice.
+    pub fn for_parts<T: Send>(
+        &self,
+        values: &mut [T],
+        bounds: &[usize],
+        f: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        assert!(bounds.is_sorted() && bounds.last().is_none_or(|end| *end <= values.len()));
+        let start = Start(values.as_mut_ptr(), PhantomData);
+        self.run(bounds.len().saturating_sub(1), &|idx| {
+            let (from, to) = (bounds[idx], bounds[idx + 1]);
+            // SAFETY: parts of different numbers do not overlap and lie within the slice, which is
+            // borrowed until `run` returns; each number is given out once.
+            let part = unsafe { std::slice::from_raw_parts_mut(start.at(from), to - from) };
+            f(idx, part);
+        });
+    }
+
     /// Calls `f` with groups of columns of a dense matrix and their numbers; the last group may have
     /// fewer columns.
     ///

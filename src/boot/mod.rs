@@ -44,12 +44,14 @@ use crate::engine::{
     self, Bucket, Death, EngineHandle, EngineOptions, EngineParts, Fate, LoadedModel, PrefixStore,
     StepKind,
 };
+use crate::ir::Work;
 use crate::model::Model;
 use crate::prefix_store::DiskPrefixStore;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use events::Teller;
 use open::{open_model, open_text};
+pub(crate) use open::{product_bytes, roofline};
 use plan::Plan;
 
 pub(crate) use failure::{Hint, Usage, hint};
@@ -91,6 +93,15 @@ pub struct Booted {
 }
 
 impl Booted {
+    /// How much the largest of its graphs reads and computes.
+    pub fn work(&self) -> Work {
+        self.graphs
+            .prepared
+            .last()
+            .map(|(_, prepared)| Work::of(&prepared.graph))
+            .unwrap_or_default()
+    }
+
     /// What happened in the cache of compiled graphs until now.
     pub fn cache_stats(&self) -> StatsSnapshot {
         self.cache.stats().snapshot()

@@ -9,7 +9,7 @@ use super::failure::Hint as _;
 use crate::backend::Backend;
 use crate::backend::null::NullBackend;
 use crate::config::{BackendKind, DTypeChoice, EngineConfig, Quantization};
-use crate::ir::DType;
+use crate::ir::{DType, Work};
 use crate::model::{Model, ModelError, Precision, WeightPolicy};
 use crate::text::{ChatTemplate, GgufVocab, Tokenizer};
 use crate::weights::{GgufMetadata, Optional as _};
@@ -102,6 +102,41 @@ pub(crate) enum Purpose {
     Inspect,
 }
 
+#[cfg(feature = "cpu")]
+fn cpu_backend(config: &EngineConfig) -> anyhow::Result<crate::backend::cpu::CpuBackend> {
+    use crate::backend::cpu::{Arithmetic, CpuBackend, KernelSet};
+    let arithmetic = match (config.quantization, config.dtype) {
+        (Quantization::Int8, _) => Arithmetic::Int8,
+        (Quantization::None, DTypeChoice::BF16) => Arithmetic::Bf16,
+        (Quantization::None, _) => Arithmetic::F32,
+    };
+    Ok(CpuBackend::new(config.threads, KernelSet::Fast)?.with_arithmetic(arithmetic))
+}
+
+/// What the host could do at most as the CPU backend: bytes that it reads in a second, over so many,
+/// and operations of products.
+pub(crate) fn roofline(config: &EngineConfig, bytes: u64) -> anyhow::Result<(f64, f64)> {
+    #[cfg(feature = "cpu")]
+    {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX / 2);
+        let roofline = cpu_backend(config)?.roofline(bytes);
+        Ok((roofline.bytes_per_second, roofline.operations_per_second))
+    }
+    #[cfg(not(feature = "cpu"))]
+    {
+        let _ = (config, bytes);
+        anyhow::bail!("this build has no cpu backend: it was built without that feature")
+    }
+}
+
+/// Bytes of the weights of products as the CPU backend holds them.
+pub(crate) fn product_bytes(config: &EngineConfig, work: &Work) -> u64 {
+    match config.quantization {
+        Quantization::Int8 => work.product_elements,
+        Quantization::None => work.product_bytes,
+    }
+}
+
 pub(super) fn open_backend(
     config: &EngineConfig,
     purpose: Purpose,
@@ -117,15 +152,7 @@ pub(super) fn open_backend(
     match config.backend {
         #[cfg(feature = "cpu")]
         BackendKind::Cpu => {
-            use crate::backend::cpu::{Arithmetic, CpuBackend, KernelSet};
-            let arithmetic = match (config.quantization, config.dtype) {
-                (Quantization::Int8, _) => Arithmetic::Int8,
-                (Quantization::None, DTypeChoice::BF16) => Arithmetic::Bf16,
-                (Quantization::None, _) => Arithmetic::F32,
-            };
-            let backend =
-                CpuBackend::new(config.threads, KernelSet::Fast)?.with_arithmetic(arithmetic);
-            Ok(Arc::new(backend.with_static_shapes(config.static_shapes)))
+            Ok(Arc::new(cpu_backend(config)?.with_static_shapes(config.static_shapes)))
         }
         #[cfg(not(feature = "cpu"))]
         BackendKind::Cpu => {

@@ -12,9 +12,13 @@
 //! seeded generator, another prompt for each run, so that nothing computed before can be used again,
 //! save where `prefix` measures just that.
 //!
+//! Where the host computes, `latency` and `throughput` measure what it could do at most as well, and
+//! say how much of that was reached.
+//!
 //! What this module deliberately does not do: load from many clients; that is for the server.
 
 mod cache;
+mod limits;
 mod prefix;
 mod simulate;
 mod throughput;
@@ -27,6 +31,8 @@ use clap::{Args, Subcommand};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+
+use limits::Limits;
 
 use super::boot::{self, Booted};
 use super::failure::{Hint, Outcome};
@@ -125,10 +131,15 @@ fn latency(args: &LatencyArgs, context: &Context) -> anyhow::Result<Outcome> {
         check_lengths(args, booted.report.max_model_len)?;
         measure(args, booted, &*context.progress)
     })?;
+    let limits = Limits::measure(&config, &booted, args.input_len, 1)?;
     if args.json {
-        output::write_json(&to_json(args, &config, &booted, &results))?;
+        output::write_json(&to_json(args, &config, &booted, &results, limits))?;
     } else {
         output::write(&results.to_string())?;
+        if let Some(limits) = limits {
+            output::write(&results.shares(limits))?;
+            output::say(limits);
+        }
         output::say(Conditions { args, config: &config, booted: &booted });
     }
     Ok(Outcome::Done)
@@ -263,6 +274,16 @@ fn table(figures: &[(&str, &Samples, f64)]) -> Table {
     table
 }
 
+impl Results {
+    /// How much of what the machine can do was reached.
+    fn shares(&self, limits: Limits) -> String {
+        let prefill = (&self.prefill_tokens_per_second, limits.prefill_tokens_per_second);
+        let decode = (&self.decode_tokens_per_second, limits.decode_tokens_per_second);
+        Limits::share("prefill", prefill.0, prefill.1)
+            + &Limits::share("decode", decode.0, decode.1)
+    }
+}
+
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = [
@@ -302,7 +323,13 @@ impl fmt::Display for Conditions<'_> {
     }
 }
 
-fn to_json(args: &LatencyArgs, config: &EngineConfig, booted: &Booted, results: &Results) -> Value {
+fn to_json(
+    args: &LatencyArgs,
+    config: &EngineConfig,
+    booted: &Booted,
+    results: &Results,
+    limits: Option<Limits>,
+) -> Value {
     let report = &booted.report;
     json!({
         "model": report.model_name,
@@ -330,6 +357,7 @@ fn to_json(args: &LatencyArgs, config: &EngineConfig, booted: &Booted, results: 
             "decode_tokens_per_second": results.decode_tokens_per_second.to_json(),
             "time_to_first_token_seconds": results.time_to_first_token_seconds.to_json(),
         },
+        "limits": limits.map(Limits::to_json),
     })
 }
 

@@ -15,6 +15,7 @@
 //! | [`Builder`] | `builder` | the only way to make a graph; infers types as it goes |
 //! | [`Verified`] | `verify` | proof that a graph keeps every rule listed there |
 //! | passes | `passes` | rewrites that keep a graph's meaning |
+//! | [`Work`] | `work` | how much it reads and computes |
 //! | canonical bytes | `canonical` | what the cache key hashes: all of the meaning, none of the names |
 //!
 //! The graph is in static single assignment form. A state (the KV cache) is changed in place by
@@ -36,6 +37,7 @@ pub mod shape;
 mod tests;
 pub mod text;
 pub mod verify;
+pub mod work;
 
 pub use builder::Builder;
 pub use cairn_kernels::DType;
@@ -45,3 +47,4 @@ pub use infer::TypeError;
 pub use op::{Constant, Op, RopeStyle, WeightPart};
 pub use shape::{Dim, Shape, Symbol, SymbolId};
 pub use verify::{Verified, VerifyError, verify};
+pub use work::Work;

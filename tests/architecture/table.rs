@@ -56,8 +56,8 @@ pub(crate) const TABLE: &[Row] = &[
     row("graph_cache::starts", "", "std::thread"),
     row("graph_cache::trust::signature", "", "ed25519_dalek getrandom"),
     row("graph_cache::verify", "", "std::thread"),
-    row("kernels", "", "bytemuck half thiserror"),
-    row("kernels::pool", "", "std::io std::thread"),
+    row("kernels", "", "bytemuck half memmap2 thiserror std::io"),
+    row("kernels::pool", "", "std::thread"),
     row("ir", "kernels::DType", "serde_json thiserror"),
     row(
         "weights",

@@ -22,7 +22,7 @@
 
 #![expect(clippy::inline_always, reason = "a vector op that is not inlined loses its instructions")]
 
-use super::quants::{BLOCK, Quants};
+use super::quants::BLOCK;
 use super::simd::{LANES, Simd};
 
 /// Rows of a panel.
@@ -177,22 +177,5 @@ macro_rules! for_each_column {
     };
 }
 pub(super) use for_each_column;
-
-/// Writes the quants of a row into a block of signed bytes.
-pub(super) fn put_bytes(quants: &Quants, row: usize, bytes: &mut [u8]) {
-    for (column, q) in quants.q.iter().enumerate() {
-        bytes[column * PANEL + row] = q.cast_unsigned();
-    }
-}
-
-/// Writes the quants of a row, 0 to 15, into a block of words.
-pub(super) fn put_nibbles(quants: &Quants, row: usize, bytes: &mut [u8]) {
-    let (chunks, _) = quants.q.as_chunks::<8>();
-    for (chunk, q) in chunks.iter().enumerate() {
-        let word = q.iter().rev().fold(0_u32, |word, q| word << 4 | u32::from(q.cast_unsigned()));
-        let start = (chunk * PANEL + row) * 4;
-        bytes[start..start + 4].copy_from_slice(&word.to_le_bytes());
-    }
-}
 
 const _: () = assert!(BLOCK == 32 && PANEL == 32, "the layouts above");

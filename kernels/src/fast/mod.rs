@@ -5,16 +5,19 @@
 //! | --- | --- |
 //! | `simd` | sixteen lanes, per instruction set |
 //! | `quants` | block formats taken apart |
-//! | `format`, `packed` | weights as products want them |
+//! | `format`, `packed`, `pack` | weights as products want them |
 //! | `words` | activations as products want them, and single products |
 //! | `tile` | the innermost loop |
 //! | `linear` | matrix products |
 //! | `attention` | paged attention |
+//! | `limits` | what the machine could do at most |
 //! | `rows` | elementwise functions, norms, rope |
 
 mod attention;
 mod format;
+mod limits;
 mod linear;
+mod pack;
 mod packed;
 mod quants;
 mod rows;
@@ -24,6 +27,7 @@ mod tests;
 mod tile;
 mod words;
 
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use crate::operands::{
@@ -31,6 +35,7 @@ use crate::operands::{
 };
 use crate::pool::Pool;
 use crate::reference::Reference;
+pub(crate) use limits::{MULTIPLY_ROUNDS, multiply, read};
 pub use packed::Packed;
 use simd::Detected;
 
@@ -56,8 +61,12 @@ pub fn instructions() -> &'static str {
 }
 
 impl Kernels for Fast {
-    fn pack(&self, weight: WeightRows<'_>, arithmetic: Arithmetic) -> Option<Packed> {
-        Some(Packed::new(&self.pool, weight, arithmetic))
+    fn pack(
+        &self,
+        weights: &[WeightRows<'_>],
+        arithmetic: Arithmetic,
+    ) -> io::Result<Option<Vec<Packed>>> {
+        Packed::all(&self.pool, weights, arithmetic).map(Some)
     }
 
     fn gather(&self, table: WeightRows<'_>, ids: &[i32], target: &mut [f32]) {

@@ -1,17 +1,21 @@
 //! A weight as the products want it: see [`format`](super::format) for the layout.
 
-use half::{bf16, f16};
+use std::io;
+use std::sync::Arc;
 
-use super::format::{PANEL, put_bytes, put_nibbles};
-use super::quants::{BLOCK, Quants, quants};
+use memmap2::{Mmap, MmapMut};
+
+use super::format::PANEL;
+use super::pack::pack_panel;
+use super::quants::BLOCK;
+use crate::DType;
 use crate::operands::{Arithmetic, WeightRows};
 use crate::pool::Pool;
-use crate::{DType, dequantise};
 
-/// A cache line; packed weights begin at one.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+/// Bytes of a cache line, which every panel begins with.
+const LINE: usize = 64;
+/// Panels of a task take about so many bytes.
+const TASK_BYTES: usize = 256 << 10;
 
 /// Which of the packed formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,19 @@ pub(super) enum FormatKind {
 }
 
 impl FormatKind {
+    const ALL: [Self; 10] = [
+        Self::Bf16Words,
+        Self::I8Words,
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q8,
+        Self::Q8W,
+        Self::Q4,
+        Self::Q4M,
+        Self::Q4W,
+    ];
+
     fn of(arithmetic: Arithmetic, dtype: DType) -> Self {
         match arithmetic {
             Arithmetic::Bf16 => return Self::Bf16Words,
@@ -50,12 +67,12 @@ impl FormatKind {
     }
 
     /// Bytes before the first block of a panel: f32 scales and i32 sums of its rows.
-    fn header_bytes(self) -> usize {
-        if self == Self::I8Words { 2 * PANEL * 4 } else { 0 }
+    pub(super) const fn header_bytes(self) -> usize {
+        if matches!(self, Self::I8Words) { 2 * PANEL * 4 } else { 0 }
     }
 
     /// Bytes of a block of a panel.
-    fn block_bytes(self) -> usize {
+    pub(super) const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4096,
             Self::F16 | Self::BF16 | Self::Bf16Words => 2048,
@@ -76,32 +93,65 @@ pub struct Packed {
     pub(super) rows: usize,
     pub(super) columns: usize,
     panel_bytes: usize,
-    lines: Vec<Line>,
+    /// Of all weights that were packed together.
+    memory: Arc<Mmap>,
+    /// Where this one begins there.
+    start: usize,
 }
 
 impl Packed {
-    /// Packs a weight. Rows and columns beyond it are zeros.
-    pub(super) fn new(pool: &Pool, weight: WeightRows<'_>, arithmetic: Arithmetic) -> Self {
-        let format = FormatKind::of(arithmetic, weight.dtype);
-        let blocks = weight.columns.div_ceil(BLOCK);
-        let panel_bytes = format.header_bytes() + blocks * format.block_bytes();
-        let num_panels = weight.rows.div_ceil(PANEL);
-        let mut packed = Self {
-            format,
-            rows: weight.rows,
-            columns: weight.columns,
-            panel_bytes,
-            lines: vec![Line([0; 64]); num_panels * panel_bytes / 64],
-        };
-        pool.for_chunks(&mut packed.lines, (panel_bytes / 64).max(1), |idx, lines| {
-            pack_panel(format, weight, idx * PANEL, bytemuck::cast_slice_mut(lines));
+    /// Packs weights, side by side in memory that is asked for in large pages: a step reads all of it,
+    /// and looks up each page. Rows and columns beyond a weight are zeros.
+    pub(super) fn all(
+        pool: &Pool,
+        weights: &[WeightRows<'_>],
+        arithmetic: Arithmetic,
+    ) -> io::Result<Vec<Self>> {
+        let mut len = 0;
+        // For each task its weight, and the panels that it packs.
+        let (mut tasks, mut bounds) = (Vec::new(), vec![0]);
+        let mut shapes = Vec::with_capacity(weights.len());
+        for (idx, weight) in weights.iter().enumerate() {
+            let format = FormatKind::of(arithmetic, weight.dtype);
+            let blocks = weight.columns.div_ceil(BLOCK);
+            let panel_bytes = format.header_bytes() + blocks * format.block_bytes();
+            shapes.push((format, panel_bytes, len));
+            let num_panels = weight.rows.div_ceil(PANEL);
+            let step = (TASK_BYTES / panel_bytes.max(1)).max(1);
+            for first in (0..num_panels).step_by(step) {
+                let last = num_panels.min(first + step);
+                tasks.push((idx, first..last));
+                bounds.push(len + last * panel_bytes);
+            }
+            len += num_panels * panel_bytes;
+        }
+        let mut memory = MmapMut::map_anon(len.max(1))?;
+        #[cfg(target_os = "linux")]
+        // Only a wish: there are systems without large pages.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        pool.for_parts(&mut memory[..len], &bounds, |task, bytes| {
+            let (idx, panels) = &tasks[task];
+            let (format, panel_bytes, _) = shapes[*idx];
+            for (panel, bytes) in panels.clone().zip(bytes.chunks_exact_mut(panel_bytes.max(1))) {
+                pack_panel(format, weights[*idx], panel * PANEL, bytes);
+            }
         });
-        packed
+        let memory = Arc::new(memory.make_read_only()?);
+        let packed =
+            weights.iter().zip(shapes).map(|(weight, (format, panel_bytes, start))| Self {
+                format,
+                rows: weight.rows,
+                columns: weight.columns,
+                panel_bytes,
+                memory: Arc::clone(&memory),
+                start,
+            });
+        Ok(packed.collect())
     }
 
     /// Bytes that it takes.
     pub fn num_bytes(&self) -> usize {
-        self.lines.len() * 64
+        self.num_panels() * self.panel_bytes
     }
 
     /// What products round it and the other operand to.
@@ -125,133 +175,24 @@ impl Packed {
 
     /// A panel's header: the rows' scales, and what their sums begin with.
     pub(super) fn header(&self, idx: usize) -> Option<(&[f32; PANEL], &[u32; PANEL])> {
-        let (words, _) =
-            self.whole_panel(idx)[..self.format.header_bytes()].as_chunks::<{ PANEL * 4 }>();
+        let header = &self.whole_panel(idx)[..self.format.header_bytes()];
+        let (words, _) = header.as_chunks::<{ PANEL * 4 }>();
         let [scales, starts] = words else { return None };
         Some((bytemuck::cast_ref(scales), bytemuck::cast_ref(starts)))
     }
 
     fn whole_panel(&self, idx: usize) -> &[u8] {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.lines);
-        &bytes[idx * self.panel_bytes..][..self.panel_bytes]
+        &self.memory[self.start + idx * self.panel_bytes..][..self.panel_bytes]
     }
 }
 
-/// Fills a panel, all zeros so far, with the rows from `first` on.
-fn pack_panel(format: FormatKind, weight: WeightRows<'_>, first: usize, panel: &mut [u8]) {
-    let (header, blocks) = panel.split_at_mut(format.header_bytes());
-    let mut values = vec![0.0; weight.columns];
-    for row in 0..PANEL.min(weight.rows - first) {
-        let bytes = weight.row(first + row);
-        let plain = |size: usize| bytes.chunks_exact(size).enumerate();
-        if matches!(format, FormatKind::F32 | FormatKind::Bf16Words | FormatKind::I8Words) {
-            dequantise(weight.dtype, bytes, &mut values)
-                .expect("invariant: a row has as many elements as the weight has columns");
-        }
-        match format {
-            FormatKind::F32 => {
-                for (column, value) in values.iter().enumerate() {
-                    put(blocks, (column * PANEL + row) * 4, &value.to_le_bytes());
-                }
-            }
-            FormatKind::F16 => {
-                for (column, value) in plain(2) {
-                    put(blocks, (column * PANEL + row) * 2, value);
-                }
-            }
-            FormatKind::Bf16Words if weight.dtype != DType::BF16 => {
-                for (column, value) in values.iter().enumerate() {
-                    put(blocks, pair_place(column, row), &bf16::from_f32(*value).to_le_bytes());
-                }
-            }
-            FormatKind::BF16 | FormatKind::Bf16Words => {
-                for (column, value) in plain(2) {
-                    put(blocks, pair_place(column, row), value);
-                }
-            }
-            FormatKind::I8Words => {
-                let scale = i8_scale(&values);
-                let mut sum = 0;
-                for (column, value) in values.iter().enumerate() {
-                    let q = (value / scale).round_ties_even() as i8;
-                    sum += i32::from(q);
-                    put(blocks, (column / 4 * PANEL + row) * 4 + column % 4, &q.to_le_bytes());
-                }
-                put(header, row * 4, &scale.to_le_bytes());
-                put(header, (PANEL + row) * 4, &(-I8_ZERO * sum).to_le_bytes());
-            }
-            FormatKind::Q8
-            | FormatKind::Q8W
-            | FormatKind::Q4
-            | FormatKind::Q4M
-            | FormatKind::Q4W => {
-                for (idx, block) in blocks.chunks_exact_mut(format.block_bytes()).enumerate() {
-                    put_quants(format, &quants(weight.dtype, bytes, idx), row, block);
-                }
-            }
-        }
+const _: () = {
+    // Panels follow each other, and headers are read as numbers.
+    let mut idx = 0;
+    while idx < FormatKind::ALL.len() {
+        let format = FormatKind::ALL[idx];
+        assert!(format.block_bytes().is_multiple_of(LINE));
+        assert!(format.header_bytes().is_multiple_of(LINE));
+        idx += 1;
     }
-}
-
-/// Where a bf16 lies in blocks of pairs.
-fn pair_place(column: usize, row: usize) -> usize {
-    (column / 2 * PANEL + row) * 4 + column % 2 * 2
-}
-
-/// Activations as bytes are unsigned: this stands for zero.
-pub(super) const I8_ZERO: i32 = 128;
-
-/// What a row is divided by to become signed bytes: its largest number becomes 127.
-#[expect(clippy::inline_always, reason = "callers have vector instructions for it")]
-#[inline(always)]
-pub(super) fn i8_scale(values: &[f32]) -> f32 {
-    let mut largest = 0;
-    for value in values {
-        // Magnitudes are in the order of their bits; what is not a number is above all.
-        largest = largest.max(value.to_bits() & (u32::MAX >> 1));
-    }
-    let largest = f32::from_bits(largest);
-    if largest > 0.0 && largest.is_finite() { largest / 127.0 } else { 1.0 }
-}
-
-/// Writes a row's part of a block.
-fn put_quants(format: FormatKind, quants: &Quants, row: usize, block: &mut [u8]) {
-    let Quants { d, m, .. } = quants;
-    let f16_bytes = |value: f32| f16::from_f32(value).to_le_bytes();
-    match format {
-        FormatKind::Q8 => {
-            put(block, row * 2, &f16_bytes(d[0]));
-            put_bytes(quants, row, &mut block[64..]);
-        }
-        FormatKind::Q8W => {
-            for half in 0..2 {
-                put(block, half * 256 + row * 4, &d[half].to_le_bytes());
-                put(block, half * 256 + 128 + row * 4, &m[half].to_le_bytes());
-            }
-            put_bytes(quants, row, &mut block[512..]);
-        }
-        FormatKind::Q4 => {
-            put(block, row * 2, &f16_bytes(d[0]));
-            put_nibbles(quants, row, &mut block[64..]);
-        }
-        FormatKind::Q4M => {
-            put(block, row * 2, &f16_bytes(d[0]));
-            put(block, 64 + row * 2, &f16_bytes(m[0]));
-            put_nibbles(quants, row, &mut block[128..]);
-        }
-        FormatKind::Q4W => {
-            put(block, row * 4, &d[0].to_le_bytes());
-            put(block, 128 + row * 4, &m[0].to_le_bytes());
-            put_nibbles(quants, row, &mut block[256..]);
-        }
-        FormatKind::Bf16Words
-        | FormatKind::I8Words
-        | FormatKind::F32
-        | FormatKind::F16
-        | FormatKind::BF16 => {}
-    }
-}
-
-fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    bytes[at..at + value.len()].copy_from_slice(value);
-}
+};

@@ -102,7 +102,7 @@ fn product(
     weight: &Rows,
     arithmetic: Arithmetic,
 ) -> Vec<f32> {
-    let packed = kernels.pack(weight.view(), arithmetic);
+    let packed = kernels.pack(&[weight.view()], arithmetic).unwrap().map(|mut all| all.remove(0));
     let mut target = vec![f32::NAN; x.rows * weight.rows];
     let weight = LinearWeight { rows: weight.view(), arithmetic, packed: packed.as_ref() };
     kernels.linear(x, weight, &mut target);

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 
-use super::packed::{I8_ZERO, Packed, i8_scale};
+use super::packed::Packed;
 use super::quants::BLOCK;
 use super::simd::{Detected, Kernel, Simd};
 use crate::operands::{Arithmetic, Matrix};
@@ -180,12 +180,27 @@ impl Kernel for Convert<'_> {
 
 /// The nearest bf16, ties to even, without a branch.
 #[inline(always)]
-fn bf16_bits(value: f32) -> u16 {
+pub(super) fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
     // Rounding could turn what is not a number into infinity.
     let kept = bits >> 16 | 0x40;
     (if value.is_nan() { kept } else { rounded }) as u16
+}
+
+/// Activations as bytes are unsigned: this stands for zero.
+pub(super) const I8_ZERO: i32 = 128;
+
+/// What a row is divided by to become signed bytes: its largest number becomes 127.
+#[inline(always)]
+pub(super) fn i8_scale(values: &[f32]) -> f32 {
+    let mut largest = 0;
+    for value in values {
+        // Magnitudes are in the order of their bits; what is not a number is above all.
+        largest = largest.max(value.to_bits() & (u32::MAX >> 1));
+    }
+    let largest = f32::from_bits(largest);
+    if largest > 0.0 && largest.is_finite() { largest / 127.0 } else { 1.0 }
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub(super) struct CpuExecutable {
     weight_places: Vec<usize>,
     /// The memory was placed for another graph of the same model, and may hold more.
     shares_memory: bool,
+    /// See [`CpuExecutable::find_products`].
+    products: Vec<(Arithmetic, Vec<usize>)>,
     kernels: Box<dyn Kernels>,
     /// By slot; grows to the largest step seen.
     slots: Vec<Vec<f32>>,
@@ -54,12 +56,23 @@ impl CpuExecutable {
                 "expected {num_weights} weights, got {got}"
             )));
         }
-        for step in &self.plan.steps {
-            let Call::Linear { weight, arithmetic, .. } = step.call else { continue };
-            let place = self.weight_places[weight];
-            memory.weights[place].pack(self.kernels.as_ref(), arithmetic.into());
+        for (arithmetic, weights) in &self.products {
+            memory.pack(weights, self.kernels.as_ref(), *arithmetic)?;
         }
         Ok(())
+    }
+
+    /// The places of products' weights, by what they are rounded to.
+    fn find_products(&mut self) {
+        self.products.clear();
+        for step in &self.plan.steps {
+            let Call::Linear { weight, arithmetic, .. } = step.call else { continue };
+            let (arithmetic, place) = (arithmetic.into(), self.weight_places[weight]);
+            match self.products.iter_mut().find(|(other, _)| *other == arithmetic) {
+                Some((_, places)) => places.push(place),
+                None => self.products.push((arithmetic, vec![place])),
+            }
+        }
     }
 }
 
@@ -110,6 +123,7 @@ impl Executable for CpuExecutable {
         }
         self.weight_places = places.to_vec();
         self.shares_memory = true;
+        self.find_products();
         Ok(())
     }
 }

@@ -32,14 +32,6 @@ impl PlacedWeight {
         let (rows, columns) = (self.shape[0], self.shape[1]);
         WeightRows { dtype: self.dtype, rows, columns, bytes: self }
     }
-
-    /// Packs a matrix, unless it is or the kernels want it as it is.
-    pub(super) fn pack(&mut self, kernels: &dyn Kernels, arithmetic: Arithmetic) {
-        if self.shape.len() == 2 && self.packed_for != Some(arithmetic) {
-            self.packed = kernels.pack(self.rows(), arithmetic);
-            self.packed_for = Some(arithmetic);
-        }
-    }
 }
 
 impl RowBytes for PlacedWeight {
@@ -79,6 +71,45 @@ impl CpuMemory {
         let states: Vec<_> = states.iter().map(place_state).collect();
         let blocks = Blocks::new(states.iter().map(blocks_of));
         Ok(Self { weights, states, blocks })
+    }
+}
+
+impl CpuMemory {
+    /// Packs matrices that are not packed so yet, all together, unless the kernels want them as they
+    /// are.
+    pub(super) fn pack(
+        &mut self,
+        places: &[usize],
+        kernels: &dyn Kernels,
+        arithmetic: Arithmetic,
+    ) -> Result<(), BackendError> {
+        let is_packed = |weight: &PlacedWeight| weight.packed_for == Some(arithmetic);
+        let mut places: Vec<usize> = places
+            .iter()
+            .copied()
+            .filter(|&place| {
+                let weight = &self.weights[place];
+                weight.shape.len() == 2 && !is_packed(weight)
+            })
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = places.iter().map(|&place| self.weights[place].rows()).collect();
+        let packed =
+            kernels.pack(&rows, arithmetic).map_err(|error| BackendError::OutOfMemory {
+                what: format!("{} packed weights", places.len()),
+                needed: None,
+                detail: error.to_string(),
+            })?;
+        let mut packed = packed.map(Vec::into_iter);
+        for place in places {
+            self.weights[place].packed = packed.as_mut().and_then(Iterator::next);
+            self.weights[place].packed_for = Some(arithmetic);
+        }
+        Ok(())
     }
 }
 

@@ -33,6 +33,7 @@ use cairn_kernels::{Fast, Kernels, Pool, Reference, instructions};
 use super::artifact::{Artifact, Files, io_of};
 use super::{Backend, BackendError, Capabilities, Executable, Memory, StateSpec, Weight};
 use crate::ir::{Graph, Verified};
+pub use cairn_kernels::Roofline;
 use executable::CpuExecutable;
 use memory::CpuMemory;
 pub use plan::Arithmetic;
@@ -91,6 +92,12 @@ impl CpuBackend {
     pub fn with_static_shapes(mut self, static_shapes: bool) -> Self {
         self.static_shapes = static_shapes;
         self
+    }
+
+    /// What the machine can do at most with these threads: reading so many bytes again and again, and
+    /// multiplying as products are computed here. Takes some tenths of a second.
+    pub fn roofline(&self, bytes: usize) -> Roofline {
+        Roofline::measure(&self.pool, self.arithmetic.into(), bytes)
     }
 
     /// Number of threads.

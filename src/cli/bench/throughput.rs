@@ -17,6 +17,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+use super::limits::Limits;
 use super::{
     MAX_LEN, MAX_RUNS, Samples, build, check_fits, drain, machine, submit, table, threads,
 };
@@ -96,10 +97,17 @@ pub(super) fn run(args: &ThroughputArgs, context: &Context) -> anyhow::Result<Ou
         check_fits("--output-len", args.input_len, args.output_len, max_model_len)?;
         measure(args, booted, &*context.progress)
     })?;
+    let together = args.num_seqs.min(config.max_num_seqs);
+    let limits = Limits::measure(&config, &booted, args.input_len, together)?;
     if args.json {
-        output::write_json(&to_json(args, &config, &booted, &results))?;
+        output::write_json(&to_json(args, &config, &booted, &results, limits))?;
     } else {
         output::write(&results.to_string())?;
+        if let Some(limits) = limits {
+            let limit = limits.decode_tokens_per_second;
+            output::write(&Limits::share("output", &results.output_tokens_per_second, limit))?;
+            output::say(limits);
+        }
         output::say(format_args!(
             "{}; {} backend, {} threads; {} sequences, {} in, {} out, {} runs; {} steps",
             booted.report.model_name,
@@ -161,6 +169,7 @@ fn to_json(
     config: &EngineConfig,
     booted: &Booted,
     results: &Results,
+    limits: Option<Limits>,
 ) -> Value {
     json!({
         "model": booted.report.model_name,
@@ -184,6 +193,7 @@ fn to_json(
             "output_tokens_per_second": results.output_tokens_per_second.to_json(),
             "step_seconds": results.step_seconds.to_json(),
         },
+        "limits": limits.map(Limits::to_json),
     })
 }
 
