@@ -332,9 +332,9 @@ fn pause(spins: &mut u32) {
 /// # Safety
 /// The result must not be called when the task is gone.
 unsafe fn erase<'a>(task: &'a (dyn Fn(usize) + Sync + 'a)) -> *const (dyn Fn(usize) + Sync) {
-    let task: *const (dyn Fn(usize) + Sync + 'a) = task;
-    // SAFETY: a pointer of the same layout; the caller answers for how long it is used.
-    unsafe { std::mem::transmute(task) }
+    // SAFETY: only the lifetime changes; the caller answers for how long it is used.
+    let task: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
+    task
 }
 
 /// Where a slice begins that is borrowed mutably for `'a`.
@@ -346,13 +346,9 @@ impl<T> Start<'_, T> {
         Self(self.0, PhantomData)
     }
 
-    /// A place in the slice.
-    ///
-    /// # Safety
-    /// It must lie within the slice, or at its end.
-    unsafe fn at(&self, idx: usize) -> *mut T {
-        // SAFETY: asked of the caller.
-        unsafe { self.0.add(idx) }
+    /// A place in the slice, if it lies within.
+    fn at(&self, idx: usize) -> *mut T {
+        self.0.wrapping_add(idx)
     }
 }
 
@@ -472,7 +468,7 @@ mod tests {
             }
         });
         for (at, value) in values.iter().enumerate() {
-            assert_eq!(*value, (at / 11 * 10 + at % 11 / 4) as f32);
+            assert_eq!(*value as usize, at / 11 * 10 + at % 11 / 4);
         }
     }
 }

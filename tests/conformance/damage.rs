@@ -281,7 +281,7 @@ fn rows_that_lie_on_each_other_are_refused() {
 #[test]
 fn another_format_or_version_is_named() {
     let target = targets().swap_remove(0);
-    for (field, value) in [("format", json!("cairn-npu-plan")), ("version", json!(2))] {
+    for (field, value) in [("format", json!("cairn-npu-plan")), ("version", json!(1))] {
         let mut document = target.document();
         document[field] = value.clone();
         let bytes = serde_json::to_vec(&document).unwrap();
@@ -289,7 +289,7 @@ fn another_format_or_version_is_named() {
         let text = error.to_string();
         let got = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         assert!(
-            text.contains("expected cairn-cpu-plan version 1") && text.contains(&got),
+            text.contains("expected cairn-cpu-plan version 2") && text.contains(&got),
             "{text}"
         );
     }

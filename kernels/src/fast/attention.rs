@@ -285,7 +285,7 @@ fn softmax<S: Simd>(
     }
     let [low, high] = load_row(s, scores);
     let sum = s.sum(s.mul_add(low, s.splat(1.0), high));
-    let factor = if old_max == max { 1.0 } else { exp(old_max - max) };
+    let factor = if old_max.to_bits() == max.to_bits() { 1.0 } else { exp(old_max - max) };
     *state = (max, old_sum * factor + sum);
     factor
 }

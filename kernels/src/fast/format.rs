@@ -109,7 +109,7 @@ packed_format!(
     scales: |s, block, v| -> () {},
     weights: |scales, chunk| {
         let (low, high) = s.bf16_pairs(at(block, ((4 * chunk + J / 2) * 2 + v) * 64));
-        if J % 2 == 0 { low } else { high }
+        if J.is_multiple_of(2) { low } else { high }
     }
 );
 packed_format!(

@@ -134,9 +134,9 @@ impl FewTokens<'_> {
                 for (idx, place) in panels.iter_mut().enumerate() {
                     *place = F::blocks(self.weight.panel(panel + idx));
                 }
-                dots::<S, F, P, M>(s, self.x.words, panels, &mut sums);
+                dots::<S, F, P, M>(s, self.x.tiles, panels, &mut sums);
             } else if let Some(sums) = sums.first_chunk_mut() {
-                dots::<S, F, 1, M>(s, self.x.words, [panels[0]], sums);
+                dots::<S, F, 1, M>(s, self.x.tiles, [panels[0]], sums);
             }
             for (p, sums) in sums.iter().enumerate() {
                 let start = width.min(first + p * PANEL);
@@ -223,7 +223,7 @@ fn word_dots<S: Simd, P: Products, const N: usize>(
     result: &mut [[f32; PANEL]; N],
 ) {
     for panel in &mut panels {
-        *panel = &panel[..x.words.len()];
+        *panel = &panel[..x.tiles.len()];
     }
     let mut sums = [[s.splat(0.0); 2]; N];
     for p in 0..N {
@@ -231,7 +231,7 @@ fn word_dots<S: Simd, P: Products, const N: usize>(
             sums[p] = load_row(s, bytemuck::cast_ref(starts));
         }
     }
-    for (idx, x) in x.words.iter().enumerate() {
+    for (idx, x) in x.tiles.iter().enumerate() {
         for p in 0..N {
             let (halves, _) = panels[p][idx].as_chunks::<64>();
             sums[p][0] = P::add(s, &halves[0], *x, sums[p][0]);
@@ -255,8 +255,8 @@ fn scaled<S: Simd>(s: S, sums: [S::V; 2], weight: &[f32; PANEL], x: f32) -> [S::
     let scales = load_row(s, weight);
     let x = s.splat(x);
     [
-        s.mul(s.from_i32(sums[0]), s.mul(scales[0], x)),
-        s.mul(s.from_i32(sums[1]), s.mul(scales[1], x)),
+        s.mul(s.i32_to_f32(sums[0]), s.mul(scales[0], x)),
+        s.mul(s.i32_to_f32(sums[1]), s.mul(scales[1], x)),
     ]
 }
 
@@ -387,7 +387,7 @@ impl<P: Products> Kernel for AllTiles<'_, '_, P> {
         let Tiles { x, weights, first, header, target, at } = self.tiles;
         let columns = at..target.width().min(at + PANEL);
         let mut sums = [[0.0; PANEL]; MAX_HEIGHT];
-        for (idx, words) in x.words.chunks_exact(x.tile * x.num_words()).enumerate() {
+        for (idx, words) in x.tiles.chunks_exact(x.tile * x.num_words()).enumerate() {
             let first_row = idx * x.tile;
             let rows = x.tile.min(x.rows - first_row);
             let sums = &mut sums[..x.tile];

@@ -17,14 +17,14 @@ use crate::reference::Reference;
 
 /// A weight in memory.
 #[derive(Debug)]
-struct Rows {
+struct Weight {
     dtype: DType,
     rows: usize,
     columns: usize,
     bytes: Vec<u8>,
 }
 
-impl RowBytes for Rows {
+impl RowBytes for Weight {
     fn row(&self, idx: usize) -> &[u8] {
         let len = self.dtype.row_bytes(self.columns).unwrap();
         &self.bytes[idx * len..][..len]
@@ -46,36 +46,22 @@ impl Numbers {
     }
 }
 
-impl Rows {
+impl Weight {
     fn random(dtype: DType, rows: usize, columns: usize, numbers: &mut Numbers) -> Self {
         let row_bytes = dtype.row_bytes(columns).unwrap();
         let mut bytes: Vec<u8> = (0..rows * row_bytes).map(|_| numbers.bits() as u8).collect();
         let mut small = || numbers.next() / 16.0;
+        let mut each = |to_bytes: fn(f32) -> Vec<u8>| {
+            let len = to_bytes(0.0).len();
+            for bytes in bytes.chunks_exact_mut(len) {
+                bytes.copy_from_slice(&to_bytes(small()));
+            }
+        };
         match dtype {
-            DType::F32 => {
-                bytes.as_chunks_mut().0.iter_mut().for_each(|b| *b = small().to_le_bytes())
-            }
-            DType::I32 => {
-                bytes
-                    .as_chunks_mut()
-                    .0
-                    .iter_mut()
-                    .for_each(|b| *b = ((small() * 99.0) as i32).to_le_bytes());
-            }
-            DType::F16 => {
-                bytes
-                    .as_chunks_mut()
-                    .0
-                    .iter_mut()
-                    .for_each(|b| *b = f16::from_f32(small()).to_le_bytes());
-            }
-            DType::BF16 => {
-                bytes
-                    .as_chunks_mut()
-                    .0
-                    .iter_mut()
-                    .for_each(|b| *b = bf16::from_f32(small()).to_le_bytes());
-            }
+            DType::F32 => each(|value| value.to_le_bytes().to_vec()),
+            DType::I32 => each(|value| ((value * 99.0) as i32).to_le_bytes().to_vec()),
+            DType::F16 => each(|value| f16::from_f32(value).to_le_bytes().to_vec()),
+            DType::BF16 => each(|value| bf16::from_f32(value).to_le_bytes().to_vec()),
             _ => {
                 for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
                     for &at in crate::f16_offsets(dtype) {
@@ -99,7 +85,7 @@ fn fast(isa: Detected, threads: usize) -> Fast {
 fn product(
     kernels: &dyn Kernels,
     x: Matrix<'_>,
-    weight: &Rows,
+    weight: &Weight,
     arithmetic: Arithmetic,
 ) -> Vec<f32> {
     let packed = kernels.pack(&[weight.view()], arithmetic).unwrap().map(|mut all| all.remove(0));
@@ -128,7 +114,7 @@ proptest! {
             block => blocks.div_ceil(4) * block,
         };
         let mut numbers = Numbers(seed);
-        let weight = Rows::random(dtype, rows, columns, &mut numbers);
+        let weight = Weight::random(dtype, rows, columns, &mut numbers);
         let stride = columns + odd;
         let data: Vec<f32> = (0..tokens * stride).map(|_| numbers.next()).collect();
         let x = Matrix { data: &data, rows: tokens, columns, stride };

@@ -62,7 +62,7 @@ impl Arithmetic {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Words<'a> {
     /// Zeros beyond the rows and the columns.
-    pub(super) words: &'a [u32],
+    pub(super) tiles: &'a [u32],
     /// For bytes: what each row was divided by.
     pub(super) scales: &'a [f32],
     pub(super) rows: usize,
@@ -112,12 +112,12 @@ impl<'a> Words<'a> {
                 }
             });
         });
-        Self { words, scales, rows: x.rows, tile }
+        Self { tiles: words, scales, rows: x.rows, tile }
     }
 
     /// Words of a token.
     pub(super) fn num_words(&self) -> usize {
-        self.words.len() / self.rows.next_multiple_of(self.tile)
+        self.tiles.len() / self.rows.next_multiple_of(self.tile)
     }
 }
 

@@ -40,7 +40,17 @@ impl CpuExecutable {
     pub(super) fn new(plan: Plan, kernels: Box<dyn Kernels>) -> Self {
         let slots = vec![Vec::new(); plan.slots.len()];
         let weight_places = (0..plan.weights.len()).collect();
-        Self { plan, weight_places, shares_memory: false, kernels, slots, queries: Vec::new() }
+        let mut executable = Self {
+            plan,
+            weight_places,
+            shares_memory: false,
+            products: Vec::new(),
+            kernels,
+            slots,
+            queries: Vec::new(),
+        };
+        executable.find_products();
+        executable
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// are sixteen little-endian words. The lanes of `c` and of the result hold the bits of an i32.
     fn dot_i8(self, a: &[u8; 64], b: u32, c: Self::V) -> Self::V;
     /// The number whose i32 each lane holds the bits of.
-    fn from_i32(self, bits: Self::V) -> Self::V;
+    fn i32_to_f32(self, bits: Self::V) -> Self::V;
 
     /// The sum of all lanes: 16 to 8 to 4 to 2 to 1, each lane with the one half the width away.
     #[inline(always)]
@@ -226,7 +226,7 @@ mod tests {
             keep(low);
             keep(high);
             let start = s.load(&std::array::from_fn(|idx| f32::from_bits(idx as u32 * 99)));
-            keep(s.from_i32(s.dot_i8(&bytes, 0xff80_0137, start)));
+            keep(s.i32_to_f32(s.dot_i8(&bytes, 0xff80_0137, start)));
             result.push(s.sum(a));
             result
         }

@@ -100,7 +100,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn from_i32(self, bits: [f32; 16]) -> [f32; 16] {
+    fn i32_to_f32(self, bits: [f32; 16]) -> [f32; 16] {
         map(|idx| bits[idx].to_bits().cast_signed() as f32)
     }
 }

@@ -142,7 +142,9 @@ impl<const DOTS: bool> Simd for Avx512<DOTS> {
             return unsafe {
                 let a = _mm512_loadu_si512(a.as_ptr().cast());
                 let b = _mm512_set1_epi32(b.cast_signed());
-                _mm512_dpbf16_ps(c, std::mem::transmute(a), std::mem::transmute(b))
+                let a = std::mem::transmute::<__m512i, __m512bh>(a);
+                let b = std::mem::transmute::<__m512i, __m512bh>(b);
+                _mm512_dpbf16_ps(c, a, b)
             };
         }
         let (low, high) = self.bf16_pairs(a);
@@ -175,7 +177,7 @@ impl<const DOTS: bool> Simd for Avx512<DOTS> {
     }
 
     #[inline(always)]
-    fn from_i32(self, bits: __m512) -> __m512 {
+    fn i32_to_f32(self, bits: __m512) -> __m512 {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(bits)) }
     }
@@ -319,7 +321,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn from_i32(self, bits: [__m256; 2]) -> [__m256; 2] {
+    fn i32_to_f32(self, bits: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: the token proves AVX2.
         unsafe {
             [
