@@ -6,7 +6,9 @@
 mod common;
 
 use std::fs;
+use std::io::{self, Write as _};
 
+use cairn::backend::cpu::Arithmetic;
 use cairn::boot::{self, Booted};
 use cairn::config::{DTypeChoice, EngineConfig};
 use cairn::engine::{Output, Request, ResponseStream, SamplingParams};
@@ -106,6 +108,47 @@ fn chat_prompts_equal_the_reference() {
         let conversation =
             Conversation { add_generation_prompt: generation, ..Conversation::new(&messages) };
         assert_eq!(template.render(&conversation).unwrap(), expected.unwrap());
+    }
+}
+
+/// Natural logarithms of the probabilities of all tokens.
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().fold(f64::NEG_INFINITY, |max, &logit| max.max(f64::from(logit)));
+    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum();
+    logits.iter().map(|&logit| f64::from(logit) - max - sum.ln()).collect()
+}
+
+#[test]
+fn rounded_products_cost_little_accuracy() {
+    let Some(model) = default_model("rounded_products_cost_little_accuracy") else { return };
+    let reference = json("smollm2/reference.json");
+    let prompts = reference["prompts"].as_array().unwrap();
+    let text = prompts.iter().map(|prompt| ids(&prompt["ids"])).max_by_key(Vec::len).unwrap();
+    let text = &text[..512];
+    let log_probabilities = |arithmetic| -> Vec<Vec<f64>> {
+        let setup = Setup { arithmetic, chunk: 128, ..Setup::default() };
+        let logits = Runner::open(&model, 512, setup).logits(text);
+        logits.iter().map(|logits| log_softmax(logits)).collect()
+    };
+    let perplexity = |rows: &[Vec<f64>]| {
+        let of_next = rows.iter().zip(&text[1..]).map(|(row, &next)| row[next as usize]);
+        (-of_next.sum::<f64>() / (text.len() - 1) as f64).exp()
+    };
+    let exact = log_probabilities(Arithmetic::F32);
+    for (arithmetic, most_divergence, most_perplexity) in
+        [(Arithmetic::Bf16, 2e-3, 1.01), (Arithmetic::Int8, 5e-2, 1.05)]
+    {
+        let rounded = log_probabilities(arithmetic);
+        // Kullback-Leibler, from the exact distribution, in nats; the mean over the text.
+        let divergences = exact.iter().zip(&rounded).map(|(exact, rounded)| {
+            exact.iter().zip(rounded).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
+        });
+        let divergence = divergences.sum::<f64>() / text.len() as f64;
+        let (before, after) = (perplexity(&exact), perplexity(&rounded));
+        let figures = format!("{arithmetic:?}: {divergence:.2e} nats, {before:.3} -> {after:.3}");
+        writeln!(io::stderr(), "{figures}").unwrap();
+        assert!(divergence > 0.0 && divergence < most_divergence, "{figures}");
+        assert!(after < before * most_perplexity, "{figures}");
     }
 }
 

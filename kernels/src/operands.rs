@@ -21,6 +21,11 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
+    /// Rows that follow each other, of at least one column.
+    pub fn dense(data: &'a [f32], columns: usize) -> Self {
+        Self { data, rows: data.len() / columns, columns, stride: columns }
+    }
+
     /// A row.
     pub fn row(&self, idx: usize) -> &'a [f32] {
         let start = idx * self.stride;

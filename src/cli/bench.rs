@@ -7,8 +7,8 @@
 //! | decode tokens/s | a prompt of 16 tokens, `--output-len` generated; from the first to the last |
 //!
 //! That is `latency`: one request at a time; `throughput` runs many at once, `prefix` whole
-//! conversations, and `cache` none: it measures the graph cache. `simulate` measures nothing: it asks
-//! a model of a device. Greedy, end-of-text tokens ignored. Prompts are random token ids from a
+//! conversations, `startup` starts processes, and `cache` runs nothing: it measures the graph cache.
+//! `simulate` measures nothing: it asks a model of a device. Greedy, end-of-text tokens ignored. Prompts are random token ids from a
 //! seeded generator, another prompt for each run, so that nothing computed before can be used again,
 //! save where `prefix` measures just that.
 //!
@@ -21,6 +21,7 @@ mod cache;
 mod limits;
 mod prefix;
 mod simulate;
+mod startup;
 mod throughput;
 
 use std::fmt;
@@ -67,6 +68,7 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     Latency(LatencyArgs),
     Throughput(throughput::ThroughputArgs),
+    Startup(startup::StartupArgs),
     Prefix(prefix::PrefixBenchArgs),
     Cache(cache::CacheBenchArgs),
     Simulate(Box<simulate::SimulateArgs>),
@@ -118,6 +120,7 @@ pub(crate) fn run(args: &BenchArgs, context: &Context) -> anyhow::Result<Outcome
     match &args.command {
         BenchCommand::Latency(args) => latency(args, context),
         BenchCommand::Throughput(args) => throughput::run(args, context),
+        BenchCommand::Startup(args) => startup::run(args, context),
         BenchCommand::Prefix(args) => prefix::run(args, context),
         BenchCommand::Cache(args) => cache::run(args, context),
         BenchCommand::Simulate(args) => simulate::run(args, context),

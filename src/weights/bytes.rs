@@ -55,6 +55,14 @@ impl Bytes {
         Self { owner: Owner::Words(Arc::new(words)), range: 0..bytes.len() }
     }
 
+    /// Says that they are not looked at soon, so that the system may use the memory that holds what a
+    /// file holds, too. They stay what they are.
+    pub fn release(&self) {
+        if let Owner::Mapped(mapping) = &self.owner {
+            mapping.release(&self.range);
+        }
+    }
+
     /// A part of these bytes that shares their memory, or `None` when it does not lie within.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;

@@ -12,6 +12,7 @@
 //! (`SIGBUS`); whoever replaces a model should write a new file and rename it.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use fs_err as fs;
@@ -19,6 +20,10 @@ use memmap2::Mmap;
 
 use super::error::WeightsError;
 use super::stamp::FileStamp;
+
+/// A multiple of every page size that is in use.
+#[cfg(target_os = "linux")]
+const PAGE: usize = 64 << 10;
 
 /// A whole file, mapped read-only.
 #[derive(Debug)]
@@ -49,6 +54,35 @@ impl Mapping {
             )
         })?;
         Ok(Self { map, stamp: FileStamp::of(&metadata) })
+    }
+
+    /// Gives the memory of some bytes back to the system, which reads them from the file again when
+    /// they are looked at. Only a wish, where the system knows it.
+    pub(super) fn release(&self, range: &Range<usize>) {
+        #[cfg(target_os = "linux")]
+        {
+            // Whole pages that nobody else's bytes lie in.
+            let start = range.start.next_multiple_of(PAGE);
+            let end = if range.end == self.map.len() { range.end } else { range.end / PAGE * PAGE };
+            if start >= end {
+                return;
+            }
+            #[expect(
+                unsafe_code,
+                reason = "on other kinds of mappings this would lose what was written"
+            )]
+            // SAFETY: the mapping is shared with its file and read-only, so its pages hold nothing
+            // that the file does not: they read the same after this as before.
+            let _ = unsafe {
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    start,
+                    end - start,
+                )
+            };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
     }
 
     /// Which file it is, and its state when it was opened.

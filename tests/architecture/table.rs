@@ -146,6 +146,7 @@ pub(crate) const TABLE: &[Row] = &[
          tempfile thiserror tokio toml tracing std::env::consts std::fs::TryLockError std::io std::net std::os \
          std::process std::thread",
     ),
+    row("cli::bench::startup", "", "std::env::current_exe"),
     row("cli::doctor::cache", "", "std::fs::OpenOptions"),
     row("config", "graph_cache", "clap std::env"),
     row("telemetry", "", ""),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn::backend::compile::Compiler;
-use cairn::backend::cpu::{CpuBackend, KernelSet};
+use cairn::backend::cpu::{Arithmetic, CpuBackend, KernelSet};
 use cairn::backend::{Backend, Executable, Memory, StateSpec, Step, Weight};
 use cairn::boot::models::{ModelError, fetch_default};
 use cairn::ir::SymbolId;
@@ -39,6 +39,7 @@ pub(crate) fn default_model(test: &str) -> Option<PathBuf> {
 pub(crate) struct Setup {
     pub(crate) policy: WeightPolicy,
     pub(crate) kernels: KernelSet,
+    pub(crate) arithmetic: Arithmetic,
     pub(crate) threads: usize,
     /// Most tokens of a prompt in one step; the rest follows in further steps.
     pub(crate) chunk: usize,
@@ -51,6 +52,7 @@ impl Default for Setup {
         Self {
             policy: WeightPolicy::AsStored,
             kernels: KernelSet::Fast,
+            arithmetic: Arithmetic::F32,
             threads: 2,
             chunk: usize::MAX,
             is_static: false,
@@ -74,8 +76,8 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn open(path: &Path, max_len: usize, setup: Setup) -> Self {
         let model = Model::open(path, setup.policy).unwrap();
-        let backend: Arc<dyn Backend> =
-            Arc::new(CpuBackend::new(Some(setup.threads), setup.kernels).unwrap());
+        let backend = CpuBackend::new(Some(setup.threads), setup.kernels).unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(backend.with_arithmetic(setup.arithmetic));
         let graph = model.graph(BLOCK_SIZE).unwrap();
         let num_blocks = max_len.div_ceil(BLOCK_SIZE) + 3;
         let mut bucket: Vec<(SymbolId, u64)> = Vec::new();

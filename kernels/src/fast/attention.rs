@@ -272,10 +272,15 @@ fn softmax<S: Simd>(
     for (lane, score) in lanes.iter_mut().zip(halves[1]) {
         *lane = if score > *lane { score } else { *lane };
     }
-    let mut max = old_max;
-    for lane in lanes {
-        max = if lane > max { lane } else { max };
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            let other = lanes[lane + width];
+            lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
+        }
+        width /= 2;
     }
+    let max = if lanes[0] > old_max { lanes[0] } else { old_max };
     for score in scores.iter_mut() {
         *score = exp(*score - max);
     }

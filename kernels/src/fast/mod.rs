@@ -96,7 +96,7 @@ impl Kernels for Fast {
     }
 
     fn rope(&self, args: RopeArgs<'_>, target: &mut [f32]) {
-        rows::rope(&self.pool, args, target);
+        rows::rope(self.isa, &self.pool, args, target);
     }
 
     fn attention(&self, args: AttentionArgs<'_>, target: &mut [f32]) {

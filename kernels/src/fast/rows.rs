@@ -3,10 +3,9 @@
 #![expect(clippy::inline_always, reason = "a vector op that is not inlined loses its instructions")]
 
 use super::simd::{Detected, Kernel, LANES, Simd};
-use crate::operands::{Binary, Matrix, RopeArgs};
+use crate::operands::{Binary, Matrix, RopeArgs, RopeStyle};
 
 use crate::pool::Pool;
-use crate::reference;
 
 /// Below this many elements, handing rows to other threads costs more than it saves.
 const PARALLEL_ELEMENTS: usize = 16 * 1024;
@@ -195,12 +194,54 @@ fn sum_of_squares<S: Simd>(s: S, x: &[f32]) -> f32 {
     total
 }
 
-pub(super) fn rope(pool: &Pool, args: RopeArgs<'_>, target: &mut [f32]) {
+pub(super) fn rope(isa: Detected, pool: &Pool, args: RopeArgs<'_>, target: &mut [f32]) {
     for_tasks(pool, target, args.x.columns, |first, target| {
         let (x, cos, sin) =
             (from_row(args.x, first), from_row(args.cos, first), from_row(args.sin, first));
-        reference::rope(RopeArgs { x, cos, sin, ..args }, target);
+        isa.dispatch(RopeRows { args: RopeArgs { x, cos, sin, ..args }, target });
     });
+}
+
+struct RopeRows<'a> {
+    args: RopeArgs<'a>,
+    target: &'a mut [f32],
+}
+
+impl Kernel for RopeRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let RopeArgs { x, cos, sin, head_dim, style } = self.args;
+        for (t, row) in self.target.chunks_exact_mut(x.columns).enumerate() {
+            let (cos, sin) = (cos.row(t), sin.row(t));
+            let heads = x.row(t).chunks_exact(head_dim);
+            for (x, y) in heads.zip(row.chunks_exact_mut(head_dim)) {
+                match style {
+                    RopeStyle::Halves => {
+                        let (a, b) = x.split_at(head_dim / 2);
+                        let (y_a, y_b) = y.split_at_mut(head_dim / 2);
+                        let angles = cos.iter().zip(sin);
+                        for ((((y_a, y_b), a), b), (cos, sin)) in
+                            y_a.iter_mut().zip(y_b).zip(a).zip(b).zip(angles)
+                        {
+                            *y_a = a * cos - b * sin;
+                            *y_b = b * cos + a * sin;
+                        }
+                    }
+                    RopeStyle::Interleaved => {
+                        let (pairs, _) = x.as_chunks::<2>();
+                        let (places, _) = y.as_chunks_mut::<2>();
+                        for ((place, [a, b]), (cos, sin)) in
+                            places.iter_mut().zip(pairs).zip(cos.iter().zip(sin))
+                        {
+                            *place = [a * cos - b * sin, b * cos + a * sin];
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use super::Fast;
 use super::simd::Detected;
 use crate::DType;
 use crate::operands::{
-    Arithmetic, AttentionArgs, CacheShape, Kernels, LinearWeight, Matrix, Query, RowBytes,
-    WeightRows,
+    Arithmetic, AttentionArgs, Binary, CacheShape, Kernels, LinearWeight, Matrix, Query, RopeArgs,
+    RopeStyle, RowBytes, WeightRows,
 };
 use crate::pool::Pool;
 use crate::reference::Reference;
@@ -238,6 +238,49 @@ proptest! {
             for row in all.clone().step_by(7) {
                 let alone = bits(&scene.attend(&one, row..row + 1));
                 prop_assert_eq!(&alone[..], &got[row * width..(row + 1) * width], "row {}", row);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_are_those_of_the_reference(
+        tokens in prop_oneof![1_usize..20, 100_usize..130],
+        heads in 1_usize..5,
+        half in 1_usize..50,
+        is_interleaved in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let (head_dim, columns) = (2 * half, heads * 2 * half);
+        let mut numbers = Numbers(seed);
+        let mut matrix = |rows: usize, columns: usize| -> Vec<f32> {
+            (0..rows * columns).map(|_| numbers.next() * 8.0).collect()
+        };
+        let (a, b) = (matrix(tokens, columns), matrix(tokens, columns));
+        let (cos, sin) = (matrix(tokens, half), matrix(tokens, half));
+        let style = if is_interleaved { RopeStyle::Interleaved } else { RopeStyle::Halves };
+        let results = |kernels: &dyn Kernels| {
+            let mut results = vec![vec![f32::NAN; tokens * columns]; 6];
+            let (x, y) = (Matrix::dense(&a, columns), Matrix::dense(&b, columns));
+            for (function, target) in [Binary::Add, Binary::Mul, Binary::SiluMul].into_iter().zip(&mut results) {
+                kernels.binary(function, x, y, target);
+            }
+            kernels.silu(x, &mut results[3]);
+            kernels.rms_norm(x, &b[..head_dim], 1e-5, &mut results[4]);
+            let (cos, sin) = (Matrix::dense(&cos, half), Matrix::dense(&sin, half));
+            kernels.rope(RopeArgs { x, cos, sin, head_dim, style }, &mut results[5]);
+            results
+        };
+        let expected = results(&Reference);
+        for isa in Detected::all() {
+            for (function, (got, expected)) in results(&fast(isa, 2)).iter().zip(&expected).enumerate() {
+                for (got, expected) in got.iter().zip(expected) {
+                    let tolerance = 2e-5 * expected.abs().max(1.0);
+                    prop_assert!((got - expected).abs() <= tolerance, "{isa:?} {function}: {got} {expected}");
+                }
             }
         }
     }

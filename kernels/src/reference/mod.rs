@@ -7,7 +7,6 @@ mod linear;
 mod rope;
 
 pub use elementwise::{copy, gather_rows, round};
-pub(crate) use rope::rope;
 
 use crate::operands::{AttentionArgs, Binary, Kernels, LinearWeight, Matrix, RopeArgs, WeightRows};
 

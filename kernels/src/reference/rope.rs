@@ -3,7 +3,7 @@
 use crate::operands::RopeArgs;
 use crate::operands::RopeStyle;
 
-pub(crate) fn rope(args: RopeArgs<'_>, target: &mut [f32]) {
+pub(super) fn rope(args: RopeArgs<'_>, target: &mut [f32]) {
     let half = args.head_dim / 2;
     for (t, row) in target.chunks_exact_mut(args.x.columns).enumerate() {
         let (cos, sin) = (args.cos.row(t), args.sin.row(t));

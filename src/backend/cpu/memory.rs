@@ -108,6 +108,10 @@ impl CpuMemory {
         for place in places {
             self.weights[place].packed = packed.as_mut().and_then(Iterator::next);
             self.weights[place].packed_for = Some(arithmetic);
+            if self.weights[place].packed.is_some() {
+                // No product reads them again, and a table's rows are few.
+                self.weights[place].parts.iter().for_each(|(_, bytes)| bytes.release());
+            }
         }
         Ok(())
     }
