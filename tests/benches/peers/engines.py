@@ -16,7 +16,7 @@ What this module deliberately does not do: it compares no outputs.
 import json
 import pathlib
 
-from installed import Environments, programs_of
+from installed import PINS, Environments, programs_of
 from process import Failed, run
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -79,11 +79,8 @@ class Cairn(Engine):
         if dtype in ("q8_0", "q4_1"):
             return [self.weights.gguf("Q8_0") if dtype == "q8_0" else self.weights.q4_1()]
         how = ["--quantization", "int8"] if dtype == "int8" else ["--dtype", dtype]
-        try:
-            return [self.weights.hf_bf16(), *how]
-        except Failed:
-            # Without a Python peer; the same weights in another wrapping.
-            return [self.weights.gguf("BF16"), *how]
+        # The same weights in another wrapping, where no Python peer can make the first.
+        return [self.weights.hf_bf16() if self.weights.has_hf_bf16() else self.weights.gguf("BF16"), *how]
 
     def commands(self, dtype, threads):
         options = self.options
@@ -116,10 +113,10 @@ class LlamaCpp(Engine):
     def _version(self):
         # A program of another build may not know the flag; the figures of it are still good.
         try:
-            text = run([self.bench, "--version"], self.variables(1)).strip().replace("\n", ", ")
+            text = ", ".join(run([self.bench, "--version"], self.variables(1), all_output=True).split("\n"))
         except Failed:
             text = "does not tell its version"
-        return text or "does not tell its version"
+        return f"{text.strip(', ')} ({self.options.llama_bench or ' '.join(PINS[self.name])})"
 
     def left_out(self):
         if self.options.num_seqs and not self.batched.exists():
@@ -166,10 +163,6 @@ class PythonPeer(Engine):
         self.versions = run([self.python, "-c", code, *self.packages]).strip()
         self.weights.convert = self.weights.convert or self.python
 
-    def left_out(self):
-        if self.options.num_seqs:
-            yield "batched: not written"
-
     def variables(self, threads):
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -179,8 +172,10 @@ class PythonPeer(Engine):
         raise NotImplementedError
 
     def commands(self, dtype, threads):
-        lengths = [self.options.input_len, DECODE_PROMPT, self.options.output_len]
-        yield (PREFILL, DECODE), [self.python, HERE / self.worker, self.model(dtype), dtype, threads, *lengths]
+        options = self.options
+        lengths = [options.input_len, DECODE_PROMPT, options.output_len, options.num_seqs]
+        figures = (PREFILL, DECODE, BATCHED) if options.num_seqs else (PREFILL, DECODE)
+        yield figures, [self.python, HERE / self.worker, self.model(dtype), dtype, threads, *lengths]
 
     def figures(self, printed, figures):
         results = json.loads(printed.strip().splitlines()[-1])

@@ -137,6 +137,10 @@ class Weights:
             raise Failed(f"{name} is made by llama-quantize, and llama.cpp is not there")
         return self._make(name, lambda partial: self.quantize(self.q4_1(), partial, kind))
 
+    def has_hf_bf16(self):
+        """It is there, or can be made."""
+        return bool(self._find("hf-bf16") or self.convert)
+
     def hf_bf16(self):
         """A folder of safetensors, rounded to bf16, with config.json and tokenizer.json."""
         found = self._find("hf-bf16")

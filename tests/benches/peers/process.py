@@ -42,8 +42,8 @@ def _own_seconds():
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def run(command, variables=None, timeout=None):
-    """What a program printed to stdout.
+def run(command, variables=None, timeout=None, all_output=False):
+    """What a program printed to stdout, and with `all_output` to stderr after it.
 
     Settings of Cairn in the environment do not reach it, but for the folder of its cache: what was
     measured is all in the command.
@@ -65,7 +65,7 @@ def run(command, variables=None, timeout=None):
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip())[-LAST_WORDS:]
         raise Failed(f"ended with {done.returncode}: {shown}: {words}")
-    return done.stdout
+    return done.stdout + (done.stderr if all_output else "")
 
 
 def say(text):
