@@ -94,8 +94,8 @@ class Cairn(Engine):
 
     def figures(self, printed, figures):
         results = json.loads(printed)["results"]
-        names = {PREFILL: "prefill_tokens_per_second", DECODE: "decode_tokens_per_second", BATCHED: "output_tokens_per_second"}
-        return {figure: results[names[figure]]["median"] for figure in figures}
+        names = {BATCHED: "output_tokens_per_second"}
+        return {figure: results[names.get(figure, f"{figure}_tokens_per_second")]["median"] for figure in figures}
 
 
 class LlamaCpp(Engine):

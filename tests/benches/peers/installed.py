@@ -41,7 +41,8 @@ sys.path.insert(0, sys.argv[1])
 sys.dont_write_bytecode = True
 import gguf, torch, make_smollm2
 reader = gguf.GGUFReader(sys.argv[2])
-make_smollm2.save_hf(make_smollm2.build_model(reader), make_smollm2.build_tokenizer(reader), sys.argv[3], torch.bfloat16)
+model, tokenizer = make_smollm2.build_model(reader), make_smollm2.build_tokenizer(reader)
+make_smollm2.save_hf(model, tokenizer, sys.argv[3], torch.bfloat16)
 """
 Q4_1 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -147,7 +148,7 @@ class Weights:
         if found:
             return found
         if not self.convert:
-            raise Failed("hf-bf16 is made by a Python with torch, transformers and gguf, and neither peer with one is there")
+            raise Failed("hf-bf16 is made by a Python with torch, transformers and gguf, and no peer with one is there")
         script = ["-c", CONVERT, GOLDEN, self.q4_1()]
         return self._make("hf-bf16", lambda partial: run([self.convert, *script, partial]))
 

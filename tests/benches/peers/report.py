@@ -13,7 +13,8 @@ NOISE = 0.10
 def machine():
     """The processor, cores, memory and system, as Linux names them."""
     with open("/proc/cpuinfo", encoding="utf-8") as cpus:
-        name = next((line.split(":", 1)[1].strip() for line in cpus if line.startswith("model name")), platform.machine())
+        names = (line.split(":", 1)[1].strip() for line in cpus if line.startswith("model name"))
+        name = next(names, platform.machine())
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cores = len(os.sched_getaffinity(0))
     return f"{name}, {cores} cores, {memory_bytes / 2**30:.0f} GiB, {platform.system()} {platform.release()}"
@@ -90,8 +91,8 @@ class Report:
         parts.append(_table(rows) if rows else "nothing to compare was measured")
         if any(row["others"] > NOISE for row in rows):
             parts.append(
-                f"* other processes used more than {NOISE:.0%} of all cores in some round: do not publish these. Engines "
-                "whose threads\n  wait for each other by spinning lose most by it."
+                f"* other processes used more than {NOISE:.0%} of all cores in some round: do not publish these.\n"
+                "  Engines whose threads wait for each other by spinning lose most by it."
             )
         parts.append(_listed("left out", self.left_out))
         if self.failures:
