@@ -157,6 +157,44 @@ fn guessing_ahead_changes_no_text() {
 }
 
 #[test]
+fn rounding_has_graphs_of_its_own_and_is_repeatable() {
+    let deployment = Deployment::new();
+    for flags in [&[][..], &["--dtype", "bf16"], &["--quantization", "int8"]] {
+        let flags = [&["--max-tokens", "8"], flags].concat();
+        let first = deployment.run(&generate("hello", &flags));
+        assert_eq!((first.code, first.graphs()), (0, [1, 0]), "{flags:?} {first:?}");
+        let again = deployment.run(&generate("hello", &[&flags[..], &["--threads", "3"]].concat()));
+        assert_eq!((again.stdout, again.graphs()), (first.stdout, [0, 1]), "{flags:?}");
+    }
+}
+
+#[test]
+fn quantization_is_refused_where_it_does_not_exist() {
+    let deployment = Deployment::new();
+    let flags = ["--quantization", "int8", "--backend", "ascend"];
+    let ended = deployment.run(&generate("hello", &flags));
+    assert_eq!(ended.code, 1, "{ended:?}");
+    for part in
+        ["ascend backend does not support quantization int8", "hint: leave `--quantization`"]
+    {
+        assert!(ended.stderr.contains(part), "{ended:?}");
+    }
+}
+
+#[test]
+fn startup_is_measured_as_a_table() {
+    let deployment = Deployment::new();
+    let ended = deployment.run(&["bench", "startup", "--runs", "1", "--", "model"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for name in ["graphs from the cache, ms", "graphs compiled, ms"] {
+        assert!(ended.stdout.contains(name), "{ended:?}");
+    }
+    let failed = deployment.run(&["bench", "startup", "--", "nothing-here"]);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(failed.stderr.contains("`cairn generate` failed"), "{failed:?}");
+}
+
+#[test]
 fn a_seed_makes_sampling_repeatable() {
     let deployment = Deployment::new();
     let text = |seed: &[&str]| {
@@ -289,8 +327,13 @@ fn latency_is_measured_as_a_table_and_as_json() {
 
     let ended = deployment.run(&args);
     let first_words: Vec<&str> =
-        ended.stdout.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
-    assert_eq!(first_words, ["prefill", "decode", "time to first token"], "{ended:?}");
+        ended.stdout.lines().skip(1).filter_map(|line| line.split([',', ':']).next()).collect();
+    let figures = ["prefill", "decode", "time to first token"];
+    assert_eq!(first_words, [&figures[..], &["prefill", "decode"]].concat(), "{ended:?}");
+    assert!(ended.stdout.contains(" % of the limit of "), "{ended:?}");
+    for limit in ["bytes_per_second", "operations_per_second", "decode_tokens_per_second"] {
+        assert!(is_positive(&json["limits"][limit]), "{limit}: {json}");
+    }
 
     let error = deployment.failure(&["bench", "latency", "model", "--input-len", "2048"]);
     assert!(error.starts_with("error: `--input-len` is too long"), "{error}");
