@@ -164,7 +164,7 @@ fn rounding_has_graphs_of_its_own_and_is_repeatable() {
         let first = deployment.run(&generate("hello", &flags));
         assert_eq!((first.code, first.graphs()), (0, [1, 0]), "{flags:?} {first:?}");
         let again = deployment.run(&generate("hello", &[&flags[..], &["--threads", "3"]].concat()));
-        assert_eq!((again.stdout, again.graphs()), (first.stdout, [0, 1]), "{flags:?}");
+        assert_eq!((again.graphs(), again.stdout), ([0, 1], first.stdout), "{flags:?}");
     }
 }
 
