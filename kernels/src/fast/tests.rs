@@ -143,6 +143,25 @@ proptest! {
     }
 }
 
+#[test]
+fn what_is_no_number_stays_none_and_spoils_no_other_row() {
+    let mut numbers = Numbers(7);
+    let weight = Weight::random(DType::BF16, 40, 64, &mut numbers);
+    let mut data: Vec<f32> = (0..5 * 64).map(|_| numbers.next()).collect();
+    for arithmetic in [Arithmetic::F32, Arithmetic::Bf16, Arithmetic::I8] {
+        for isa in Detected::all() {
+            for value in [f32::NAN, f32::INFINITY] {
+                data[2 * 64 + 9] = value;
+                let got = product(&fast(isa, 2), Matrix::dense(&data, 64), &weight, arithmetic);
+                for (row, got) in got.chunks_exact(40).enumerate() {
+                    let is_finite = got.iter().all(|value| value.is_finite());
+                    assert_eq!(is_finite, row != 2, "{isa:?} {arithmetic:?} row {row}");
+                }
+            }
+        }
+    }
+}
+
 /// A paged cache with some sequences in it, and what is asked of them.
 struct Scene {
     cache: CacheShape,

@@ -200,7 +200,12 @@ pub(super) fn i8_scale(values: &[f32]) -> f32 {
         largest = largest.max(value.to_bits() & (u32::MAX >> 1));
     }
     let largest = f32::from_bits(largest);
-    if largest > 0.0 && largest.is_finite() { largest / 127.0 } else { 1.0 }
+    match largest {
+        // Then no result is a number.
+        largest if !largest.is_finite() => f32::NAN,
+        0.0 => 1.0,
+        largest => largest / 127.0,
+    }
 }
 
 #[cfg(test)]

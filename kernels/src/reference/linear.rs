@@ -29,7 +29,12 @@ fn rounded(arithmetic: Arithmetic, row: &[f32]) -> Vec<f64> {
         Arithmetic::I8 => {
             // Symmetric: the number of the largest magnitude becomes 127.
             let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-            let scale = if largest > 0.0 && largest.is_finite() { largest / 127.0 } else { 1.0 };
+            let is_finite = row.iter().all(|value| value.is_finite());
+            let scale = match largest {
+                _ if !is_finite => f32::NAN,
+                0.0 => 1.0,
+                largest => largest / 127.0,
+            };
             each(&|value| f64::from((value / scale).round_ties_even() as i8) * f64::from(scale))
         }
     }

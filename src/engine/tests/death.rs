@@ -79,8 +79,8 @@ fn a_death_can_be_waited_for_and_an_end_in_good_order_is_none() {
             runtime.block_on(dead.died())
         })
     };
-    drop(dead.submit(request(&[65], greedy_params(20))).unwrap());
-    // A request that nobody reads may be forgotten before it runs.
+    // Of one request, which is read: one that nobody reads may be forgotten before it runs, and after
+    // one that has run there is nobody to take another.
     let stream = dead.submit(request(&[65], greedy_params(20))).unwrap();
     let death = waits.join().unwrap();
     assert_eq!(read(stream).end, Err(RequestError::Died(death.clone())));
