@@ -84,7 +84,7 @@ const checks = {
     await openSettings(page);
     await page.getByLabel("System prompt").fill("You are brief.");
     await page.getByLabel("Temperature").fill("0.5");
-    await page.getByLabel("Most tokens").fill("48");
+    await page.getByLabel("Most tokens").fill("600");
     const lengths = page.evaluate(() => {
       // How long the answer is after each change: one that is streamed has several lengths.
       const seen = new Set();
@@ -98,13 +98,13 @@ const checks = {
     await send(page, "Say hello.");
     await ended(page);
     assert.ok((await page.evaluate(() => window.lengthsSeen.size)) > 2, "the answer came at once");
-    assert.match(await lastTurn(page).locator(".foot").textContent(), /48 tokens · [\d.]+ tokens\/s · first after \d+ ms/);
+    assert.match(await lastTurn(page).locator(".foot").textContent(), /600 tokens · [\d.]+ tokens\/s · first after \d+ ms/);
     assert.deepEqual(asked.messages, [
       { role: "system", content: "You are brief." },
       { role: "user", content: "Say hello." },
     ]);
     assert.equal(asked.temperature, 0.5);
-    assert.equal(asked.max_completion_tokens, 48);
+    assert.equal(asked.max_completion_tokens, 600);
     // The next question brings the answer along.
     await send(page, "And again.");
     await ended(page);
